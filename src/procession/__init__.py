@@ -1,0 +1,135 @@
+"""Start N ranks of one function, and stand over them until the last is gone.
+
+Every name here is imported when it is first used, so that `import procession` costs a caller, and
+above all a rank, next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    __version__: str
+    from procession.api import get_context, run, spawn, start_processes
+    from procession.context import ProcessContext, SpawnContext
+    from procession.errors import (
+        AmbiguousBackendError,
+        BackendLoadError,
+        BackendUnavailableError,
+        IncompatibleBackendError,
+        InvalidBackendError,
+        UnknownBackendError,
+    )
+    from procession.exceptions import (
+        Failure,
+        ProcessException,
+        ProcessExitedException,
+        ProcessRaisedException,
+        ProcessTimeoutError,
+        ResultError,
+    )
+    from procession.protocol import (
+        PROTOCOL_VERSION,
+        Availability,
+        Backend,
+        Capabilities,
+        ErrorChannel,
+        Launch,
+        Process,
+        Report,
+        Sentinel,
+        Started,
+    )
+    from procession.rankinfo import RankInfo, rank_info
+    from procession.registry import BackendInfo, get_backend, list_backends, register_backend
+
+_HOME = {
+    "api": ("get_context", "run", "spawn", "start_processes"),
+    "context": ("ProcessContext", "SpawnContext"),
+    "errors": (
+        "AmbiguousBackendError",
+        "BackendLoadError",
+        "BackendUnavailableError",
+        "IncompatibleBackendError",
+        "InvalidBackendError",
+        "UnknownBackendError",
+    ),
+    "exceptions": (
+        "Failure",
+        "ProcessException",
+        "ProcessExitedException",
+        "ProcessRaisedException",
+        "ProcessTimeoutError",
+        "ResultError",
+    ),
+    "protocol": (
+        "PROTOCOL_VERSION",
+        "Availability",
+        "Backend",
+        "Capabilities",
+        "ErrorChannel",
+        "Launch",
+        "Process",
+        "Report",
+        "Sentinel",
+        "Started",
+    ),
+    "rankinfo": ("RankInfo", "rank_info"),
+    "registry": ("BackendInfo", "get_backend", "list_backends", "register_backend"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # spelled out for type checkers; a test holds it equal to the table above
+    "PROTOCOL_VERSION",
+    "AmbiguousBackendError",
+    "Availability",
+    "Backend",
+    "BackendInfo",
+    "BackendLoadError",
+    "BackendUnavailableError",
+    "Capabilities",
+    "ErrorChannel",
+    "Failure",
+    "IncompatibleBackendError",
+    "InvalidBackendError",
+    "Launch",
+    "Process",
+    "ProcessContext",
+    "ProcessException",
+    "ProcessExitedException",
+    "ProcessRaisedException",
+    "ProcessTimeoutError",
+    "RankInfo",
+    "Report",
+    "ResultError",
+    "Sentinel",
+    "SpawnContext",
+    "Started",
+    "UnknownBackendError",
+    "__version__",
+    "get_backend",
+    "get_context",
+    "list_backends",
+    "rank_info",
+    "register_backend",
+    "run",
+    "spawn",
+    "start_processes",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("procession")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

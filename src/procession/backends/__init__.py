@@ -1,0 +1,1 @@
+"""The start methods that come with procession, one in a file."""

@@ -1,0 +1,85 @@
+"""The fork start method: each rank is a copy of the caller, made in the instant of the call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from procession import guard, interrupts, rank
+from procession.channel import SocketChannel
+from procession.orders import write_orders
+from procession.platform import missing_mechanism, tell_availability
+from procession.process import RankProcess
+from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
+from procession.report import Reporter, describe, write_error
+from procession.starting import Handles, name_process, start_each
+
+
+class ForkBackend:
+    """Starts ranks by `os.fork`: nothing is pickled, nothing imported, and nothing needs a main module.
+
+    What a fork cannot copy is the caller's threads: a lock that one of them holds stays held.
+    """
+
+    name = "fork"
+    protocol_version = PROTOCOL_VERSION
+    capabilities = Capabilities(by_reference=True, context="fork")
+    options = frozenset[str]()
+
+    def availability(self) -> Availability:
+        """Tell whether this platform can fork."""
+        return tell_availability(self.name)
+
+    def start(self, launch: Launch) -> Started:
+        """Fork one process a rank."""
+        if missing_mechanism():
+            from procession.backends.portable import start
+
+            return start(launch, "fork")
+        orders = write_orders(launch, "fork", forked=True)
+        death_pipe = guard.death_pipe()
+        _flush_streams()
+
+        def start_one(index: int) -> Handles:
+            channel, theirs = SocketChannel.open()
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    _become_rank(launch, orders, index, theirs, death_pipe)
+                name = name_process("fork", index)
+                process = RankProcess.of_child(pid, name=name, daemon=launch.daemon)
+            except BaseException:
+                channel.close()
+                raise
+            finally:
+                os.close(theirs)
+            return process, process.sentinel, channel
+
+        return start_each(launch, start_one)
+
+
+def _become_rank(
+    launch: Launch, orders: rank.Orders, index: int, channel: int, death_pipe: int
+) -> NoReturn:
+    """Live a rank's life in a process just forked, and never return to the caller's frames."""
+    status, succeeded = 1, False
+    try:
+        interrupts.restore_in_child()
+        rank.enter_forked(launch.environments[index])
+        status, succeeded = rank.live(
+            orders, index, Reporter(channel), death_pipe, lambda: (launch.fn, launch.args)
+        )
+    except BaseException as error:  # of ours: a rank's own are in its report
+        write_error(describe(error))
+    finally:
+        rank.leave(status, succeeded)
+
+
+def _flush_streams() -> None:
+    """Flush what is buffered, or every rank would write it again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):  # None, or closed
+            pass

@@ -1,0 +1,133 @@
+"""The built-in start methods by way of `multiprocessing.Process`, where procession's own way is missing.
+
+On macOS, on Windows, in frozen applications, and in sandboxes without pidfds.  What is weaker than on
+Linux: ``env`` takes effect after the main module is imported; args are pickled once a rank; a large
+return value waits until the caller reads it; only the ranks themselves are signalled, not what they
+started; and the caller's death ends ranks only as far as multiprocessing's daemons go.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from procession import rank as rank_life
+from procession import wire
+from procession.channel import to_report
+from procession.orders import write_orders
+from procession.protocol import Launch, Report, Started
+from procession.report import Reporter
+from procession.starting import Handles, name_process, start_each
+
+
+class ConnectionChannel:
+    """An `ErrorChannel` over the reading end of a multiprocessing pipe."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self.connection.fileno()
+
+    def receive(self) -> Report | None:
+        """Return the report if it is there, else None.
+
+        Raises:
+            EOFError: the rank's end is closed, or what it sent is no report.
+        """
+        try:
+            if not self.connection.poll():
+                return None
+            frame = wire.decode(self.connection.recv_bytes(), limit=None)
+            if frame is not None:
+                return to_report(*frame)
+        except (OSError, ValueError, LookupError):
+            pass
+        raise EOFError("the rank's end of the error channel is closed")
+
+    def close(self) -> None:
+        """Close this end."""
+        self.connection.close()
+
+
+class PipeReporter(Reporter):
+    """A rank's reporter over the writing end of a multiprocessing pipe."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(-1)
+        self._connection = connection
+
+    def lift(self) -> None:
+        """Leave the descriptor where it is."""
+
+    def send_file(self, frame: bytes, data: bytes) -> None:
+        """Send a large return value through the pipe: there is no file to hand over."""
+        _, time, _ = wire.decode(frame) or (b"", 0, [])
+        self._send(wire.encode(wire.RETURNED, time, data))
+
+    def _send(self, frame: bytes) -> None:
+        self._connection.send_bytes(frame)
+
+
+class _EnvironmentFirst:
+    """Changes the environment where it is unpickled: ahead of fn and args, which follow it."""
+
+    def __init__(self, changes: dict[str, str | None]) -> None:
+        self.changes = changes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rank_life.change_environment, (self.changes,)
+
+
+def start(launch: Launch, start_method: str) -> Started:
+    """Start one `multiprocessing.Process` a rank."""
+    context = multiprocessing.get_context(start_method)
+    orders = write_orders(launch, start_method, forked=False)
+
+    def start_one(rank: int) -> Handles:
+        reader, writer = context.Pipe(duplex=False)
+        environment = dict(launch.environments[rank])
+        process = context.Process(  # type: ignore[attr-defined]
+            name=name_process(start_method, rank),
+            target=_live,
+            args=(
+                _EnvironmentFirst(environment),
+                environment,
+                orders,
+                rank,
+                writer,
+                launch.fn,
+                launch.args,
+            ),
+            daemon=launch.daemon,
+        )
+        try:
+            process.start()
+        except BaseException:
+            reader.close()
+            raise
+        finally:
+            writer.close()
+        return process, process.sentinel, ConnectionChannel(reader)
+
+    return start_each(launch, start_one)
+
+
+def _live(
+    _: object,
+    environment: dict[str, str | None],
+    orders: rank_life.Orders,
+    rank: int,
+    writer: Connection,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
+    """Live a rank's life in a process that multiprocessing has made one of its own."""
+    rank_life.change_environment(environment)  # for fork, where nothing was unpickled
+    orders = {**orders, "context": ""}  # multiprocessing has given it its identity
+    status, succeeded = rank_life.live(orders, rank, PipeReporter(writer), -1, lambda: (fn, args))
+    if not succeeded:
+        rank_life.leave(status, succeeded)

@@ -1,0 +1,75 @@
+"""The spawn start method: each rank is a fresh interpreter that imports only what it needs."""
+
+from __future__ import annotations
+
+import os
+
+from procession import guard
+from procession.channel import SocketChannel
+from procession.interpreter import start_interpreter
+from procession.orders import tracker_fd, write_fresh_orders
+from procession.platform import missing_mechanism, tell_availability
+from procession.process import RankProcess
+from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
+from procession.starting import Handles, name_process, start_each
+
+
+class SpawnBackend:
+    """Starts ranks as new interpreters; fn and args are pickled once for all of them."""
+
+    name = "spawn"
+    protocol_version = PROTOCOL_VERSION
+    capabilities = Capabilities(context="spawn")
+    options = frozenset[str]()
+
+    def availability(self) -> Availability:
+        """Tell whether this platform can start interpreters, which every one can."""
+        return tell_availability(self.name)
+
+    def start(self, launch: Launch) -> Started:
+        """Start one interpreter a rank."""
+        if missing_mechanism():
+            from procession.backends.portable import start
+
+            return start(launch, "spawn")
+        from procession.payload import pickle_call, write_payload
+
+        pickled = pickle_call(launch)
+        orders = write_fresh_orders(launch, "spawn", forked=False)
+        orders["main"], orders["sources"] = pickled.main, pickled.sources
+        orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
+        shared = [fd for fd in (*pickled.fds, orders["tracker"]) if fd >= 0]
+        payload = write_payload(orders, pickled)
+        try:
+            return start_each(launch, lambda rank: _start_rank(launch, rank, payload, shared))
+        finally:
+            os.close(payload)
+
+
+def _start_rank(launch: Launch, rank: int, payload: int, shared: list[int]) -> Handles:
+    channel, theirs = SocketChannel.open()
+    death_pipe = guard.death_pipe()
+    try:
+        popen = start_interpreter(
+            "procession.fresh",
+            "main",
+            (rank, theirs, payload, death_pipe),
+            pass_fds=(theirs, payload, death_pipe, *shared),
+            env=merge_environment(launch, rank),
+        )
+    except BaseException:
+        channel.close()
+        raise
+    finally:
+        os.close(theirs)
+    popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
+    process = RankProcess.of_child(
+        popen.pid, name=name_process("spawn", rank), daemon=launch.daemon
+    )
+    return process, process.sentinel, channel
+
+
+def merge_environment(launch: Launch, rank: int) -> dict[str, str]:
+    """Return the whole environment of a rank."""
+    merged: dict[str, str | None] = {**os.environ, **launch.environments[rank]}
+    return {name: value for name, value in merged.items() if value is not None}

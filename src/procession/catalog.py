@@ -1,0 +1,249 @@
+"""Knows which distribution provides which start method, and who wins; loads none of them.
+
+    built-in > first-party distribution > third party
+
+The built-in names resolve without reading any metadata, so that they work in frozen applications.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from procession.errors import AmbiguousBackendError, UnknownBackendError
+
+if TYPE_CHECKING:
+    from procession.discovery import Claim, Scan
+
+CORE = "procession"
+
+BUILT_IN = {
+    "fork": "procession.backends.fork:ForkBackend",
+    "spawn": "procession.backends.spawn:SpawnBackend",
+    "forkserver": "procession.backends.forkserver:ForkserverBackend",
+}
+"""What the core provides; equal to the entry points in its pyproject.toml."""
+
+FIRST_PARTY = {
+    "xla": "procession-xla",
+    "mpi": "procession-mpi",
+    "slurm": "procession-slurm",
+    "ray": "procession-ray",
+    "dask": "procession-dask",
+}
+"""Names that only these distributions of ours provide."""
+
+ALLOW_LIST = "PROCESSION_PLUGINS"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to come by a start method; ``status`` is empty if it may be used."""
+
+    name: str
+    origin: str
+    target: str
+    distribution: str = ""
+    version: str = ""
+    status: str = ""
+    reason: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """Say in an error message whose it is."""
+        return " ".join(filter(None, (self.distribution, self.version))) or self.origin
+
+
+def find_candidate(name: str, *, registered: Iterable[str] = ()) -> Candidate:
+    """Return the one candidate that a name, or ``distribution:name``, stands for.
+
+    Raises:
+        UnknownBackendError: there is none; ``registered`` are further names to propose.
+        AmbiguousBackendError: there are several.
+    """
+    distribution, colon, method = name.rpartition(":")
+    if method in BUILT_IN and distribution == (CORE if colon else ""):
+        return _built_in(method)
+    found = _look_up(method, distribution) if distribution or not colon else []
+    if not found:
+        raise _unknown(name, registered)
+    if len(found) > 1:
+        pairs = tuple((each.distribution, each.target) for each in found)
+        raise AmbiguousBackendError(name, candidates=pairs)
+    return found[0]
+
+
+def list_candidates() -> list[Candidate]:
+    """Return every candidate, those that cannot be used too."""
+    plugins = _classify(_scan_everything())
+    return [*(add_version(_built_in(name)) for name in BUILT_IN), *plugins]
+
+
+def add_version(candidate: Candidate) -> Candidate:
+    """Return a built-in candidate with the version of the core, which resolving it does not read."""
+    if candidate.origin != "built-in":
+        return candidate
+    from procession.discovery import scans
+
+    return replace(candidate, version=next((each.version for each in next(scans(CORE)).claims), ""))
+
+
+def import_built_in(name: str) -> Any:
+    """Import a backend of the core by a statement that tools for frozen applications can see."""
+    if name == "fork":
+        from procession.backends.fork import ForkBackend
+
+        return ForkBackend
+    if name == "spawn":
+        from procession.backends.spawn import SpawnBackend
+
+        return SpawnBackend
+    from procession.backends.forkserver import ForkserverBackend
+
+    return ForkserverBackend
+
+
+def _built_in(name: str) -> Candidate:
+    return Candidate(name, "built-in", BUILT_IN[name], CORE)
+
+
+def _look_up(method: str, distribution: str) -> list[Candidate]:
+    """Read one distribution where it is known which, else all; once more if that finds nothing."""
+    from procession.discovery import normalize, scans
+
+    allowed = read_allow_list()
+    if allowed is not None and not allowed:
+        return []
+    for scan in scans(normalize(distribution) or FIRST_PARTY.get(method, "")):
+        found = [each for each in _classify(scan, by_name=not distribution) if each.name == method]
+        usable = [each for each in found if each.status in ("", "ambiguous")]
+        if usable:
+            return usable
+    return []
+
+
+def _scan_everything() -> Scan:
+    from procession.discovery import Scan, scans
+
+    return Scan() if read_allow_list() == frozenset() else next(scans())
+
+
+def read_allow_list() -> frozenset[str] | None:
+    """Return the distributions that may provide plugins; None if all may.
+
+    Raises:
+        ValueError: PROCESSION_PLUGINS is neither a list of distribution names nor "none".
+    """
+    text = os.environ.get(ALLOW_LIST)
+    if text is None:
+        return None
+    if text.strip().lower() == "none":
+        return frozenset()
+    from procession.discovery import is_distribution_name, normalize
+
+    names = [part.strip() for part in text.split(",")]
+    wrong = [name for name in names if not is_distribution_name(name) or name.lower() == "none"]
+    if wrong:
+        raise ValueError(
+            f"{ALLOW_LIST}={text!r} must be distribution names separated by commas, or 'none': "
+            f"{wrong[0]!r} is no distribution name"
+        )
+    return frozenset(map(normalize, names))
+
+
+def _classify(scan: Scan, *, by_name: bool = True) -> list[Candidate]:
+    """Give every claim its status; ``by_name`` is false if its distribution was named as well."""
+    allowed = read_allow_list()
+    judged = [_judge(claim, allowed, by_name=by_name) for claim in scan.claims if _is_plugin(claim)]
+    by_method: dict[str, dict[str, Candidate]] = {}
+    for each in judged:
+        if not each.status:
+            by_method.setdefault(each.name, {}).setdefault(each.target, each)
+    return [_compare(each, by_method.get(each.name, {})) for each in judged]
+
+
+def _is_plugin(claim: Claim) -> bool:
+    return claim.distribution != CORE or claim.method not in BUILT_IN
+
+
+def _judge(claim: Claim, allowed: frozenset[str] | None, *, by_name: bool) -> Candidate:
+    ours = claim.distribution in FIRST_PARTY.values()
+    candidate = Candidate(
+        claim.method,
+        "first-party" if ours else "third-party",
+        claim.target,
+        claim.distribution,
+        claim.version,
+    )
+    status, reason, hint = _objection(claim, allowed)
+    if by_name and not status:
+        status, reason, hint = _precedence(claim)
+    return replace(candidate, status=status, reason=reason, hint=hint)
+
+
+def _objection(claim: Claim, allowed: frozenset[str] | None) -> tuple[str, str, str]:
+    if claim.shadowed:
+        return "shadowed", f"another version of {claim.distribution} comes first on sys.path", ""
+    if allowed is not None and claim.distribution not in allowed:
+        hint = f"add {claim.distribution} to {ALLOW_LIST}"
+        return "not allowed", f"{ALLOW_LIST} does not list {claim.distribution}", hint
+    if claim.problem:
+        return "broken", claim.problem, f"reinstall {claim.distribution}"
+    return "", "", ""
+
+
+def _precedence(claim: Claim) -> tuple[str, str, str]:
+    owner = CORE if claim.method in BUILT_IN else FIRST_PARTY.get(claim.method)
+    if owner in (None, claim.distribution):
+        return "", "", ""
+    hint = f"use '{claim.distribution}:{claim.method}'"
+    return "shadowed", f"the name is reserved for {owner}", hint
+
+
+def _compare(candidate: Candidate, rivals: dict[str, Candidate]) -> Candidate:
+    if candidate.status:
+        return candidate
+    first = rivals[candidate.target]
+    if first is not candidate:
+        reason = f"{first.distribution} provides the same target"
+        return replace(candidate, status="shadowed", reason=reason)
+    if len(rivals) == 1:
+        return candidate
+    others = ", ".join(each.distribution for each in rivals.values() if each is not candidate)
+    hint = f"use '{candidate.distribution}:{candidate.name}'"
+    return replace(candidate, status="ambiguous", reason=f"also provided by {others}", hint=hint)
+
+
+def _unknown(name: str, registered: Iterable[str]) -> UnknownBackendError:
+    from difflib import get_close_matches
+
+    scan = _scan_everything()
+    found = _classify(scan)
+    usable = {each.name for each in found if each.status in ("", "ambiguous")}
+    known = tuple(sorted({*BUILT_IN, *registered, *usable}))
+    close = get_close_matches(name, {*known, *FIRST_PARTY}, n=1)
+    installed = {claim.distribution for claim in scan.claims}
+    installed.update(defect.distribution for defect in scan.defects)
+    owner = FIRST_PARTY.get(name) or FIRST_PARTY.get(close[0] if close else "")
+    can_tell = owner not in installed and read_allow_list() != frozenset()
+    return UnknownBackendError(
+        name,
+        known=known,
+        suggestion=close[0] if close and close[0] != name else None,
+        install=owner if can_tell else None,
+        broken=tuple((each.distribution, each.reason) for each in scan.defects if each.relevant),
+        because=_because(name, found),
+    )
+
+
+def _because(name: str, found: Iterable[Candidate]) -> str:
+    if read_allow_list() == frozenset():
+        return f"{ALLOW_LIST} is 'none', so no plugin is looked for"
+    method = name.rpartition(":")[2]
+    return ". ".join(
+        f"{each.distribution} provides it, but {each.reason}" + (each.hint and f" ({each.hint})")
+        for each in found
+        if each.name == method and each.status in ("shadowed", "not allowed")
+    )

@@ -1,0 +1,112 @@
+"""The launcher's end of an error channel: reads the one report a rank sends, without ever blocking."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+
+from procession import fds, wire
+from procession.protocol import Report
+
+_KINDS = {wire.RETURNED_NOTHING: "returned", wire.EXITED: "exited"}
+
+
+class SocketChannel:
+    """An `ErrorChannel` over one end of a socket pair."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fds.keep(fd)
+        self._buffer = bytearray()
+        self._files: list[int] = []
+        self._closed = False
+
+    @classmethod
+    def open(cls) -> tuple[SocketChannel, int]:
+        """Return a channel and the descriptor that its rank is to have."""
+        with fds.LOCK:
+            ours, theirs = fds.open_channel_pair()
+            return cls(ours), theirs
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._fd
+
+    def receive(self) -> Report | None:
+        """Return the report if it is complete, else None.
+
+        Raises:
+            EOFError: the rank's end is closed, or what it sent is no report.
+        """
+        while not self._closed:
+            data, files = self._read()
+            self._files += files
+            if data is None:
+                return None
+            if not data:
+                break
+            self._buffer += data
+            try:
+                frame = wire.decode(self._buffer)
+                if frame is not None:
+                    return to_report(*frame, self._files)
+            except (ValueError, LookupError):
+                break
+        raise EOFError("the rank's end of the error channel is closed")
+
+    def send(self, data: bytes) -> None:
+        """Send bytes down to the rank.
+
+        Raises:
+            OSError: its end is closed.
+        """
+        os.write(self._fd, data)
+
+    def close(self) -> None:
+        """Close this end."""
+        if not self._closed:
+            self._closed = True
+            for fd in self._files:
+                os.close(fd)
+            fds.drop(self._fd)
+
+    def _read(self) -> tuple[bytes | None, list[int]]:
+        """Return what is there (None: nothing yet) and the descriptors that came along."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=self._fd)
+        try:
+            flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            data, files, _, _ = socket.recv_fds(sock, 1 << 16, 1, flags)
+        except BlockingIOError:
+            return None, []
+        except OSError:  # ECONNRESET: it ended with something of ours unread
+            return b"", []
+        finally:
+            sock.detach()
+        return data, list(files)
+
+
+def to_report(
+    kind: bytes, time: int, fields: list[bytes], files: list[int] | None = None
+) -> Report:
+    """Return the report that a frame holds; ``files`` are the descriptors that came with it.
+
+    Raises:
+        LookupError: the frame lacks a part.
+    """
+    if kind == wire.RETURNED:
+        return Report("returned", time, result=fields[0])
+    if kind == wire.RETURNED_FILE:
+        return Report("returned", time, result=_map((files or []).pop(0)))
+    texts = [field.decode("utf-8", "replace") for field in fields[:3]]
+    if kind == wire.RAISED:
+        name, message, text = texts
+        return Report("raised", time, name, message, text, exception=fields[3] or None)
+    return Report(_KINDS[kind], time, text=texts[0])
+
+
+def _map(fd: int) -> memoryview:
+    """Return a file's content and close it; the mapping lives as long as somebody looks at it."""
+    try:
+        return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
+    finally:
+        os.close(fd)

@@ -1,0 +1,190 @@
+"""What a launch leaves in its caller's hands: `ProcessContext`, to wait on, to read, to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from procession import oom
+from procession.exceptions import ResultError
+from procession.gang import Gang
+from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
+from procession.verdict import make_exception, make_timeout
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger("procession")
+
+_DROP_GRACE = 1.0  # seconds that the ranks of a dropped context have to end by themselves
+
+
+class ProcessContext:
+    """The ranks of one launch.
+
+    Leaving it as a context manager, or dropping it, before the ranks have ended stops them.  All its
+    methods may be called from any thread; whoever asks gets the same answer, however often.
+    """
+
+    def __init__(
+        self, launch: Launch, started: Started, oom_kills: dict[str, int] | None = None
+    ) -> None:
+        kills = oom.count_kills() if oom_kills is None else oom_kills
+        self._gang = Gang(launch, started, kills)
+        self._results: list[Any] | None = None
+        self._drop = weakref.finalize(self, _abandon, self._gang, os.getpid())
+
+    def __repr__(self) -> str:
+        launch = self._gang.launch
+        state = "finished" if self._gang.finished else f"pids={self.pids()}"
+        return f"<{type(self).__name__} {launch.start_method} nprocs={launch.nprocs} {state}>"
+
+    @property
+    def processes(self) -> Sequence[Process]:
+        """The ranks' processes, by rank."""
+        return [member.process for member in self._gang.members]
+
+    @property
+    def sentinels(self) -> dict[Sentinel, int]:
+        """The ranks that have not ended: a sentinel of each, and the rank."""
+        return {one.sentinel: one.rank for one in self._gang.members if not one.ended}
+
+    @property
+    def error_channels(self) -> Sequence[ErrorChannel]:
+        """The launcher's ends of the ranks' error channels, by rank."""
+        return [member.channel for member in self._gang.members]
+
+    def pids(self) -> list[int]:
+        """Return the process ids, by rank."""
+        return [int(member.process.pid or 0) for member in self._gang.members]
+
+    def join(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
+        """Wait for the ranks; when one fails, end them all and raise with the cause.
+
+        Args:
+            timeout: seconds to wait; None waits for the end, 0 or less only looks.
+            grace_period: when a rank fails, seconds that the others have to end by themselves before
+                SIGTERM, and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s.
+
+        Returns:
+            True if all ranks have ended well, False if some still run.
+
+        Raises:
+            ProcessRaisedException: a rank raised.
+            ProcessExitedException: a rank was ended by a signal or exited with a failure.
+            ProcessTimeoutError: the launch's own deadline passed.
+        """
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        try:
+            finished = self._gang.run(until, grace_period)
+        except KeyboardInterrupt:
+            self._interrupt(grace_period)
+            raise
+        return finished and self._conclude()
+
+    def results(self) -> list[Any]:
+        """Wait for the ranks, and return what they returned, by rank.
+
+        This unpickles what the ranks sent.
+
+        Raises:
+            ResultError: a rank was stopped, left early, or returned what cannot be pickled.
+            ProcessException: as `join` does.
+        """
+        self.join()
+        if self._results is None:
+            self._results = [self._load(rank) for rank in range(len(self._gang.members))]
+        return self._results
+
+    def terminate(self, grace_period: float | None = None) -> None:
+        """Stop all ranks: SIGTERM, SIGKILL after ``grace_period`` seconds (None: 5); reap them."""
+        self._gang.stop(grace_period)
+        try:
+            self._gang.run(float("inf"), None)
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._gang.finished:
+            self.terminate()
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        """Wait as `join` does, in asyncio's event loop, without a thread."""
+        return self._wait().__await__()
+
+    async def _wait(self) -> bool:
+        from procession.eventloop import wait_for_event
+
+        while not self._gang.finished:
+            await wait_for_event(self._gang)
+            self._gang.try_step()
+        return self._conclude()
+
+    def _conclude(self) -> bool:
+        failures = self._gang.failures()
+        self._drop.detach()
+        if failures and not failures[0].collateral:
+            raise make_exception(failures)
+        if self._gang.timed_out:
+            raise make_timeout(self._gang.launch.timeout or 0, self._gang.timed_out, failures)
+        return True
+
+    def _load(self, rank: int) -> Any:
+        report = self._gang.members[rank].report
+        if report is None:
+            raise ResultError(rank, "it was stopped or left early")
+        if report.result is None:
+            raise ResultError(rank, report.text)
+        import multiprocessing  # noqa: F401  # makes __mp_main__, which ranks name, this __main__
+        import pickle
+
+        return pickle.loads(report.result)
+
+    def _interrupt(self, grace_period: float | None) -> None:
+        """Pass an interrupt on to the ranks, and see them end; a second one kills them at once."""
+        self._gang.stop(grace_period, interrupt=True)
+        try:
+            self._gang.run(float("inf"), None)
+        except KeyboardInterrupt:
+            self._kill()
+
+    def _kill(self) -> None:
+        self._gang.hurry()
+        self._gang.run(float("inf"), None)
+
+
+class SpawnContext(ProcessContext):
+    """Former name of `ProcessContext`, kept as torch keeps it; making one warns."""
+
+    def __init__(
+        self, launch: Launch, started: Started, oom_kills: dict[str, int] | None = None
+    ) -> None:
+        warnings.warn("SpawnContext is renamed to ProcessContext", DeprecationWarning, stacklevel=2)
+        super().__init__(launch, started, oom_kills)
+
+
+def _abandon(gang: Gang, owner: int) -> None:
+    """End the ranks of a context that nobody will join any more, and say what became of them."""
+    if gang.finished or os.getpid() != owner:
+        return
+    gang.step(0)
+    running = [member.rank for member in gang.members if not member.ended]
+    gang.stop(_DROP_GRACE)
+    gang.run(float("inf"), None)
+    if running:
+        text = f"a launch of {gang.launch.nprocs} ranks was never joined: stopped rank {running}"
+        warnings.warn(text, ResourceWarning, stacklevel=2)
+        log.warning(text)
+    for failure in gang.failures():
+        if not failure.collateral:
+            log.error("a launch was never joined, and %s\n%s", failure, failure.traceback)
+            break

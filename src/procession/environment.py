@@ -1,0 +1,59 @@
+"""The environment variables that a launch gives its ranks, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+Changes = Mapping[str, "str | None"]
+"""Variables to set; None removes one."""
+
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+"""torchrun's names for a rank's place (torch.distributed.run's documentation)."""
+
+
+def plan_environments(
+    env: Changes | Callable[[int], Changes] | None, nprocs: int
+) -> tuple[dict[str, str | None], ...]:
+    """Return each rank's changes to the environment: its place, then the caller's ``env``.
+
+    The place is left out where ``PROCESSION_RANK_ENV=0``, and where this process's environment names a
+    place that procession did not put there (a torchrun or a user's own, which ranks then inherit).
+    """
+    place = _sets_place()
+    plans = []
+    for rank in range(nprocs):
+        plan: dict[str, str | None] = {}
+        if place:
+            plan.update(zip(NAMES, map(str, (rank, rank, nprocs, nprocs)), strict=True))
+        if env is not None:
+            plan.update(_check(env(rank) if callable(env) else env, rank))
+        plans.append(plan)
+    return tuple(plans)
+
+
+def _sets_place() -> bool:
+    choice = os.environ.get("PROCESSION_RANK_ENV", "1")
+    if choice not in ("0", "1"):
+        raise ValueError(f"PROCESSION_RANK_ENV must be 0 or 1, not {choice!r}")
+    if choice == "0":
+        return False
+    if all(name not in os.environ for name in NAMES):
+        return True
+    rank = sys.modules.get("procession.rank")
+    current = rank.current if rank is not None else None
+    return current is not None and os.environ.get("WORLD_SIZE") == str(current[1]["nprocs"])
+
+
+def _check(env: object, rank: int) -> Changes:
+    if not isinstance(env, Mapping):
+        raise TypeError(
+            f"env must be a mapping, or return one for rank {rank}, not {type(env).__name__}"
+        )
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, (str, type(None))):
+            raise TypeError(f"env must map str to str (or None, to remove): {name!r}: {value!r}")
+        if not name or "=" in name or "\0" in name or "\0" in (value or ""):
+            raise ValueError(f"env holds what no environment can: {name!r}: {value!r}")
+    return env

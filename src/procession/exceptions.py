@@ -1,0 +1,183 @@
+"""What a failed launch raises: torch's exceptions, with every rank's failure on them.
+
+    Exception
+     └─ ProcessException
+         ├─ ProcessRaisedException   a rank's function, or what led up to it, raised
+         ├─ ProcessExitedException   a rank's process ended by a signal, an exit code, or was lost
+         └─ ProcessTimeoutError      the launch's deadline passed (also a TimeoutError)
+    RuntimeError
+     └─ ResultError                  a return value cannot be had
+
+Constructor arguments, attributes and messages are those of torch 2.13's ``torch.multiprocessing``.
+What torch does not tell (the other failures, the evidence) is in the notes of the exception, and
+on Python 3.10, which prints no notes, ahead of the message in its string.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How one rank failed.
+
+    ``kind`` is ``raised``, ``exited`` (by an exit code or a signal) or ``lost`` (contact with the
+    rank is gone and its exit code unknown).  ``time`` is `time.monotonic_ns` of the rank's host
+    when it failed.  ``collateral`` is true for a rank that the launcher itself stopped.
+    """
+
+    rank: int
+    kind: str
+    pid: int | None = None
+    host: str | None = None
+    exit_code: int | None = None
+    signal_name: str | None = None
+    type_name: str = ""
+    message: str = ""
+    traceback: str = ""
+    evidence: str = ""
+    time: int = 0
+    collateral: bool = False
+    pickled: bytes | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """Return one line: the rank, and what became of it."""
+        where = f" on {self.host}" if self.host else ""
+        line = f"rank {self.rank} (pid {self.pid}{where}) {self._what()}"
+        if self.evidence:
+            line += f"; {self.evidence}"
+        return line
+
+    def _what(self) -> str:
+        if self.kind == "raised":
+            return f"raised {self.type_name}: {self.message}" if self.message else self.type_name
+        if self.kind == "lost":
+            return "was lost: its exit code is unknown"
+        if self.signal_name:
+            return f"was ended by {self.signal_name}"
+        return f"exited with code {self.exit_code}"
+
+    def load_exception(self) -> BaseException | None:
+        """Rebuild the exception object that the rank raised; None where that cannot be done.
+
+        This unpickles data that the rank sent: do it only for ranks whose code you trust.
+        """
+        if self.pickled is None:
+            return None
+        import pickle
+
+        try:
+            value = pickle.loads(self.pickled)
+        except Exception:
+            return None
+        return value if isinstance(value, BaseException) else None
+
+
+class ProcessException(Exception):
+    """Base of what a failed launch raises.
+
+    Attributes:
+        msg: the message, as torch words it.
+        error_index: the rank that is the root cause.
+        error_pid: its process id.
+        failures: every rank's `Failure`, the root cause first.
+        host: where the root cause ran, None for this machine.
+    """
+
+    def __init__(
+        self,
+        msg: str,
+        error_index: int,
+        error_pid: int | None,
+        *,
+        failures: Iterable[Failure] = (),
+        host: str | None = None,
+    ) -> None:
+        super().__init__(msg)
+        self.msg = msg
+        self.error_index = error_index
+        self.error_pid = error_pid
+        self.failures: tuple[Failure, ...] = tuple(failures)
+        self.host = host
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments(), self.__dict__
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.msg, self.error_index, self.error_pid
+
+    if sys.version_info < (3, 11):
+
+        def add_note(self, note: str) -> None:
+            """Add a note (PEP 678), which `str` shows."""
+            self.__dict__.setdefault("__notes__", []).append(note)
+
+        def __str__(self) -> str:
+            notes = self.__dict__.get("__notes__", ())
+            return "".join(f"\n{note}" for note in notes) + super().__str__()
+
+
+class ProcessRaisedException(ProcessException):
+    """Raised when a rank raised; the message holds the rank's traceback."""
+
+
+class ProcessExitedException(ProcessException):
+    """Raised when a rank's process ended by a signal, with an exit code, or too early.
+
+    Attributes:
+        exit_code: the exit code; -N for signal N; None where it is unknown.
+        signal_name: the signal's name, None where no signal ended it.
+    """
+
+    def __init__(
+        self,
+        msg: str,
+        error_index: int,
+        error_pid: int | None,
+        exit_code: int | None,
+        signal_name: str | None = None,
+        *,
+        failures: Iterable[Failure] = (),
+        host: str | None = None,
+    ) -> None:
+        super().__init__(msg, error_index, error_pid, failures=failures, host=host)
+        self.exit_code = exit_code
+        self.signal_name = signal_name
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.msg, self.error_index, self.error_pid, self.exit_code, self.signal_name
+
+
+class ProcessTimeoutError(ProcessException, TimeoutError):
+    """Raised when the launch's ``timeout`` passed; its ranks have been stopped."""
+
+
+class ResultError(RuntimeError):
+    """Raised when a rank's return value cannot be had.
+
+    Attributes:
+        rank: the rank.
+        reason: why, as text.
+    """
+
+    def __init__(self, rank: int, reason: str) -> None:
+        super().__init__(rank, reason)
+        self.rank = rank
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} left no return value: {self.reason}"
+
+
+def note_on(error: BaseException, note: str) -> None:
+    """Add a note to any exception; on Python 3.10 put it into the message, which is all it shows."""
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    elif isinstance(error, OSError) and error.strerror:
+        error.strerror = f"{error.strerror} ({note})"
+    elif error.args and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]}\n{note}", *error.args[1:])

@@ -1,0 +1,105 @@
+"""Descriptors that belong to this process alone: any child that it forks closes them at once.
+
+The launcher's ends of channels, its pidfds and its death pipe must not live on in a sibling rank, nor
+in a process that user code forks: a copy would hide the launcher's death from its ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Protocol
+
+LOCK = threading.RLock()
+"""Held while descriptors are made and noted, so that no fork comes in between."""
+
+_kept: set[int] = set()
+_objects: weakref.WeakSet[Closable] = weakref.WeakSet()
+_watching = False
+
+
+class Closable(Protocol):
+    """An object that holds a descriptor of its own."""
+
+    def close(self) -> None:
+        """Close it; may be called twice."""
+
+
+def keep(fd: int) -> int:
+    """Note a descriptor as this process's own, and return it."""
+    with LOCK:
+        _watch()
+        _kept.add(fd)
+    return fd
+
+
+def keep_object(item: Closable) -> None:
+    """Have an object closed in every child that this process forks."""
+    with LOCK:
+        _watch()
+        _objects.add(item)
+
+
+def drop(fd: int) -> None:
+    """Close a descriptor that `keep` noted.  Does nothing for one that is not (or no more) noted."""
+    with LOCK:
+        if fd in _kept:
+            _kept.discard(fd)
+            os.close(fd)
+
+
+def open_pipe() -> tuple[int, int]:
+    """Return the ends of a pipe, both above the standard streams."""
+    read, write = os.pipe()
+    return above_streams(read), above_streams(write)
+
+
+def open_channel_pair() -> tuple[int, int]:
+    """Return a connected pair of Unix stream sockets, both above the standard streams."""
+    import socket
+
+    ours, theirs = socket.socketpair()
+    return above_streams(ours.detach()), above_streams(theirs.detach())
+
+
+def above_streams(fd: int) -> int:
+    """Move a descriptor out of 0, 1, 2, which a closed standard stream leaves to whoever comes next."""
+    if fd > 2:
+        return fd
+    import fcntl
+
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
+
+
+def _watch() -> None:
+    global _watching
+    if not _watching:
+        _watching = True
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=_close_in_child
+            )
+
+
+def _close_in_child() -> None:
+    _close_runs(sorted(_kept))
+    _kept.clear()
+    for item in list(_objects):
+        item.close()
+    LOCK.release()
+
+
+def _close_runs(numbers: list[int]) -> None:
+    """Close descriptors, neighbours with one system call: a launch's are mostly neighbours."""
+    start = end = None
+    for fd in numbers:
+        if fd != end:
+            if start is not None and end is not None:
+                os.closerange(start, end)
+            start = fd
+        end = fd + 1
+    if start is not None and end is not None:
+        os.closerange(start, end)

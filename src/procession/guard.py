@@ -1,0 +1,66 @@
+"""The parent-death guard: a rank ends when the process that launched it is gone, whatever it is doing.
+
+The launching process holds the only write end of one pipe; each rank opens the read end anew and asks
+the kernel to send it SIGKILL when that pipe hangs up (fcntl(2): O_ASYNC, F_SETOWN, F_SETSIG).  This
+follows the process and not, as PR_SET_PDEATHSIG does, the thread that forked; it cannot be caught and
+needs no interpreter.  Ranks import this module: it imports nothing at its top but os.
+"""
+
+from __future__ import annotations
+
+import os
+
+HIGH = 900
+"""Descriptors of a rank that user code should not hit by closing low numbers."""
+
+_pipe: tuple[int, int, int] | None = None  # read end, write end, pid of the process that made it
+
+
+def death_pipe() -> int:
+    """Return the read end of this process's death pipe, made when first asked for."""
+    global _pipe
+    import fcntl  # noqa: F401  # a forked rank finds it imported
+
+    from procession import fds
+
+    with fds.LOCK:
+        if _pipe is None or _pipe[2] != os.getpid():
+            read, write = fds.open_pipe()
+            _pipe = read, fds.keep(write), os.getpid()  # forked ranks need the read end
+        return _pipe[0]
+
+
+def lift(fd: int) -> int:
+    """Move a descriptor to `HIGH` or above, where the limits allow it, and return its number."""
+    import fcntl
+
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    except OSError:  # RLIMIT_NOFILE is below it: stay
+        os.set_inheritable(fd, False)
+        return fd
+    os.close(fd)
+    return high
+
+
+def arm(fd: int) -> int:
+    """Bind this process to the life of the death pipe's writer; return the guard's descriptor.
+
+    Exits the process at once if the writer is gone already.  ``fd`` is closed.
+    """
+    import fcntl
+
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no /proc: siblings share one open file, whose owner is the last to ask
+        own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    own = lift(own)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETSIG, 9)
+    fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    try:
+        os.read(own, 1)
+    except BlockingIOError:
+        return own
+    os._exit(1)  # end of file: the writer died before the guard stood

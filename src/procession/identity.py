@@ -1,0 +1,114 @@
+"""Makes a rank what `multiprocessing` calls a child process, without importing multiprocessing for it.
+
+`current_process()`, `parent_process()`, the authentication key, the start method and the resource
+tracker are put in place when (and only if) the rank imports multiprocessing, or at once where it is
+imported already.  Ranks import this module: it imports nothing at its top but sys.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+    from procession.rank import Orders
+
+_CONTEXT = "multiprocessing.context"
+_TRACKER = "multiprocessing.resource_tracker"
+
+
+def assume(orders: Orders, rank: int, parent_sentinel: int) -> None:
+    """Take on the identity that the orders give, now or when multiprocessing is imported."""
+    _when_imported(_CONTEXT, lambda: _adopt(orders, rank, parent_sentinel))
+    if orders["tracker"] >= 0:
+        _when_imported(_TRACKER, lambda: _share_tracker(orders["tracker"]))
+    # A log record names the process only where multiprocessing is imported.
+    _when_imported("logging", lambda: __import__("multiprocessing"))
+
+
+def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
+    import itertools
+    from multiprocessing import process as process_module
+    from multiprocessing import util as util_module
+
+    context: Any = sys.modules[_CONTEXT]  # much of what follows has no public name
+    process: Any = process_module
+    util: Any = util_module
+    method = orders["context"]
+    context._force_start_method(method)
+    process._process_counter = itertools.count(1)
+    process._children = set()
+    own = context._concrete_contexts[method].Process(
+        name=f"{method.title().replace('server', 'Server')}Process-{rank + 1}",
+        daemon=orders["daemon"],
+    )
+    own._identity = (*orders["identity"], rank + 1)
+    own._parent_pid, own._parent_name = orders["parent_pid"], orders["parent_name"]
+    process._current_process = own
+    own.authkey = orders["authkey"]
+    process._parent_process = process._ParentProcess(
+        orders["parent_name"], orders["parent_pid"], parent_sentinel
+    )
+    if orders["forked"]:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+
+
+def _share_tracker(fd: int) -> None:
+    sys.modules[_TRACKER]._resource_tracker._fd = fd
+
+
+class _AfterImport:
+    """A finder that finds nothing itself, but learns of one module's import and calls back."""
+
+    def __init__(self, name: str, call: Callable[[], Any]) -> None:
+        self._name, self._call = name, call
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    wrapped: Any = _CallingLoader(spec.loader, self._call)
+                    spec.loader = wrapped
+                return spec
+        return None
+
+
+class _CallingLoader:
+    """Wraps a loader so that a function is called once the module has been executed."""
+
+    def __init__(self, loader: Any, call: Callable[[], Any]) -> None:
+        self._loader, self._call = loader, call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._call()
+
+
+def _when_imported(name: str, call: Callable[[], Any]) -> None:
+    """Call a function once a module has been imported: now, if it is."""
+    if name in sys.modules:
+        call()
+    else:
+        sys.meta_path.insert(0, _AfterImport(name, call))

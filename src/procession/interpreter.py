@@ -1,0 +1,51 @@
+"""Starts fresh interpreters that run one function of ours, for spawn and for the forkserver's server."""
+
+from __future__ import annotations
+
+import multiprocessing.util
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_SOURCE = str(Path(__file__).resolve().parent.parent)
+
+
+def start_interpreter(
+    module: str,
+    function: str,
+    arguments: Sequence[int],
+    *,
+    pass_fds: Sequence[int],
+    env: Mapping[str, str],
+    new_session: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start an interpreter that calls ``module.function(*arguments)``; return its Popen.
+
+    It is configured as this one is (flags, -X options), reads its standard input from nothing, and
+    finds procession where this one did, even if that is on no path of its own.
+    """
+    call = f"{function}({', '.join(map(str, arguments))})"
+    code = f"import sys; sys.path.append({_SOURCE!r}); from {module} import {function}; {call}"
+    return subprocess.Popen(
+        [_executable(), *interpreter_flags(), "-c", code],
+        stdin=subprocess.DEVNULL,
+        pass_fds=pass_fds,
+        env=dict(env),
+        start_new_session=new_session,
+    )
+
+
+def interpreter_flags() -> list[str]:
+    """Return the command-line flags that this interpreter was started with."""
+    public: Any = multiprocessing.util  # it has no public name, in whichever module
+    return list(public._args_from_interpreter_flags())
+
+
+def _executable() -> str:
+    """Return the interpreter: multiprocessing's, if the user has chosen one there."""
+    spawn = sys.modules.get("multiprocessing.spawn")
+    chosen = spawn.get_executable() if spawn is not None else None
+    return os.fsdecode(chosen or sys.executable)

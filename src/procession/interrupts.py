@@ -1,0 +1,40 @@
+"""Holds Ctrl-C back while a rank is being started, so that none is started and then forgotten."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_original: Callable[[int, FrameType | None], Any] | None = None
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Run the block without KeyboardInterrupt; an interrupt that came meanwhile is raised after it."""
+    global _original
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # only the main thread is interrupted, and only by a handler
+        return
+    came: list[FrameType | None] = []
+    _original = handler
+    signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        _original = None
+    if came:
+        handler(signal.SIGINT, came[0])
+
+
+def restore_in_child() -> None:
+    """Give a process that was forked meanwhile the handler it would have had."""
+    global _original
+    if _original is not None:
+        signal.signal(signal.SIGINT, _original)
+        _original = None

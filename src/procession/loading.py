@@ -1,0 +1,96 @@
+"""Makes the backend that an entry point or a caller stands for: validated, and only once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from threading import Lock, RLock
+from typing import Any
+
+from procession.errors import BackendLoadError
+from procession.protocol import Backend
+from procession.validation import validate
+
+PATIENCE = 10.0
+"""Seconds for which a thread waits for another one that is making the same backend."""
+
+_made: dict[Hashable, Backend] = {}
+_being_made: dict[Hashable, Any] = {}
+_lock = Lock()
+
+
+def get_made(key: Hashable) -> Backend | None:
+    """Return the backend of that key if it has been made already."""
+    return _made.get(key)
+
+
+def forget_backend(key: Hashable) -> None:
+    """Forget the backend of that key, if there is one."""
+    _made.pop(key, None)
+    _being_made.pop(key, None)
+
+
+def make_backend(key: Hashable, *, name: str, origin: str, find: Callable[[], Any]) -> Backend:
+    """Return the backend of that key; ``find`` brings an instance, a class or a factory.
+
+    ``find`` imports, and so runs without a lock of ours: a thread that waited for one within an
+    import would block whoever holds the lock and waits for that import.
+    """
+    backend = _made.get(key)
+    if backend is None:
+        found = _run(find, name=name, origin=origin)
+        lock = _lock_of(key)
+        # Bounded for the same reason: a factory may import. Two may then be made; one is kept.
+        held = lock.acquire(timeout=PATIENCE)
+        try:
+            backend = _made.get(key)
+            if backend is None:
+                backend = _made.setdefault(key, _build(found, name=name, origin=origin))
+        finally:
+            if held:
+                lock.release()
+    return backend
+
+
+def import_target(target: str) -> Any:
+    """Import what an entry point's text ``module:attribute [extras]`` names."""
+    from importlib import import_module
+
+    module, _, attributes = target.partition("[")[0].partition(":")
+    found: Any = import_module(module.strip())
+    for attribute in filter(None, attributes.strip().split(".")):
+        found = getattr(found, attribute)
+    return found
+
+
+def is_factory(found: Any) -> bool:
+    """Tell whether this makes a backend rather than being one: a class, or a function."""
+    return isinstance(found, type) or (callable(found) and not hasattr(found, "start"))
+
+
+def _build(found: Any, *, name: str, origin: str) -> Backend:
+    candidate = _run(found, name=name, origin=origin) if is_factory(found) else found
+    return validate(candidate, name=name, origin=origin)
+
+
+def _run(function: Callable[[], Any], *, name: str, origin: str) -> Any:
+    try:
+        return function()
+    except (Exception, SystemExit) as error:  # a module may call sys.exit
+        reason = f"{type(error).__name__}: {error}"
+        raise BackendLoadError(name, origin=origin, reason=reason) from error
+
+
+def _lock_of(key: Hashable) -> Any:
+    with _lock:
+        return _being_made.setdefault(key, RLock())
+
+
+def _renew_locks() -> None:
+    global _lock
+    _lock = Lock()
+    _being_made.clear()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that held a lock does not exist in the child
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -1,0 +1,152 @@
+"""One rank as its launch's gang keeps it: its process, its channel, and what became of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, field
+
+from procession.exceptions import Failure
+from procession.protocol import ErrorChannel, Process, Report, Sentinel
+from procession.signals import name_signal
+
+_NO_SIGNALS: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class Member:
+    """A rank's handles and what is known of its end.  Times are `time.monotonic_ns`."""
+
+    rank: int
+    process: Process
+    sentinel: Sentinel
+    channel: ErrorChannel
+    report: Report | None = None
+    reported: int = 0
+    ended: int = 0
+    exitcode: int | None = None
+    lost: str = ""
+    stopped: int = 0
+    sent: frozenset[int] = field(default=_NO_SIGNALS)
+
+    def take_report(self) -> bool:
+        """Read the channel; return whether more may come."""
+        try:
+            report = self.channel.receive()
+        except EOFError:
+            return False
+        if report is None:
+            return True
+        self.report, self.reported = report, time.monotonic_ns()
+        return False
+
+    def note_end(self) -> None:
+        """Note that the process has ended, and how."""
+        self.process.join(1)
+        self.exitcode = self.process.exitcode
+        self.lost = getattr(self.process, "lost", None) or ""
+        self.ended = time.monotonic_ns()
+
+    def abandon(self, why: str) -> None:
+        """Give up on a process that does not end."""
+        self.ended, self.lost = time.monotonic_ns(), why
+
+    def stop(self, *numbers: int) -> None:
+        """Send what stops it, and remember that its end is then our doing."""
+        self.stopped = self.stopped or time.monotonic_ns()
+        self.sent |= frozenset(numbers)
+        if signal.SIGTERM in numbers:
+            self.process.terminate()
+        elif signal.SIGINT in numbers:
+            interrupt = getattr(self.process, "send_signal", None)
+            interrupt(signal.SIGINT) if interrupt else self.process.terminate()
+        else:
+            self.process.kill()
+
+    def failure(self, allow_early_exit: bool) -> Failure | None:
+        """Say how the rank failed; None if it has not (yet)."""
+        report = self.report
+        if report is not None and report.kind == "raised":
+            return self._raised(report)
+        if report is not None and report.kind == "exited":
+            return self._exited(self.exitcode or _code_in(report), report.text)
+        if not self.ended:
+            return None
+        if self.lost or (self.exitcode is None and report is None):
+            return self._lost()
+        if self.exitcode:
+            return self._exited(self.exitcode, self._after_return())
+        if report is None and not allow_early_exit:
+            return self._exited(
+                0, "before its function returned: something in it ended the process"
+            )
+        return None
+
+    def _raised(self, report: Report) -> Failure:
+        return Failure(
+            kind="raised",
+            type_name=report.type_name,
+            message=report.message,
+            traceback=report.text,
+            pickled=report.exception,
+            exit_code=self.exitcode,
+            rank=self.rank,
+            pid=self.process.pid,
+            host=self._host(),
+            time=report.time or self.reported,
+            collateral=self._is_collateral(report.time or self.reported),
+        )
+
+    def _exited(self, code: int, text: str) -> Failure:
+        when = self.report.time if self.report else self.ended
+        return Failure(
+            kind="exited",
+            exit_code=code,
+            signal_name=name_signal(-code) if code < 0 else None,
+            message="" if text == str(code) else text,
+            rank=self.rank,
+            pid=self.process.pid,
+            host=self._host(),
+            time=when,
+            collateral=self._is_collateral(when),
+        )
+
+    def _lost(self) -> Failure:
+        why = self.lost or "somebody else collected its exit status, and it left no report"
+        return Failure(
+            kind="lost",
+            message=why,
+            rank=self.rank,
+            pid=self.process.pid,
+            host=self._host(),
+            time=self.ended,
+            collateral=self._is_collateral(self.ended),
+        )
+
+    def _host(self) -> str | None:
+        host: str | None = getattr(self.process, "host", None)
+        return host
+
+    def _is_collateral(self, when: int) -> bool:
+        """Whether we ended it: it failed after we told it to stop, and of what we sent."""
+        if not self.stopped:
+            return False
+        if self.exitcode is not None and self.exitcode < 0 and self.report is None:
+            return -self.exitcode in self.sent or when > self.stopped + _LATE
+        return when > self.stopped
+
+    def _after_return(self) -> str:
+        if self.report is None:
+            return ""
+        return "after its function had returned"
+
+
+_LATE = 1_000_000_000
+"""A death that follows our signal by more than this (in ns) is a consequence of it, whatever killed."""
+
+
+def _code_in(report: Report) -> int:
+    try:
+        return int(report.text)
+    except ValueError:
+        return 1

@@ -1,0 +1,62 @@
+"""Messages with descriptors between a launcher and its forkserver, over a Unix stream socket."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+_BATCH = 200  # descriptors in one system message; Linux takes at most 253 (unix(7))
+_HEAD = 8
+
+
+def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
+    """Send what `marshal` can carry, and descriptors, which the receiver gets as its own."""
+    body = marshal.dumps(message)
+    head = len(body).to_bytes(4, "big") + len(fds).to_bytes(4, "big")
+    sock.sendall(head)
+    for start in range(0, len(fds), _BATCH):
+        socket.send_fds(sock, [b"f"], list(fds[start : start + _BATCH]))
+    sock.sendall(body)
+
+
+def receive(sock: socket.socket) -> tuple[Any, list[int]]:
+    """Return the next message and its descriptors.
+
+    Raises:
+        EOFError: the other end is closed.
+    """
+    head = _receive_all(sock, _HEAD)
+    size, count = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
+    fds: list[int] = []
+    try:
+        while len(fds) < count:
+            data, some, _, _ = socket.recv_fds(
+                sock, 1, _BATCH, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            )
+            if not data:
+                raise EOFError("the other end closed while it sent descriptors")  # noqa: TRY301
+            fds += some
+        return marshal.loads(_receive_all(sock, size)), fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _receive_all(sock: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        try:
+            part = sock.recv(size - len(data))
+        except ConnectionResetError:
+            part = b""
+        if not part:
+            raise EOFError("the other end is closed")
+        data += part
+    return bytes(data)

@@ -1,0 +1,61 @@
+"""The kernel's count of out-of-memory kills, before and after: evidence when a rank got SIGKILL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def count_kills() -> dict[str, int]:
+    """Return the counters this process can read, by file: those of its cgroup, else the machine's."""
+    counters = {}
+    for path in _candidates():
+        count = _read_counter(path)
+        if count is not None:
+            counters[str(path)] = count
+    return counters
+
+
+def tell_kills(before: dict[str, int]) -> str:
+    """Say in words whether a counter moved since ``before`` was taken."""
+    if not before:
+        return "no counter of the kernel's OOM kills can be read here"
+    now = count_kills()
+    for path, count in before.items():
+        if now.get(path, count) > count:
+            return (
+                "the kernel's OOM killer was at work meanwhile: "
+                f"oom_kill in {path} went from {count} to {now[path]}"
+            )
+    return f"the kernel's OOM counter did not move (oom_kill in {', '.join(before)})"
+
+
+def _candidates() -> list[Path]:
+    """Return memory.events (v2), memory.oom_control (v1) of this process, or /proc/vmstat."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            found += [_CGROUPS / path[1:] / "memory.events"]
+            found += [_CGROUPS / "unified" / path[1:] / "memory.events"]
+        elif "memory" in controllers.split(","):
+            found += [_CGROUPS / "memory" / path[1:] / "memory.oom_control"]
+    present = [file for file in found if file.exists()]
+    return present or [Path("/proc/vmstat")]
+
+
+def _read_counter(path: Path) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(" ")
+        if name == "oom_kill":
+            return int(value)
+    return None

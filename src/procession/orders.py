@@ -1,0 +1,54 @@
+"""Writes the orders that the ranks of a launch get from their launcher."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from procession.protocol import Launch
+
+if TYPE_CHECKING:
+    from procession.fresh import FreshOrders
+    from procession.rank import Orders
+
+
+def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
+    """Return what every rank of a launch is told, whatever its start method."""
+    process = sys.modules.get("multiprocessing.process")
+    own = process.current_process() if process is not None else None
+    return {
+        "start_method": launch.start_method,
+        "context": context,
+        "launch_id": os.urandom(8).hex(),
+        "nprocs": launch.nprocs,
+        "daemon": launch.daemon,
+        "forked": forked,
+        "wants_results": launch.wants_results,
+        "parent_pid": os.getpid(),
+        "parent_name": own.name if own is not None else "MainProcess",
+        "authkey": bytes(own.authkey) if own is not None else os.urandom(32),
+        "identity": tuple(own._identity) if own is not None else (),
+        "tracker": -1,
+    }
+
+
+def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOrders:
+    """Return what ranks are told that do not inherit this process's memory."""
+    import multiprocessing  # noqa: F401  # its authentication key is this process's from now on
+
+    return {
+        **write_orders(launch, context, forked=forked),
+        "sys_path": list(sys.path),
+        "argv": list(sys.argv),
+        "cwd": None,
+        "main": None,
+        "sources": {},
+        "fds": [],
+    }
+
+
+def tracker_fd() -> int:
+    """Return the descriptor of this process's resource tracker, -1 if nothing here has used one."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    return -1 if tracker is None else int(tracker.getfd())

@@ -1,0 +1,34 @@
+"""Tells which mechanisms this platform has; without them, the built-in backends use multiprocessing's."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+from procession.protocol import Availability
+from procession.syscalls import pidfds_work
+
+
+@functools.cache
+def missing_mechanism() -> str:
+    """Say what is missing for ranks started by procession itself; empty where nothing is."""
+    if os.environ.get("PROCESSION_PORTABLE") == "1":
+        return "PROCESSION_PORTABLE=1 asks for multiprocessing's processes"
+    if sys.platform != "linux":
+        return f"{sys.platform} has no pidfds"
+    if getattr(sys, "frozen", False):
+        return "the application is frozen: its executable is not a Python interpreter"
+    if not pidfds_work():
+        return "the kernel (before 5.3) or a sandbox has no pidfds"
+    return ""
+
+
+def tell_availability(start_method: str) -> Availability:
+    """Say whether a built-in start method can be used here, and if only by way of multiprocessing."""
+    import multiprocessing
+
+    if start_method not in multiprocessing.get_all_start_methods():
+        return Availability(False, f"{sys.platform} cannot {start_method}", "use 'spawn'")
+    missing = missing_mechanism()
+    return Availability(True, f"by way of multiprocessing: {missing}" if missing else "")

@@ -1,0 +1,136 @@
+"""A rank's process on this machine, as its launcher sees it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+
+from procession import fds, syscalls
+
+
+class RankProcess:
+    """A child of this process that is a rank, with the attributes of a `multiprocessing.Process`.
+
+    ``sentinel`` is a pidfd: readable when the process has ended, whoever else holds its pipes.
+    """
+
+    def __init__(self, pid: int, pidfd: int, *, name: str, daemon: bool) -> None:
+        self.pid = pid
+        self.name = name
+        self.daemon = daemon
+        self.sentinel = fds.keep(pidfd)
+        self._exitcode: int | None = None
+        self._ended = False
+        self._lock = threading.RLock()
+
+    @classmethod
+    def of_child(cls, pid: int, *, name: str, daemon: bool) -> RankProcess:
+        """Return the process object of a child just started."""
+        try:
+            pidfd = fds.above_streams(syscalls.pidfd_open(pid))
+        except ProcessLookupError:  # ended and reaped by somebody else: a sentinel that says so
+            pidfd = fds.above_streams(os.eventfd(1, os.EFD_CLOEXEC))
+        return cls(pid, pidfd, name=name, daemon=daemon)
+
+    def __repr__(self) -> str:
+        state = "alive" if self.is_alive() else f"exitcode={self._exitcode}"
+        return f"<{type(self).__name__} name={self.name!r} pid={self.pid} {state}>"
+
+    @property
+    def ident(self) -> int:
+        """The process id."""
+        return self.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs, or where nobody knows; -N if signal N ended it."""
+        self._collect(0)
+        return self._exitcode
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        self._collect(0)
+        return not self._ended
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, for at most ``timeout`` seconds."""
+        if not self._ended:
+            poll = select.poll()
+            poll.register(self.sentinel, select.POLLIN)
+            poll.poll(None if timeout is None else max(timeout, 0) * 1000)
+            self._collect(1)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to it and its group, and SIGCONT, without which a stopped one never acts."""
+        self.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Send SIGKILL to it and its group."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it and its group, if it has not ended; never to a stranger."""
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                syscalls.pidfd_send_signal(self.sentinel, 0)  # is its number still its own?
+                if not self._signal_group(number):
+                    syscalls.pidfd_send_signal(self.sentinel, number)
+            except ProcessLookupError:
+                pass
+
+    def release(self) -> None:
+        """Free the sentinel of a process that has ended."""
+        with self._lock:
+            if self._ended:
+                fds.drop(self.sentinel)
+
+    def _collect(self, patience: float) -> None:  # noqa: ARG002  # a served process needs it
+        """Note the exit code if it has ended; ``patience`` bounds what a server's word may take."""
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                # WNOWAIT leaves a zombie, which keeps the pid, and so the group, from being anybody's
+                info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                self._collect_reaped()
+                return
+            if info is None:
+                return
+            code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+            if code != 0:
+                self._signal_group(signal.SIGKILL)
+            try:
+                os.waitpid(self.pid, 0)
+            except ChildProcessError:
+                pass
+            self._settle(code)
+
+    def _collect_reaped(self) -> None:
+        """Learn what can be learned of a process that somebody else reaped (or that SIGCHLD did)."""
+        if self._has_ended():
+            status = syscalls.pidfd_wait_status(self.sentinel)
+            self._settle(None if status is None else os.waitstatus_to_exitcode(status))
+
+    def _has_ended(self) -> bool:
+        poll = select.poll()
+        poll.register(self.sentinel, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _settle(self, code: int | None) -> None:
+        self._exitcode, self._ended = code, True
+
+    def _signal_group(self, number: int) -> bool:
+        """Signal the group, if it leads one; only while it is not reaped and the number is its own."""
+        try:
+            if os.getpgid(self.pid) != self.pid:
+                return False
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True

@@ -1,0 +1,181 @@
+"""The seam between the core and its backends: what a backend is given, and what it gives back.
+
+Nothing in this module runs anything.  A backend needs to subclass nothing: any object with the
+attributes of `Backend` is one.  See ``docs/how-to/write-a-backend.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+PROTOCOL_VERSION = 1
+"""The version of this protocol.  A backend of version N or N-1 is accepted."""
+
+Sentinel = Any
+"""What `multiprocessing.connection.wait` accepts; readable once the rank's process has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One call of `start_processes`, validated and frozen.
+
+    ``environments`` holds one mapping a rank; a value of None removes that variable.  Times are in
+    seconds; ``timeout`` is the total deadline and ``grace_period`` the caller's own, both or None.
+    """
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    nprocs: int
+    start_method: str
+    daemon: bool = False
+    environments: tuple[Mapping[str, str | None], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    grace_period: float | None = None
+    timeout: float | None = None
+    allow_early_exit: bool = False
+    wants_results: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a rank told about itself before its process ended.
+
+    ``kind`` is ``returned``, ``raised`` or ``exited`` (`sys.exit` with a failure).  ``time`` is the
+    rank's own `time.monotonic_ns`, 0 if unknown.  ``result`` is the pickled return value of a rank
+    that returned, None where there is none; ``exception`` the pickled exception of one that raised.
+    ``text`` is the traceback, the argument of `sys.exit`, or why there is no result.
+    """
+
+    kind: str
+    time: int = 0
+    type_name: str = ""
+    message: str = ""
+    text: str = ""
+    result: bytes | memoryview | None = None
+    exception: bytes | None = None
+
+
+class Process(Protocol):
+    """A rank's process as its launcher sees it: a `multiprocessing.Process` is one.
+
+    Optional attributes that the context uses where they exist: ``host`` (str, where the rank runs),
+    ``lost`` (str or None: why contact with it is gone), and ``release()`` (frees what the object
+    holds in the caller; called once, after the process has ended).
+    """
+
+    @property
+    def pid(self) -> int | None:
+        """Process id on the rank's host."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while the process is alive (or if nobody can know); -N if signal N ended it."""
+
+    def is_alive(self) -> bool:
+        """Whether the process has not ended yet.  Never blocks."""
+        ...
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the process has ended, for at most ``timeout`` seconds."""
+
+    def terminate(self) -> None:
+        """Ask the process, and what it started, to end (SIGTERM, then SIGCONT).  Never blocks."""
+
+    def kill(self) -> None:
+        """End the process and what it started (SIGKILL).  Never blocks."""
+
+
+class ErrorChannel(Protocol):
+    """Carries at most one `Report` from a rank.
+
+    Readable (in the sense of `select`) once the rank has reported, which is before it ends.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        ...
+
+    def receive(self) -> Report | None:
+        """Return the report if it is complete, else None; never block.
+
+        Raises:
+            EOFError: nothing (more) will come.
+        """
+
+    def close(self) -> None:
+        """Free the caller's end.  May be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What `Backend.start` returns: three sequences of length ``nprocs``; index = rank.
+
+    ``on_finish`` is called once, after the last rank has ended and been reaped.
+    """
+
+    processes: Sequence[Process]
+    sentinels: Sequence[Sentinel]
+    error_channels: Sequence[ErrorChannel]
+    on_finish: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend claims; the conformance kit tests what is claimed and skips the rest by name."""
+
+    remote: bool = False
+    """Ranks may run on other hosts."""
+    signals: bool = True
+    """Ranks can be signalled, and ``exitcode`` tells the signal that ended one."""
+    exit_codes: bool = True
+    """``exitcode`` is the rank's own."""
+    daemon: bool = True
+    """``daemon=True`` is honoured: such a rank may start no launches of its own."""
+    environment: bool = True
+    """``env`` is in force before the rank imports or unpickles anything."""
+    by_reference: bool = False
+    """``fn`` and ``args`` are handed over unpickled (the rank is a copy of the caller)."""
+    context: str | None = None
+    """The `multiprocessing` context whose queues and locks fit; None where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a backend can be used here; if not, why and what to do about it."""
+
+    ok: bool
+    reason: str = ""
+    hint: str = ""
+
+
+class Backend(Protocol):
+    """Starts the ranks of a launch.  An instance serves any number of launches, from any thread.
+
+    Optional attributes: ``options`` (a collection of the option names that ``start`` understands;
+    default: none) and ``default_nprocs(options)`` (what ``nprocs=None`` means).
+    """
+
+    @property
+    def name(self) -> str:
+        """The start method's name."""
+        ...
+
+    @property
+    def protocol_version(self) -> int:
+        """The `PROTOCOL_VERSION` this backend was written for."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend claims."""
+        ...
+
+    def availability(self) -> Availability:
+        """Tell whether the backend can be used here; local, under 5 ms, imports nothing heavy."""
+        ...
+
+    def start(self, launch: Launch) -> Started:
+        """Start all ranks or none: on an error nothing is left behind."""
+        ...

@@ -1,0 +1,168 @@
+"""A rank's life: guard, environment, identity, payload, fn, report, exit.  Every start method lives it.
+
+What this module imports, every rank pays for: no registry, no metadata reader, no typing_extensions, and
+no multiprocessing unless fn brings it in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from procession import guard, identity
+from procession.report import describe, write_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn, TypedDict
+
+    from procession.report import Reporter
+
+    class Orders(TypedDict):
+        """What every rank of a launch is told; `marshal` can carry it."""
+
+        start_method: str
+        context: str  # the multiprocessing context whose names the rank takes on; empty: none
+        launch_id: str
+        nprocs: int
+        daemon: bool
+        forked: bool
+        wants_results: bool
+        parent_pid: int
+        parent_name: str
+        authkey: bytes
+        identity: tuple[int, ...]
+        tracker: int  # descriptor of the resource tracker, -1 for none
+
+    Load = Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]
+
+EXIT_BOUND = 0.3
+"""Seconds that a rank which has reported a failure may spend on its exit handlers and flushing."""
+
+current: tuple[int, Orders] | None = None
+"""The rank that this process is, and its orders; None in a process that is no rank."""
+
+
+def live(
+    orders: Orders, rank: int, reporter: Reporter, guard_fd: int, load: Load
+) -> tuple[int, bool]:
+    """Live one rank's life up to its report; return its exit status and whether it succeeded.
+
+    ``guard_fd`` is the read end of the launcher's death pipe (-1: none); ``load`` returns fn and args.
+    """
+    global current
+    try:
+        sentinel = guard.arm(guard_fd) if guard_fd >= 0 else -1
+        reporter.lift()
+        lead_group()
+        current = rank, orders
+        if orders["context"]:
+            identity.assume(orders, rank, sentinel)
+        fn, args = load()
+        value = fn(rank, *args)
+        flush_streams()
+        reporter.returned(value, wanted=orders["wants_results"])
+    except SystemExit as error:
+        status = reporter.exited(error)
+        return status, status == 0
+    except BaseException as error:
+        del_own_frame(error)
+        reporter.raised(error)
+        return 1, False
+    return 0, True
+
+
+def lead_group() -> None:
+    """Make this process the leader of a group of its own, so that all it starts ends with it."""
+    try:
+        os.setpgid(0, 0)
+    except (OSError, AttributeError):  # it leads a session already; Windows has no groups
+        pass
+
+
+def del_own_frame(error: BaseException) -> None:
+    """Take this module's frame off a traceback that goes on below it: users want theirs."""
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+
+
+def leave(status: int, succeeded: bool) -> NoReturn:
+    """End a rank whose interpreter must not finalise itself: a forked one, or one that failed.
+
+    Exit handlers run and streams are flushed.  After a failure the time for that is bounded: the
+    launcher knows all it needs, and a handler may wait for ranks that will not come.
+    """
+    try:
+        if not succeeded:
+            _bound_exit()
+        run_exit_handlers()
+    except BaseException as error:
+        write_error(describe(error))
+    finally:
+        os._exit(status)
+
+
+def run_exit_handlers() -> None:
+    """Wait for non-daemon threads, run `atexit` handlers, flush: what an interpreter's end does."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+    import atexit
+
+    try:
+        atexit._run_exitfuncs()
+    finally:
+        flush_streams()
+
+
+def flush_streams() -> None:
+    """Flush standard output and error, where they are."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
+
+
+def enter_forked(environment: Mapping[str, str | None]) -> None:
+    """Make a forked process ready to live as a rank: what it copied from its parent is not its own."""
+    import atexit
+    from signal import set_wakeup_fd
+
+    atexit._clear()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        atexit.register(util._exit_function)
+    try:
+        set_wakeup_fd(-1)  # else this rank's signals would wake its parent's event loop
+    except ValueError:
+        pass
+    _close_stdin()
+    change_environment(environment)
+
+
+def change_environment(changes: Mapping[str, str | None]) -> None:
+    """Set the variables in ``changes``; remove those whose value is None."""
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _close_stdin() -> None:
+    """Point standard input at nothing, as multiprocessing does."""
+    if sys.stdin is not None:
+        try:
+            sys.stdin.close()
+            sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)
+        except (OSError, ValueError):
+            pass
+
+
+def _bound_exit() -> None:
+    import signal
+
+    if not hasattr(signal, "setitimer"):  # Windows: the launcher ends a rank that stays
+        return
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default action needs no interpreter
+    signal.setitimer(signal.ITIMER_REAL, EXIT_BOUND)

@@ -1,0 +1,29 @@
+"""Tells code in a rank where it is."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RankInfo:
+    """A rank's place in its launch; ``launch_id`` is the same in all its ranks and in no other."""
+
+    rank: int
+    nprocs: int
+    local_rank: int
+    local_nprocs: int
+    start_method: str
+    launch_id: str
+
+
+def rank_info() -> RankInfo | None:
+    """Return the place of the rank that this process is; None in a process that is no rank."""
+    module = sys.modules.get("procession.rank")
+    current = module.current if module is not None else None
+    if current is None:
+        return None
+    rank, orders = current
+    nprocs = orders["nprocs"]
+    return RankInfo(rank, nprocs, rank, nprocs, orders["start_method"], orders["launch_id"])

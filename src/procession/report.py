@@ -1,0 +1,182 @@
+"""How a rank tells its end: one frame up the channel, whatever state the rank is in.
+
+Composing a report must not fail and must not block: each step that user code could break (a `__str__`
+that raises, no memory, no descriptors) has a plainer one behind it, and the last is a frame that was
+made at the start.  Ranks import this module: what it needs beyond built-ins it imports when it is
+needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import monotonic_ns
+
+from procession import wire
+from procession.guard import lift
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+EXCEPTION_LIMIT = 12 * 1024
+"""Largest pickled exception object that travels, in bytes."""
+
+_RESERVE = 1 << 18  # given back to the allocator when a rank fails for want of memory
+_PICKLED_NONE = b"\x80\x04N."
+
+
+class Reporter:
+    """The rank's end of its error channel; sends at most one report."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._reserve: bytearray | None = bytearray(_RESERVE)
+        self._emergency = wire.encode(
+            wire.RAISED,
+            0,
+            b"MemoryError",
+            b"",
+            b"MemoryError: no memory was left to tell more\n",
+            b"",
+        )
+
+    def lift(self) -> None:
+        """Move the channel's descriptor to where user code does not close it by its number."""
+        self._fd = lift(self._fd)
+
+    def returned(self, value: Any, *, wanted: bool) -> None:
+        """Report that fn returned, with its pickled value where results are wanted."""
+        now = monotonic_ns()
+        if not wanted:
+            self._send(wire.encode(wire.RETURNED_NOTHING, now, b"results were not asked for"))
+            return
+        try:
+            data = _PICKLED_NONE if value is None else _pickle(value)
+        except Exception as error:
+            reason = f"it cannot be pickled: {type(error).__name__}: {_text_of(error)}"
+            self._send(wire.encode(wire.RETURNED_NOTHING, now, wire.shorten(reason)))
+            return
+        if len(data) <= wire.TEXT_LIMIT:
+            self._send(wire.encode(wire.RETURNED, now, data))
+        else:
+            self.send_file(wire.encode(wire.RETURNED_FILE, now), data)
+
+    def raised(self, error: BaseException) -> None:
+        """Report that fn, or what led up to it, raised."""
+        now = monotonic_ns()
+        self._reserve = None
+        try:
+            frame = self._compose(now, error)
+        except BaseException:
+            frame = self._emergency
+        self._send(frame)
+
+    def exited(self, exit_: SystemExit) -> int:
+        """Report a `sys.exit`; return the exit status that the process should have.
+
+        A code that the operating system would cut to 0 (256) becomes 1: it was not 0.
+        """
+        code = exit_.code
+        if code is None or (isinstance(code, int) and code == 0):
+            self._send(wire.encode(wire.RETURNED_NOTHING, monotonic_ns(), b"it called sys.exit(0)"))
+            return 0
+        text = _text_of(code)
+        if not isinstance(code, int):
+            write_error(text + "\n")
+        status = code & 0xFF if isinstance(code, int) else 1
+        self._send(wire.encode(wire.EXITED, monotonic_ns(), wire.shorten(text)))
+        return status or 1
+
+    def send_file(self, frame: bytes, data: bytes) -> None:
+        """Send a frame and, along with it, the descriptor of a file that holds ``data``."""
+        import socket
+
+        from procession.syscalls import memory_file
+
+        fd = memory_file("procession-result", data)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(self._fd)) as sock:
+                socket.send_fds(sock, [frame], [fd])
+        finally:
+            os.close(fd)
+
+    def _send(self, frame: bytes) -> None:
+        while frame:
+            frame = frame[os.write(self._fd, frame) :]
+
+    def _compose(self, now: int, error: BaseException) -> bytes:
+        text = describe(error)
+        fields = [
+            wire.shorten(_name_of(type(error)), 256),
+            wire.shorten(_text_of(error), 2048),
+            wire.shorten(text),
+            _pickle_exception(error, len(text)),
+        ]
+        return wire.encode(wire.RAISED, now, *fields)
+
+
+def describe(error: BaseException) -> str:
+    """Return the traceback of an exception as text: in full, or as much as can be had."""
+    try:
+        import traceback
+
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except BaseException:
+        return _describe_plainly(error)
+
+
+def write_error(text: str) -> None:
+    """Write to standard error if there is one."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+    except (OSError, ValueError):
+        pass
+
+
+def _describe_plainly(error: BaseException) -> str:
+    lines = ["Traceback (most recent call last):\n"]
+    step: TracebackType | None = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {step.tb_lineno}, in {code.co_name}\n')
+        step = step.tb_next
+    return "".join([*lines, f"{_name_of(type(error))}: {_text_of(error)}\n"])
+
+
+def _name_of(kind: type) -> str:
+    name = str(kind.__qualname__)
+    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str(value)
+    except BaseException:  # a KeyboardInterrupt out of __str__ too
+        return f"<{type(value).__name__} object whose str() raises>"
+
+
+def _pickle(value: Any) -> bytes:
+    """Pickle a value that leaves the rank: plainly, or by value where the payload came that way."""
+    from _pickle import dumps
+
+    try:
+        return dumps(value, 5)
+    except Exception:
+        cloudpickle = sys.modules.get("cloudpickle")
+        if cloudpickle is None:
+            raise
+        data: bytes = cloudpickle.dumps(value, 5)
+        return data
+
+
+def _pickle_exception(error: BaseException, size: int) -> bytes:
+    if size > 16 * EXCEPTION_LIMIT:
+        return b""
+    try:
+        data = _pickle(error)
+    except BaseException:
+        return b""
+    return data if len(data) <= EXCEPTION_LIMIT else b""

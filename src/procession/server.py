@@ -1,0 +1,233 @@
+"""The forkserver's server: a clean interpreter that has imported what ranks need, and forks them.
+
+It has one thread.  It forks all ranks of a launch on one request, tells their exit statuses, signals
+their groups when asked, and kills a launch's ranks when the launcher lets go of the launch's socket.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+from procession import fds, fresh, guard, messages, rank
+from procession.report import describe, write_error
+from procession.syscalls import pidfd_open
+
+_STATUS = 4  # bytes of a rank and of an exit code in a status record
+
+
+def main(control: int, guard_fd: int) -> None:
+    """Serve one launcher until it closes its end of the control socket."""
+    guard.arm(guard_fd)
+    Server(socket.socket(fileno=fds.keep(control))).serve()
+
+
+class ServedLaunch:
+    """The ranks of one launch that are alive, by pid, and the socket to their launcher."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.ranks: dict[int, int] = {}
+
+    def tell_end(self, pid: int, code: int) -> None:
+        """Tell the launcher a rank's exit code."""
+        record = self.ranks.pop(pid).to_bytes(_STATUS, "big") + code.to_bytes(
+            _STATUS, "big", signed=True
+        )
+        try:
+            self.sock.sendall(record)
+        except OSError:  # it has let go
+            pass
+
+    def signal(self, index: int, number: int) -> None:
+        """Signal a rank's group, unless the rank has ended."""
+        for pid, one in self.ranks.items():
+            if one == index:
+                _signal_group(pid, number)
+
+    def kill(self) -> None:
+        """Kill all ranks."""
+        for pid in self.ranks:
+            _signal_group(pid, signal.SIGKILL)
+
+
+class Server:
+    """Waits for requests, for the ends of ranks, and for launchers that let go."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._wake = _watch_children()
+        self._poll.register(self._wake, select.POLLIN)
+
+    def serve(self) -> None:
+        """Serve until the launcher is gone; then kill what is left."""
+        configuration, _ = messages.receive(self._control)
+        messages.send(self._control, preload(configuration))
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._wake:
+                    os.read(fd, 4096)
+                    self._reap()
+                elif fd == self._control.fileno():
+                    if not self._take_request():
+                        return
+                elif fd in self._launches:
+                    self._take_command(fd)
+
+    def _take_request(self) -> bool:
+        try:
+            request, handed = messages.receive(self._control)
+        except EOFError:
+            for launch in self._launches.values():
+                launch.kill()
+            return False
+        launch = ServedLaunch(socket.socket(fileno=fds.keep(handed.pop(0))))
+        try:
+            self._fork_ranks(launch, request, handed)
+        finally:
+            for fd in handed:
+                os.close(fd)
+        self._launches[launch.sock.fileno()] = launch
+        self._poll.register(launch.sock, select.POLLIN)
+        self._reap()
+        return True
+
+    def _fork_ranks(self, launch: ServedLaunch, request: dict[str, Any], handed: list[int]) -> None:
+        """Fork all ranks, or tell why not and leave none."""
+        replies: list[int] = []
+        index = 0
+        try:
+            for index in range(request["nprocs"]):
+                ours, theirs = fds.open_channel_pair()
+                replies.append(fds.keep(ours))
+                pid = os.fork()
+                if pid == 0:
+                    _become_rank(request, index, theirs, handed)
+                os.close(theirs)
+                launch.ranks[pid] = index
+                replies.append(fds.keep(pidfd_open(pid)))
+            messages.send(launch.sock, {"pids": list(launch.ranks)}, replies)
+        except OSError as error:
+            launch.kill()
+            reply = {"errno": error.errno, "strerror": error.strerror, "rank": index}
+            messages.send(launch.sock, reply)
+        finally:
+            for fd in replies:
+                fds.drop(fd)
+
+    def _take_command(self, fd: int) -> None:
+        launch = self._launches[fd]
+        try:
+            data = launch.sock.recv(_STATUS + 1)
+        except OSError:
+            data = b""
+        if len(data) == _STATUS + 1:
+            launch.signal(int.from_bytes(data[:_STATUS], "big"), data[_STATUS])
+            return
+        launch.kill()
+        self._reap()
+        self._poll.unregister(fd)
+        del self._launches[fd]
+        launch.sock.detach()
+        fds.drop(fd)
+        _reap_all(launch)
+
+    def _reap(self) -> None:
+        for launch in self._launches.values():
+            for pid in list(launch.ranks):
+                code = _collect(pid, os.WNOHANG)
+                if code is not None:
+                    launch.tell_end(pid, code)
+
+
+def preload(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Import what the configuration names; return which imports failed, and what threads they left."""
+    sys.path[:] = configuration["sys_path"]
+    sys.argv[:] = configuration["argv"]
+    failed = []
+    if configuration["main"] is not None:
+        try:
+            fresh.import_main(*configuration["main"])
+        except BaseException as error:
+            failed.append(("__main__", describe(error)))
+    for name in configuration["preload"]:
+        try:
+            __import__(name)
+        except BaseException as error:
+            failed.append((name, describe(error)))
+    threading = sys.modules["threading"]
+    threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+    return {"failed": failed, "threads": threads}
+
+
+def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list[int]) -> None:
+    """Live a rank's life in a process just forked, and never return to the server."""
+    status, succeeded = 1, False
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        payload, death_pipe, *rest = handed
+        for number in (0, 1, 2):
+            os.dup2(rest.pop(0), number)
+        rank.enter_forked({})
+        _replace_environment(request["environments"][index])
+        if os.read(channel, 1) == b"g":  # the launcher knows this rank: without that, it never was
+            orders, pickled = fresh.read_payload(payload)
+            orders["tracker"] = rest.pop() if orders["tracker"] >= 0 else -1
+            orders["fds"] = rest
+            status, succeeded = fresh.live(orders, pickled, index, channel, death_pipe)
+    except BaseException as error:  # of ours: a rank's own are in its report
+        write_error(describe(error))
+    finally:
+        rank.leave(status, succeeded)
+
+
+def _replace_environment(environment: dict[str, str]) -> None:
+    """Make the environment the launcher's at the time of the launch, not of the server's start."""
+    for name in [name for name in os.environ if name not in environment]:
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def _watch_children() -> int:
+    """Return a descriptor that is readable when a child has ended."""
+    read, write = fds.open_pipe()
+    os.set_blocking(write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(fds.keep(write), warn_on_full_buffer=False)
+    return fds.keep(read)
+
+
+def _reap_all(launch: ServedLaunch) -> None:
+    """Collect killed ranks; they are gone in an instant, or else init will have them."""
+    for pid in list(launch.ranks):
+        _collect(pid, 0)
+
+
+def _collect(pid: int, flags: int) -> int | None:
+    """Return a child's exit code if it has ended, having ended its group too if it failed."""
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | flags)
+    if info is None:
+        return None
+    code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+    if code != 0:
+        _signal_group(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return code
+
+
+def _signal_group(pid: int, number: int) -> None:
+    """Signal a child and its group; it is not reaped, so that the number is its own."""
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass

@@ -1,0 +1,52 @@
+"""Functions for backends: start the ranks one by one and, if one cannot be started, undo it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from procession.exceptions import note_on
+from procession.interrupts import held_back
+from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
+
+Handles = tuple[Process, Sentinel, ErrorChannel]
+
+_STOP_WAIT = 3.0  # seconds to wait for a killed process
+
+
+def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
+    """Call ``start_one(rank)`` for each rank in order, and return what they started.
+
+    Raises:
+        BaseException: what ``start_one`` raised, with a note that names the rank; the ranks started
+            before it have been killed and reaped.
+    """
+    started: list[Handles] = []
+    rank = 0
+    try:
+        for rank in range(launch.nprocs):
+            with held_back():
+                started.append(start_one(rank))
+    except BaseException as error:
+        note_on(error, f"while starting rank {rank} of {launch.nprocs}; none is left running")
+        undo(started)
+        raise
+    processes, sentinels, channels = zip(*started, strict=True)
+    return Started(processes, sentinels, channels)
+
+
+def undo(started: Iterable[Handles]) -> None:
+    """Kill and reap processes, and close their channels."""
+    handles = list(started)
+    for process, _, _ in handles:
+        process.kill()
+    for process, _, channel in handles:
+        process.join(_STOP_WAIT)
+        release = getattr(process, "release", None)
+        if release is not None:
+            release()
+        channel.close()
+
+
+def name_process(start_method: str, rank: int) -> str:
+    """Return the name of a rank's process, in the manner of multiprocessing."""
+    return f"{start_method.title().replace('server', 'Server')}Process-{rank + 1}"

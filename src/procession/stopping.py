@@ -1,0 +1,115 @@
+"""Ends the ranks of a launch: a plan of signals and deadlines that whoever waits carries forward."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from procession.member import Member
+from procession.rank import EXIT_BOUND
+
+DEFAULT_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""
+
+KILL_WAIT = 3.0
+"""Seconds to wait for a killed process before it is named and abandoned."""
+
+log = logging.getLogger("procession")
+
+Step = tuple[float, Callable[[Iterable[Member]], None]]
+
+
+class Stop:
+    """The stages of one stop.  `advance` does what is due; ``deadline`` is when to call it next.
+
+    ``wait`` is how long (seconds) the ranks may end by themselves before SIGTERM, ``grace`` how long
+    they have from then until SIGKILL.  An ``interrupt`` sends SIGINT at once, before the wait.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], wait: float, grace: float, *, interrupt: bool = False
+    ) -> None:
+        self._members = members
+        self._lock = threading.RLock()
+        self._abandoned: list[Member] = []
+        now = time.monotonic()
+        term = now + wait
+        steps: list[Step] = [
+            (term, self._terminate),
+            (term + 2 * EXIT_BOUND, self._terminate_all),  # those that should have left by then
+            (term + grace, self._kill),
+            (term + grace + KILL_WAIT, self._abandon),
+        ]
+        if interrupt:
+            steps.insert(0, (now, self._interrupt))
+        self._steps = sorted(steps, key=lambda step: step[0])
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` has something to do next (`time.monotonic`)."""
+        return self._steps[0][0] if self._steps else float("inf")
+
+    def advance(self) -> None:
+        """Do what is due."""
+        with self._lock:
+            while self._steps and time.monotonic() >= self.deadline:
+                _, act = self._steps.pop(0)
+                act([member for member in self._members if not member.ended])
+
+    def take_abandoned(self) -> list[Member]:
+        """Return, once, the ranks that no signal could end."""
+        taken, self._abandoned = self._abandoned, []
+        return taken
+
+    def hurry(self) -> None:
+        """Skip to SIGKILL."""
+        with self._lock:
+            now = time.monotonic()
+            self._steps = [(now, self._kill), (now + KILL_WAIT, self._abandon)]
+            self.advance()
+
+    def _interrupt(self, alive: Iterable[Member]) -> None:
+        for member in alive:
+            member.stop(signal.SIGINT)
+
+    def _terminate(self, alive: Iterable[Member]) -> None:
+        self._terminate_all(member for member in alive if not _is_leaving(member))
+
+    def _terminate_all(self, alive: Iterable[Member]) -> None:
+        for member in alive:
+            if signal.SIGTERM not in member.sent and member.process.is_alive():
+                log.warning("Terminating process %s via signal SIGTERM", member.process.pid)
+                member.stop(signal.SIGTERM)
+
+    def _kill(self, alive: Iterable[Member]) -> None:
+        for member in alive:
+            if member.process.is_alive():
+                log.warning(
+                    "Unable to shutdown process %s via SIGTERM , forcefully exiting via SIGKILL",
+                    member.process.pid,
+                )
+                member.stop(9)
+
+    def _abandon(self, alive: Iterable[Member]) -> None:
+        for member in alive:
+            state = _state_of(member.process.pid)
+            log.error("Process %s could not be killed (state %s)", member.process.pid, state)
+            member.abandon(f"pid {member.process.pid} could not be killed; its state is {state}")
+            self._abandoned.append(member)
+
+
+def _is_leaving(member: Member) -> bool:
+    """Whether the rank has reported a failure, so that it ends by itself within `EXIT_BOUND`."""
+    return member.report is not None and member.report.kind != "returned"
+
+
+def _state_of(pid: int | None) -> str:
+    """Return the state letter of a process from /proc (proc_pid_stat(5)), ``?`` where unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "?"

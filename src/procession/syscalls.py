@@ -1,0 +1,109 @@
+"""Linux system calls that some builds of Python leave out (those made against old headers).
+
+Only launchers import this module; ranks never do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+_PIDFD_SEND_SIGNAL = 424
+_PIDFD_OPEN = 434  # the same numbers on every architecture: they are newer than the split
+_PIDFD_GET_INFO = (
+    0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13; exit status since 6.15
+)
+_PIDFD_INFO_EXIT = 1 << 3
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a pidfd (pidfd_open(2)), readable once the process has ended.
+
+    Raises:
+        OSError: ESRCH, no such process; ENOSYS, a kernel before 5.3.
+    """
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    return _syscall(_PIDFD_OPEN, pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, number: int) -> None:
+    """Send a signal to the process behind a pidfd, which can be no other (pidfd_send_signal(2)).
+
+    Raises:
+        ProcessLookupError: it has ended and been reaped.
+    """
+    if hasattr(signal, "pidfd_send_signal"):
+        signal.pidfd_send_signal(pidfd, number)
+    else:
+        _syscall(_PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
+
+
+def pidfd_wait_status(pidfd: int) -> int | None:
+    """Return the wait status of a process that somebody else reaped; None where nobody knows."""
+    import fcntl
+
+    info = bytearray(64)
+    info[0:8] = _PIDFD_INFO_EXIT.to_bytes(8, sys.byteorder)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    if not int.from_bytes(info[0:8], sys.byteorder) & _PIDFD_INFO_EXIT:
+        return None
+    return int.from_bytes(info[60:64], sys.byteorder, signed=True)
+
+
+def memory_file(name: str, *parts: bytes | memoryview) -> int:
+    """Return a descriptor of an anonymous file in memory that holds ``parts`` and cannot be changed."""
+    if not hasattr(os, "memfd_create"):
+        return _unlinked_file(parts)
+    import fcntl
+
+    from procession.fds import above_streams
+
+    fd = above_streams(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    try:
+        _write(fd, parts)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def pidfds_work() -> bool:
+    """Whether this kernel and sandbox allow pidfds."""
+    try:
+        os.close(pidfd_open(os.getpid()))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _unlinked_file(parts: tuple[bytes | memoryview, ...]) -> int:
+    import tempfile
+
+    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        _write(file.fileno(), parts)
+        return os.dup(file.fileno())
+
+
+def _write(fd: int, parts: tuple[bytes | memoryview, ...]) -> None:
+    for part in parts:
+        view = memoryview(part)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def _syscall(number: int, *args: int | None) -> int:
+    import ctypes
+
+    result: int = ctypes.CDLL(None, use_errno=True).syscall(number, *args)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
