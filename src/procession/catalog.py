@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from procession.errors import AmbiguousBackendError, UnknownBackendError
+from procession.packaging import is_distribution_name, normalize
 
 if TYPE_CHECKING:
     from procession.discovery import Claim, Scan
@@ -111,7 +112,7 @@ def _built_in(name: str) -> Candidate:
 
 def _look_up(method: str, distribution: str) -> list[Candidate]:
     """Read one distribution where it is known which, else all; once more if that finds nothing."""
-    from procession.discovery import normalize, scans
+    from procession.discovery import scans
 
     allowed = read_allow_list()
     if allowed is not None and not allowed:
@@ -141,8 +142,6 @@ def read_allow_list() -> frozenset[str] | None:
         return None
     if text.strip().lower() == "none":
         return frozenset()
-    from procession.discovery import is_distribution_name, normalize
-
     names = [part.strip() for part in text.split(",")]
     wrong = [name for name in names if not is_distribution_name(name) or name.lower() == "none"]
     if wrong:

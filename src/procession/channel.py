@@ -7,6 +7,7 @@ import os
 import socket
 
 from procession import fds, wire
+from procession.messages import receive_some
 from procession.protocol import Report
 
 _KINDS = {wire.RETURNED_NOTHING: "returned", wire.EXITED: "exited"}
@@ -74,15 +75,13 @@ class SocketChannel:
         """Return what is there (None: nothing yet) and the descriptors that came along."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=self._fd)
         try:
-            flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-            data, files, _, _ = socket.recv_fds(sock, 1 << 16, 1, flags)
+            return receive_some(sock, 1 << 16, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None, []
         except OSError:  # ECONNRESET: it ended with something of ours unread
             return b"", []
         finally:
             sock.detach()
-        return data, list(files)
 
 
 def to_report(

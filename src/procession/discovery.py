@@ -14,10 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-GROUP = "procession.start_methods"
-"""The group of entry points under which distributions provide start methods."""
-
-_NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE)  # PEP 508
+from procession.packaging import GROUP, is_distribution_name, normalize, parse_entry_points
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +67,6 @@ class _Found:
 
 _memo: tuple[tuple[str, ...], dict[str, Scan]] = ((), {})  # sys.path, by distribution; "": all
 _warned: set[Defect] = set()
-
-
-def normalize(distribution: str) -> str:
-    """Return a distribution's name as PEP 503 spells it."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def is_distribution_name(text: str) -> bool:
-    """Tell whether a distribution may have this name."""
-    return _NAME.fullmatch(text) is not None
 
 
 def refresh() -> None:
@@ -227,7 +214,7 @@ def _read(found: _Found, shadowed: bool) -> tuple[list[Claim], Defect | None]:
         text = found.reader.read_text("entry_points.txt") or ""
     except Exception as error:
         return [], Defect(found.name, found.path, _in_words(error))
-    pairs, problem = _parse(text)
+    pairs, problem = parse_entry_points(text)
     version = found.version or (_field(found.reader, "Version") if pairs else "")
     claims = [
         Claim(method, target, found.name, version, found.path, problem, shadowed)
@@ -235,24 +222,6 @@ def _read(found: _Found, shadowed: bool) -> tuple[list[Claim], Defect | None]:
     ]
     defect = Defect(found.name, found.path, problem, GROUP in text) if problem else None
     return claims, defect
-
-
-def _parse(text: str) -> tuple[dict[str, str], str]:
-    """Return the entry points of our group, and what is wrong anywhere in the file."""
-    group, problem = "", ""
-    pairs: dict[str, str] = {}
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        if not line or line.startswith("#"):
-            continue
-        if line.startswith("[") and line.endswith("]"):
-            group = line[1:-1].strip()
-            continue
-        name, equals, value = (part.strip() for part in line.partition("="))
-        if not equals:
-            problem = problem or f"entry_points.txt line {number} has no '=': {line[:60]!r}"
-        elif group == GROUP and pairs.setdefault(name, value) != value:
-            problem = problem or f"entry_points.txt line {number} claims {name!r} a second time"
-    return pairs, problem
 
 
 def _in_words(error: BaseException) -> str:

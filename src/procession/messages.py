@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import marshal
 import os
 import socket
@@ -36,9 +37,7 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     fds: list[int] = []
     try:
         while len(fds) < count:
-            data, some, _, _ = socket.recv_fds(
-                sock, 1, _BATCH, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-            )
+            data, some = receive_some(sock, 1, _BATCH)
             if not data:
                 raise EOFError("the other end closed while it sent descriptors")  # noqa: TRY301
             fds += some
@@ -47,6 +46,23 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
         for fd in fds:
             os.close(fd)
         raise
+
+
+def receive_some(
+    sock: socket.socket, size: int, count: int, flags: int = 0
+) -> tuple[bytes, list[int]]:
+    """Return what has come, at most ``size`` bytes and ``count`` descriptors (closed on exec).
+
+    `socket.recv_fds` does the same, but drops its flags (Python 3.10 to 3.13).
+    """
+    numbers = array.array("i")
+    space = socket.CMSG_LEN(count * numbers.itemsize)
+    flags |= getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    data, ancillary, _, _ = sock.recvmsg(size, space, flags)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+    return data, list(numbers)
 
 
 def _receive_all(sock: socket.socket, size: int) -> bytes:

@@ -1,0 +1,147 @@
+"""What all tests share: start methods, the check for leftovers, the ban on avoidable skips."""
+
+from __future__ import annotations
+
+import gc
+import gc
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START_METHODS = ("fork", "spawn", "forkserver")
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+
+_INSTALLABLE = re.compile(r"could not import '|pip install")
+_SERVERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
+_PATIENCE = 5.0  # seconds that what ends by itself has for it
+
+Report = Any  # pytest.TestReport | pytest.CollectReport, which share no public base class
+
+
+@pytest.fixture(params=START_METHODS)
+def start_method(request: pytest.FixtureRequest) -> str:
+    """Each of the core's start methods."""
+    return str(request.param)
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the examples, importable from here and from ranks."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return EXAMPLES
+
+
+@pytest.fixture(autouse=True)
+def leftovers(
+    request: pytest.FixtureRequest,
+    warm: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Fail a test that leaves a process, descriptor, thread, temporary file or shared memory."""
+    folder = tmp_path_factory.mktemp("leftovers")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    before = take_stock(folder)
+    yield
+    if request.node.get_closest_marker("leaves_things"):
+        return
+    stop_servers()
+    gc.collect()  # the test's own queues and locks may hang on the traceback of what it caught
+    until = time.monotonic() + _PATIENCE
+    while (left := compare(before, take_stock(folder))) and time.monotonic() < until:
+        gc.collect()  # a caught exception's frames may hold the test's queues and locks
+        time.sleep(0.02)
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def warm() -> None:
+    """Start what stays for the life of this process: its death pipe and the resource tracker."""
+    from procession import get_context, start_processes
+
+    for method in START_METHODS:
+        get_context(method).Lock()
+        start_processes(abs, nprocs=1, start_method=method)
+    stop_servers()
+
+
+def stop_servers() -> None:
+    """End the forkservers, which otherwise stay for the next launch."""
+    from procession import forkservers
+
+    forkservers.stop_servers()
+
+
+def take_stock(folder: Path) -> dict[str, set[str]]:
+    """Return what this process has right now, as text, by kind."""
+    return {
+        "children": set(_list_children()),
+        "descriptors": set(_list_descriptors()),
+        "threads": {f"{thread.name} {thread.ident}" for thread in threading.enumerate()},
+        "temporary files": {name for name in os.listdir(folder) if not name.startswith("pymp-")},
+        "shared memory": set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set(),
+    }
+
+
+def compare(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, list[str]]:
+    """Return what is there now and was not before."""
+    new = {kind: sorted(after[kind] - before[kind]) for kind in after}
+    return {kind: names for kind, names in new.items() if names}
+
+
+def _list_children() -> Iterator[str]:
+    for task in Path("/proc/self/task").glob("*/children"):
+        for pid in _read(task).split():
+            command = _read(Path("/proc", pid.decode(), "cmdline")).replace(b"\0", b" ")
+            if not any(server in command for server in _SERVERS):
+                yield f"{pid.decode()} {command.decode(errors='replace')}"
+
+
+def _list_descriptors() -> Iterator[str]:
+    for fd in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:  # the one that listed them
+            continue
+        if "/pym-" not in target:  # the heap of multiprocessing, which it keeps
+            yield f"{fd} -> {target}"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # gone meanwhile
+        return b""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Report, Report]:
+    """Let no test skip for want of what could be installed, if that is forbidden."""
+    return _forbid_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Report, Report]:
+    """As above, for modules."""
+    return _forbid_skip((yield))
+
+
+def _forbid_skip(report: Report) -> Report:
+    reason = str(report.longrepr)
+    if report.skipped and _INSTALLABLE.search(reason) and _skips_are_forbidden():
+        report.outcome = "failed"
+        report.longrepr = f"PROCESSION_FORBID_SKIPS is set, and this would skip: {reason}"
+    return report
+
+
+def _skips_are_forbidden() -> bool:
+    return os.environ.get("PROCESSION_FORBID_SKIPS", "") not in ("", "0")

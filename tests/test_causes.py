@@ -1,0 +1,227 @@
+"""P1 to P4: whatever a rank does, its caller learns the cause, soon, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import pytest
+import ranks
+
+from procession import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    get_context,
+    run,
+    start_processes,
+)
+
+RAISED = {
+    "ValueError": "ValueError: boom",
+    "unpicklable": "ValueError: holds a lock",
+    "needs two": "NeedsTwo: for two",
+    "local": "Local: of a function",
+    "unprintable": "Unprintable",
+    "recursion": "RecursionError: maximum recursion depth exceeded",
+    "chained": "KeyError: 'the first'",
+    "surrogates": "ValueError: odd ",
+    "200 MB": "xxx>",
+    "KeyboardInterrupt": "KeyboardInterrupt",
+    "SIGINT": "KeyboardInterrupt",
+    "GeneratorExit": "GeneratorExit",
+    "own base": "OwnBase: own",
+    "cancelled": "CancelledError",
+    "memory": "MemoryError",
+    "memory held": "MemoryError",
+    "descriptors": "ValueError: no descriptors",
+    "file size": "ValueError: under RLIMIT_FSIZE",
+    "open files": "ValueError: under RLIMIT_NOFILE",
+    "streams": "ValueError: no streams",
+    "folder": "ValueError: no folder",
+    "nobody": "ValueError: nobody",
+    "thread": "ValueError: a thread stays",
+    "exit handler": "ValueError: a handler stays",
+    "queue": "ValueError: a queue stays",
+    "child": "ValueError: a child stays",
+    "fork": "ValueError: a fork stays",
+    "program": "ValueError: a program stays",
+}
+if sys.version_info >= (3, 11):
+    RAISED |= {"group": "TypeError: other of it", "base group": "KeyboardInterrupt: one of it"}
+
+EXITED = {
+    "exit text": (1, None),
+    "exit 3": (3, None),
+    "exit 256": (1, None),
+    "_exit 0": (0, None),
+    "_exit 7": (7, None),
+    "fork, exit 7": (7, None),
+    "SIGKILL": (-9, "SIGKILL"),
+    "SIGSEGV": (-11, "SIGSEGV"),
+    "SIGABRT": (-6, "SIGABRT"),
+    "SIGTERM": (-15, "SIGTERM"),
+    "SIGPIPE": (-13, "SIGPIPE"),
+    "real-time": (-37, "SIGRTMIN+3"),
+}
+
+SLOW = {"200 MB": 20.0}
+"""Seconds that a fault may take; 5 (far less than the 60 for which the healthy ranks work) otherwise."""
+
+
+@pytest.mark.parametrize("fault", RAISED)
+def test_what_a_rank_raises_reaches_its_caller(start_method: str, fault: str) -> None:
+    if fault == "nobody" and os.getuid() != 0:
+        pytest.skip("only root can become nobody")
+    begun = time.monotonic()
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(ranks.fail_in, (1, fault), 3, start_method=start_method)
+    assert time.monotonic() - begun < SLOW.get(fault, 5)
+    error = caught.value
+    assert error.error_index == 1
+    assert error.msg.startswith("\n\n-- Process 1 terminated with the following error:\n")
+    assert RAISED[fault] in error.msg
+    assert len(error.msg) < 64 * 1024
+    root, *others = error.failures
+    assert (root.rank, root.kind, root.pid) == (1, "raised", error.error_pid)
+    assert [other.collateral for other in others] == [True] * len(others)
+
+
+@pytest.mark.parametrize("fault", EXITED)
+def test_how_a_rank_exits_reaches_its_caller(start_method: str, fault: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(ranks.fail_in, (1, fault), 3, start_method=start_method)
+    assert time.monotonic() - begun < 5
+    error = caught.value
+    code, signal_name = EXITED[fault]
+    assert (error.error_index, error.exit_code, error.signal_name) == (1, code, signal_name)
+    ending = f"signal {signal_name}" if signal_name else f"exit code {code}"
+    assert error.msg == f"process 1 terminated with {ending}"
+
+
+def test_traceback_begins_in_fn(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(ranks.fail_in, (0, "ValueError"), 1, start_method=start_method)
+    lines = caught.value.msg.splitlines()
+    assert "in fail_in" in lines[4]
+    assert lines[-1] == "ValueError: boom"
+
+
+def test_text_of_sys_exit_is_told(start_method: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(ranks.fail_in, (0, "exit text"), 1, start_method=start_method)
+    assert caught.value.failures[0].message == "the reason"
+    assert "the reason" in "".join(caught.value.__notes__)
+    assert "the reason" in capfd.readouterr().err  # as Python itself prints it
+
+
+def test_a_code_that_would_be_cut_to_zero_is_told(start_method: str) -> None:
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(ranks.fail_in, (0, "exit 256"), 1, start_method=start_method)
+    assert caught.value.failures[0].message == "256"
+
+
+def test_leaving_early_is_told_and_can_be_allowed(start_method: str) -> None:
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(ranks.fail_in, (0, "_exit 0"), 1, start_method=start_method)
+    assert "before its function returned" in caught.value.failures[0].message
+    start_processes(
+        ranks.fail_in, (0, "_exit 0"), 1, start_method=start_method, allow_early_exit=True
+    )
+
+
+def test_sys_exit_0_and_none_are_success(start_method: str) -> None:
+    start_processes(exit_well, (0,), 2, start_method=start_method)
+    start_processes(exit_well, (None,), 2, start_method=start_method)
+
+
+def exit_well(rank: int, code: int | None) -> None:
+    sys.exit(code)
+
+
+def test_sigkill_says_what_the_oom_counter_did(start_method: str) -> None:
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(ranks.fail_in, (0, "SIGKILL"), 1, start_method=start_method)
+    assert "OOM" in caught.value.failures[0].evidence
+    assert caught.value.failures[0].evidence in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.002, 0.05])
+def test_root_cause_is_the_first_to_raise_not_the_first_to_leave(
+    start_method: str, lag: float
+) -> None:
+    barrier = get_context(start_method).Barrier(2)
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(ranks.cascade, (barrier, lag), 2, start_method=start_method)
+    failures = caught.value.failures
+    if lag:
+        assert (failures[0].rank, failures[0].message) == (1, "the root cause")
+    assert list(failures[1:]) == sorted(failures[1:], key=lambda one: (one.collateral, one.time))
+
+
+@pytest.mark.parametrize("killer", [9, 11])
+def test_a_hard_death_is_the_root_of_what_its_peers_raise(start_method: str, killer: int) -> None:
+    pids = get_context(start_method).SimpleQueue()
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(ranks.die_in_cascade, (pids, killer), 4, start_method=start_method)
+    assert (caught.value.error_index, caught.value.exit_code) == (1, -killer)
+
+
+def test_all_failures_are_on_the_exception(start_method: str) -> None:
+    barrier = get_context(start_method).Barrier(3)
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(
+            ranks.all_fail, (barrier,), 3, start_method=start_method, grace_period=5
+        )
+    failures = caught.value.failures
+    assert sorted(one.message for one in failures) == [f"of rank {rank}" for rank in range(3)]
+    assert [one.time for one in failures] == sorted(one.time for one in failures)
+    assert not any(one.collateral for one in failures)
+    assert "other ranks that failed" in "".join(caught.value.__notes__)
+
+
+def test_failures_before_fn_are_told(start_method: str) -> None:
+    if start_method == "fork":
+        pytest.skip("fork unpickles nothing")
+    with pytest.raises(ProcessRaisedException, match="raised while unpickled"):
+        start_processes(ranks.give, (ranks.RaisesOnLoad(),), 2, start_method=start_method)
+
+
+def test_the_exception_object_is_rebuilt_when_asked_for_and_possible(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(ranks.fail_in, (0, "ValueError"), 1, start_method=start_method)
+    assert caught.value.__cause__ is None
+    rebuilt = caught.value.failures[0].load_exception()
+    assert (type(rebuilt), str(rebuilt)) == (ValueError, "boom")
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(ranks.fail_in, (0, "needs two"), 1, start_method=start_method)
+    assert caught.value.failures[0].load_exception() is None
+
+
+def test_a_broken_stdout_is_a_failure_that_is_told(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException, match="BrokenPipeError"):
+        start_processes(print_into_a_broken_pipe, nprocs=1, start_method=start_method)
+
+
+def print_into_a_broken_pipe(rank: int) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+    sys.stdout = open(1, "w", closefd=False)
+    print("nobody reads this")
+
+
+def test_a_death_after_fn_returned_is_a_failure(start_method: str) -> None:
+    with pytest.raises(ProcessExitedException) as caught:
+        run(die_at_exit, (), 1, start_method=start_method)
+    assert caught.value.exit_code == 5
+    assert "after its function had returned" in caught.value.failures[0].message
+
+
+def die_at_exit(rank: int) -> None:
+    import atexit
+
+    atexit.register(os._exit, 5)
+
+
