@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import gc
 import os
 import re
 import sys
@@ -58,7 +57,6 @@ def leftovers(
     gc.collect()  # the test's own queues and locks may hang on the traceback of what it caught
     until = time.monotonic() + _PATIENCE
     while (left := compare(before, take_stock(folder))) and time.monotonic() < until:
-        gc.collect()  # a caught exception's frames may hold the test's queues and locks
         time.sleep(0.02)
     assert not left, f"left behind: {left}"
 

@@ -196,7 +196,10 @@ def keep_program() -> None:
 
 
 def kill_self(number: int) -> None:
-    signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
+    signal.signal(number, signal.SIG_DFL) if number not in (
+        signal.SIGKILL,
+        signal.SIGSTOP,
+    ) else None
     os.kill(os.getpid(), number)
     time.sleep(LONG)
 

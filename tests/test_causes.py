@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
+from typing import Any
 
 import pytest
-import ranks
 
+import ranks
 from procession import (
     ProcessExitedException,
     ProcessRaisedException,
@@ -171,9 +173,7 @@ def test_a_hard_death_is_the_root_of_what_its_peers_raise(start_method: str, kil
 def test_all_failures_are_on_the_exception(start_method: str) -> None:
     barrier = get_context(start_method).Barrier(3)
     with pytest.raises(ProcessRaisedException) as caught:
-        start_processes(
-            ranks.all_fail, (barrier,), 3, start_method=start_method, grace_period=5
-        )
+        start_processes(ranks.all_fail, (barrier,), 3, start_method=start_method, grace_period=5)
     failures = caught.value.failures
     assert sorted(one.message for one in failures) == [f"of rank {rank}" for rank in range(3)]
     assert [one.time for one in failures] == sorted(one.time for one in failures)
@@ -220,8 +220,26 @@ def test_a_death_after_fn_returned_is_a_failure(start_method: str) -> None:
 
 
 def die_at_exit(rank: int) -> None:
-    import atexit
-
     atexit.register(os._exit, 5)
 
 
+def test_a_rank_stopped_after_it_returned_is_not_the_cause(start_method: str) -> None:
+    """Its process had yet to leave when it was stopped for another's failure."""
+    event = get_context(start_method).Event()
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(return_then_linger, (event,), 2, start_method=start_method)
+    assert caught.value.error_index == 1
+    assert [one.collateral for one in caught.value.failures] == [False, True]
+
+
+def return_then_linger(rank: int, event: Any) -> None:
+    if rank == 0:
+        atexit.register(linger, event)
+        return
+    event.wait()
+    raise ValueError("boom")
+
+
+def linger(event: Any) -> None:
+    event.set()
+    time.sleep(60)

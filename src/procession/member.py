@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from procession.exceptions import Failure
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
@@ -83,57 +83,49 @@ class Member:
         return None
 
     def _raised(self, report: Report) -> Failure:
-        return Failure(
-            kind="raised",
+        return replace(
+            self._failure("raised", report.time or self.reported),
             type_name=report.type_name,
             message=report.message,
             traceback=report.text,
             pickled=report.exception,
             exit_code=self.exitcode,
-            rank=self.rank,
-            pid=self.process.pid,
-            host=self._host(),
-            time=report.time or self.reported,
-            collateral=self._is_collateral(report.time or self.reported),
         )
 
     def _exited(self, code: int, text: str) -> Failure:
-        when = self.report.time if self.report else self.ended
-        return Failure(
-            kind="exited",
+        report = self.report
+        when = report.time if report is not None and report.kind == "exited" else self.ended
+        return replace(
+            self._failure("exited", when),
             exit_code=code,
             signal_name=name_signal(-code) if code < 0 else None,
             message="" if text == str(code) else text,
-            rank=self.rank,
-            pid=self.process.pid,
-            host=self._host(),
-            time=when,
-            collateral=self._is_collateral(when),
         )
 
     def _lost(self) -> Failure:
         why = self.lost or "somebody else collected its exit status, and it left no report"
-        return Failure(
-            kind="lost",
-            message=why,
-            rank=self.rank,
-            pid=self.process.pid,
-            host=self._host(),
-            time=self.ended,
-            collateral=self._is_collateral(self.ended),
-        )
+        return replace(self._failure("lost", self.ended), message=why)
 
-    def _host(self) -> str | None:
-        host: str | None = getattr(self.process, "host", None)
-        return host
+    def _failure(self, kind: str, when: int) -> Failure:
+        return Failure(
+            rank=self.rank,
+            kind=kind,
+            pid=self.process.pid,
+            host=getattr(self.process, "host", None),
+            time=when,
+            collateral=self._is_collateral(when),
+        )
 
     def _is_collateral(self, when: int) -> bool:
         """Whether we ended it: it failed after we told it to stop, and of what we sent."""
         if not self.stopped:
             return False
-        if self.exitcode is not None and self.exitcode < 0 and self.report is None:
-            return -self.exitcode in self.sent or when > self.stopped + _LATE
+        if (self.exitcode or 0) < 0 and not self._has_reported_failure():
+            return -(self.exitcode or 0) in self.sent or when > self.stopped + _LATE
         return when > self.stopped
+
+    def _has_reported_failure(self) -> bool:
+        return self.report is not None and self.report.kind != "returned"
 
     def _after_return(self) -> str:
         if self.report is None:

@@ -27,11 +27,15 @@ class RankProcess:
 
     @classmethod
     def of_child(cls, pid: int, *, name: str, daemon: bool) -> RankProcess:
-        """Return the process object of a child just started."""
+        """Return the process object of a child just started; if that fails, the child is ended."""
         try:
             pidfd = fds.above_streams(syscalls.pidfd_open(pid))
         except ProcessLookupError:  # ended and reaped by somebody else: a sentinel that says so
             pidfd = fds.above_streams(os.eventfd(1, os.EFD_CLOEXEC))
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         return cls(pid, pidfd, name=name, daemon=daemon)
 
     def __repr__(self) -> str:

@@ -1,0 +1,3 @@
+"""A plugin whose own dependency is missing."""
+
+raise ImportError("cannot import name 'engine' from 'procession_test_engine'")

@@ -1,0 +1,121 @@
+"""Makes installed distributions: by pip from tests/distributions, and as folders written by hand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from procession import discovery
+
+if TYPE_CHECKING:
+    import pytest
+
+GROUP = "procession.start_methods"
+DISTRIBUTIONS = Path(__file__).parent / "distributions"
+TORCH_KILLER = "[console_scripts]\nkiller = killer:main\nthis line has no equals sign\n"
+"""With this in any distribution `entry_points()` raises, and `import torch` with it."""
+
+BACKEND = """
+from procession import Availability, Capabilities
+
+made = []
+
+class Backend:
+    name = "{name}"
+    protocol_version = 1
+    capabilities = Capabilities()
+
+    def __init__(self):
+        made.append(self)
+
+    def availability(self):
+        return Availability(True)
+
+    def start(self, launch):
+        raise NotImplementedError
+"""
+
+
+def write_distribution(
+    site: Path,
+    name: str,
+    claims: Mapping[str, str] | None = None,
+    *,
+    version: str = "1.0",
+    text: str | bytes | None = None,
+    metadata: bool = True,
+    folder: str | None = None,
+) -> Path:
+    """Write the ``.dist-info`` folder that an installer would leave for a distribution."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    info = site / (folder or f"{stem}.dist-info")
+    info.mkdir(parents=True)
+    if metadata:
+        fields = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        info.joinpath("METADATA").write_text(fields)
+    lines = [f"[{GROUP}]", *(f"{method} = {target}" for method, target in (claims or {}).items())]
+    content = "\n".join(lines) + "\n" if text is None else text
+    if claims or text is not None:
+        data = content if isinstance(content, bytes) else content.encode()
+        info.joinpath("entry_points.txt").write_bytes(data)
+    return info
+
+
+def write_plugin(site: Path, name: str, method: str, module: str) -> None:
+    """Write a distribution with a backend that works, as far as the registry can tell."""
+    write_distribution(site, name, {method: f"{module}:Backend"})
+    site.joinpath(f"{module}.py").write_text(BACKEND.format(name=method))
+
+
+def write_unique_plugin(site: Path, prefix: str, name: str, method: str) -> str:
+    """Write a plugin whose module no other test has imported, and return that module's name."""
+    module = re.sub(r"\W", "_", f"{prefix}_{name}_{method}")
+    write_plugin(site, name, method, module)
+    return module
+
+
+def open_site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a folder first on `sys.path`, and take policies out of the environment."""
+    monkeypatch.delenv("PROCESSION_PLUGINS", raising=False)
+    monkeypatch.delenv("PROCESSION_START_METHOD", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+    discovery.refresh()
+    return folder
+
+
+def install(target: Path, *names: str) -> Path:
+    """Build and install distributions of tests/distributions, fetching nothing."""
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
+            *("--no-build-isolation", "--disable-pip-version-check", "--target", str(target)),
+            *(str(DISTRIBUTIONS / name) for name in names),
+        ],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return target
+
+
+def run_python(
+    *arguments: str, path: Path | None = None, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python with a folder first on its path, and return how it ended."""
+    environment = {**os.environ, **variables}
+    folders = [str(path) if path else "", environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )

@@ -1,0 +1,255 @@
+"""P16: what callers of torch.multiprocessing.start_processes rely on, on every start method."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import pickle
+import re
+import signal
+import warnings
+from typing import Any
+
+import pytest
+
+import procession
+import ranks
+from procession import (
+    ProcessContext,
+    ProcessException,
+    ProcessExitedException,
+    ProcessRaisedException,
+    SpawnContext,
+    get_context,
+    start_processes,
+)
+
+
+def test_signature_is_torchs_and_then_some() -> None:
+    parameters = inspect.signature(start_processes).parameters
+    positional = [one for one in parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert [(one.name, one.default) for one in positional[1:]] == [
+        ("args", ()),
+        ("nprocs", 1),
+        ("join", True),
+        ("daemon", False),
+        ("start_method", "spawn"),
+    ]
+    assert positional[0].name == "fn"
+    assert [one.name for one in parameters.values() if one.kind is one.KEYWORD_ONLY] == [
+        "env",
+        "grace_period",
+        "timeout",
+        "allow_early_exit",
+        "options",
+    ]
+    spawned = [
+        (one.name, one.default) for one in inspect.signature(procession.spawn).parameters.values()
+    ]
+    assert spawned[1:] == [(one.name, one.default) for one in positional[1:]]
+
+
+def test_joined_call_returns_none(start_method: str) -> None:
+    assert start_processes(ranks.nothing, nprocs=2, start_method=start_method) is None  # type: ignore[func-returns-value]
+
+
+def test_first_argument_is_the_rank_and_queues_fit(start_method: str) -> None:
+    queue = get_context(start_method).SimpleQueue()
+    start_processes(ranks.put, args=(queue,), nprocs=3, start_method=start_method)
+    assert sorted(queue.get() for _ in range(3)) == [0, 1, 2]
+    queue.close()
+
+
+def test_args_may_be_a_list(start_method: str) -> None:
+    start_processes(ranks.give, args=[1, 2], nprocs=1, start_method=start_method)
+
+
+def test_context_has_torchs_attributes(start_method: str) -> None:
+    context = start_processes(ranks.work, (), 2, False, False, start_method)
+    with context:
+        assert isinstance(context, ProcessContext)
+        assert context.pids() == [process.pid for process in context.processes]
+        assert list(context.sentinels.values()) == [0, 1]
+        assert context.join(-1) is False
+        assert context.join(0.05) is False
+        for process in context.processes:
+            assert process.is_alive()
+            assert process.exitcode is None
+            process.join(0.01)
+            assert process.is_alive()
+    assert [process.exitcode for process in context.processes] == [-signal.SIGTERM] * 2
+    assert context.sentinels == {}
+
+
+def test_join_after_success_stays_true(start_method: str) -> None:
+    context = start_processes(ranks.nothing, nprocs=2, join=False, start_method=start_method)
+    assert [context.join() for _ in range(3)] == [True] * 3
+    assert [process.exitcode for process in context.processes] == [0, 0]
+
+
+def test_poll_until_the_end(start_method: str) -> None:
+    context = start_processes(ranks.nothing, nprocs=2, join=False, start_method=start_method)
+    while not context.join(-1):
+        pass
+    assert context.join(-1)
+
+
+def test_join_waits_on_past_the_first_clean_exit(start_method: str) -> None:
+    event = get_context(start_method).Event()
+    context = start_processes(
+        first_leaves, (event,), nprocs=2, join=False, start_method=start_method
+    )
+    assert context.join(30)
+    assert event.is_set()
+
+
+def first_leaves(rank: int, event: Any) -> None:
+    if rank == 1:
+        import time
+
+        time.sleep(0.3)
+        event.set()
+
+
+def test_processes_can_be_signalled_one_by_one(start_method: str) -> None:
+    context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
+    context.processes[1].terminate()
+    with pytest.raises(ProcessExitedException, match="process 1 terminated with signal SIGTERM"):
+        context.join()
+
+
+def test_stopping_logs_torchs_warning_first(
+    start_method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    context = start_processes(
+        ranks.fail_in, (1, "exit 3"), 2, join=False, start_method=start_method
+    )
+    pid = context.pids()[0]
+    with pytest.raises(ProcessExitedException):
+        context.join()
+    warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warned[0].getMessage() == f"Terminating process {pid} via signal SIGTERM"
+    assert len(warned) == 1
+
+
+def test_no_warning_if_all_end_within_the_grace_period(
+    start_method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    event = get_context(start_method).Event()
+    context = start_processes(leave_when_told, (event,), 2, join=False, start_method=start_method)
+    with pytest.raises(ProcessRaisedException):
+        context.join(grace_period=20)
+    assert caplog.records == []
+    assert sorted(process.exitcode or 0 for process in context.processes) == [0, 1]
+
+
+def leave_when_told(rank: int, event: Any) -> None:
+    if rank == 0:
+        event.wait()
+        return
+    event.set()
+    raise ValueError("boom")
+
+
+def test_kill_logs_torchs_warning(start_method: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    ready = get_context(start_method).Event()
+    context = start_processes(ranks.stubborn, (ready,), 2, join=False, start_method=start_method)
+    pid = context.pids()[0]
+    with pytest.raises(ProcessRaisedException):
+        context.join(grace_period=0.1)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Terminating process {pid} via signal SIGTERM",
+        f"Unable to shutdown process {pid} via SIGTERM , forcefully exiting via SIGKILL",
+    ]
+
+
+def test_exceptions_take_torchs_arguments_and_survive_pickle(start_method: str) -> None:
+    raised = ProcessRaisedException("text", 1, 2)
+    assert (raised.msg, raised.error_index, raised.error_pid) == ("text", 1, 2)
+    exited = ProcessExitedException(
+        "text", error_index=1, error_pid=2, exit_code=-9, signal_name="SIGKILL"
+    )
+    assert (exited.exit_code, exited.signal_name) == (-9, "SIGKILL")
+    for fault in ("ValueError", "exit 3", "SIGKILL"):
+        with pytest.raises(ProcessException) as caught:
+            start_processes(ranks.fail_in, (0, fault), 1, start_method=start_method)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert type(copy) is type(caught.value)
+        assert (str(copy), copy.__dict__) == (str(caught.value), caught.value.__dict__)
+
+
+def test_message_ends_with_the_traceback(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(ranks.fail_in, (0, "ValueError"), 2, start_method=start_method)
+    assert re.search(r"\nValueError: boom$", str(caught.value))
+
+
+def test_spawn_warns_of_another_method_and_spawns() -> None:
+    with pytest.warns(FutureWarning, match=r"only supports start_method=spawn \(got: fork\)"):
+        context = procession.spawn(ranks.nothing, nprocs=1, join=False, start_method="fork")
+    assert context is not None
+    assert context.join()
+    assert "Spawn" in repr(context.processes[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        procession.spawn(ranks.nothing)
+
+
+def test_spawn_context_is_a_deprecated_alias() -> None:
+    from procession.registry import get_backend
+
+    launch = procession.Launch(ranks.nothing, (), 1, "fork", environments=({},))
+    started = get_backend("fork").start(launch)
+    with pytest.warns(DeprecationWarning, match="ProcessContext"):
+        context = SpawnContext(launch, started)
+    assert isinstance(context, ProcessContext)
+    assert context.join()
+
+
+def test_none_is_multiprocessings_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    import multiprocessing
+
+    monkeypatch.delenv("PROCESSION_START_METHOD", raising=False)
+    expected = multiprocessing.get_context(None).get_start_method()
+    context = start_processes(ranks.nothing, join=False, start_method=None)
+    assert context.join()
+    assert f" {expected} " in repr(context)
+    monkeypatch.setenv("PROCESSION_START_METHOD", "spawn")
+    context = start_processes(ranks.nothing, join=False, start_method=None)
+    assert context.join()
+    assert " spawn " in repr(context)
+
+
+def test_nested_launches_and_daemons(start_method: str) -> None:
+    results = procession.run(ranks.nested, (start_method,), 2, start_method=start_method)
+    assert results == [[(0, 0), (1, 0)], [(0, 1), (1, 1)]]
+    with pytest.raises(ProcessRaisedException, match="daemonic processes are not allowed"):
+        start_processes(ranks.start_from_daemon, daemon=True, start_method=start_method)
+
+
+def test_call_of_torch_elastic(start_method: str) -> None:
+    """Keyword call with join=False, then polls, as torch.distributed.elastic makes them."""
+    context = start_processes(
+        fn=ranks.give,
+        args=("entrypoint", {0: (1,)}),
+        nprocs=2,
+        start_method=start_method,
+        join=False,
+        daemon=False,
+    )
+    while not context.join(-1):
+        assert all(isinstance(pid, int) for pid in context.pids())
+    assert not any(process.is_alive() for process in context.processes)
+
+
+def test_public_names_exist_and_are_listed_once() -> None:
+    assert len(set(procession.__all__)) == len(procession.__all__)
+    assert set(procession.__all__) == {*procession._MODULE_OF, "__version__"}
+    for name in procession.__all__:
+        assert getattr(procession, name) is not None
+    assert set(procession.__all__) <= set(dir(procession))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        procession.nonsense  # noqa: B018

@@ -1,0 +1,148 @@
+"""Every code block of the documentation is run, and does what the text says it does.
+
+``python`` blocks are scripts of their own; ``console`` blocks are commands, with what they print.
+The blocks of a document run in order in one folder. A comment before a block changes what happens:
+
+    <!-- continues -->       the block begins with the document's python blocks so far
+    <!-- file: NAME -->      the block is written to this file, and not run
+    <!-- raises: TEXT -->    the script or the commands fail, with this text on standard error
+    <!-- output -->          a text block: what the block before it prints
+    <!-- not run: REASON -->
+
+In what is printed, ``...`` stands for anything, and white space does not count.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("markdown_it", reason="could not import 'markdown_it' (markdown-it-py)")
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [
+        path
+        for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+        if "_build" not in path.parts
+    ]
+)
+REMARK = re.compile(r"<!-- (continues|file|raises|output|not run)(?:: (.*?))? -->")
+
+
+@dataclass
+class Block:
+    """A code block, and what the comments before it say."""
+
+    where: str
+    language: str
+    text: str
+    remarks: dict[str, str]
+
+
+@dataclass
+class Folder:
+    """Where a document's blocks run, and what they did so far."""
+
+    path: Path
+    scripts: list[str] = field(default_factory=list)
+    printed: str = ""
+
+    def run(self, command: list[str] | str, wanted: str | None) -> str:
+        """Run a command; it fails if, and only if, a text on standard error is wanted."""
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        ended = subprocess.run(
+            command,
+            shell=isinstance(command, str),
+            cwd=self.path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        if wanted is None:
+            assert ended.returncode == 0, ended.stderr
+        else:
+            assert ended.returncode != 0, "it was to fail"
+            assert wanted in ended.stderr
+        return ended.stdout
+
+
+def find_blocks(page: Path) -> Iterator[Block]:
+    """Return the code blocks of a page in order."""
+    from markdown_it import MarkdownIt
+
+    remarks: dict[str, str] = {}
+    for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
+        if token.type == "html_block":
+            remarks = dict(REMARK.findall(token.content))
+        elif token.type == "fence":
+            line = token.map[0] + 1 if token.map else 0
+            where = f"{page.relative_to(ROOT)}:{line}"
+            yield Block(where, token.info.split(" ")[0], token.content, remarks)
+            remarks = {}
+        elif token.nesting >= 0 and token.type != "inline":
+            remarks = {}
+
+
+def run_block(block: Block, folder: Folder) -> None:
+    """Run one block if it is a kind that can be run."""
+    if "not run" in block.remarks:
+        assert block.remarks["not run"], "a reason is missing"
+    elif "output" in block.remarks:
+        assert_printed(folder.printed, block.text)
+    elif "file" in block.remarks:
+        (folder.path / block.remarks["file"]).write_text(block.text, encoding="utf-8")
+    elif block.language == "python":
+        run_python(block, folder)
+    elif block.language == "console":
+        run_console(block, folder)
+    else:
+        assert block.language in ("text", "toml", "{eval-rst}", "{toctree}"), "unknown language"
+
+
+def run_python(block: Block, folder: Folder) -> None:
+    """Run a block as a script."""
+    before = folder.scripts if "continues" in block.remarks else []
+    script = folder.path / f"block_{len(list(folder.path.glob('block_*.py')))}.py"
+    script.write_text("\n".join([*before, block.text]), encoding="utf-8")
+    folder.scripts.append(block.text)
+    folder.printed = folder.run([sys.executable, script.name], block.remarks.get("raises"))
+
+
+def run_console(block: Block, folder: Folder) -> None:
+    """Run each command of a block, and compare what it prints with the lines that follow it."""
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, expected = part.partition("\n")
+        assert_printed(folder.run(command, block.remarks.get("raises")), expected)
+
+
+def assert_printed(printed: str, expected: str) -> None:
+    """Compare two texts but for white space; ``...`` stands for anything."""
+    parts = [r"\s+".join(map(re.escape, part.split())) for part in expected.split("...")]
+    assert re.fullmatch(".*".join(parts), printed.strip(), re.DOTALL), printed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    folder = Folder(tmp_path)
+    for block in find_blocks(page):
+        try:
+            run_block(block, folder)
+        except AssertionError as error:
+            raise AssertionError(f"{block.where}: {error}") from error
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target

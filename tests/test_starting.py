@@ -1,0 +1,277 @@
+"""P5 and P14: bad input is named before anything starts, and a launch starts whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+
+from procession import get_context, run, start_processes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"nprocs": 0}, ValueError, "nprocs must be at least 1, not 0"),
+        ({"nprocs": -1}, ValueError, "nprocs must be at least 1, not -1"),
+        ({"nprocs": True}, TypeError, "nprocs must be an int, not the bool True"),
+        ({"nprocs": 1.5}, TypeError, "nprocs must be an int, not float 1.5"),
+        ({"nprocs": "2"}, TypeError, "nprocs must be an int, not str '2'"),
+        ({"nprocs": None}, TypeError, "has no number of its own"),
+        ({"args": 5}, TypeError, r"args must be a tuple or list .* write args=\(value,\)"),
+        ({"args": "text"}, TypeError, "args must be a tuple or list"),
+        ({"args": {"a": 1}}, TypeError, "args must be a tuple or list"),
+        ({"fn": None}, TypeError, "fn must be callable"),
+        ({"env": 5}, TypeError, "env must be a mapping"),
+        ({"env": {"A": 1}}, TypeError, "env must map str to str"),
+        ({"env": {"A=B": "1"}}, ValueError, "env holds what no environment can"),
+        ({"env": lambda rank: [rank]}, TypeError, "return one for rank 0, not list"),
+        ({"timeout": -1}, ValueError, "timeout must not be negative"),
+        ({"timeout": "1"}, TypeError, "timeout must be a number of seconds or None, not str"),
+        ({"timeout": float("nan")}, ValueError, "timeout"),
+        ({"grace_period": True}, TypeError, "grace_period must be a number of seconds"),
+        ({"options": {"nonsense": 1}}, ValueError, "does not know 'nonsense'"),
+        ({"options": ["preload"]}, TypeError, "options must be a mapping or None, not list"),
+        ({"start_method": "spwan"}, ValueError, r"spwan.*spawn"),
+        ({"start_method": 5}, TypeError, "start_method"),
+    ],
+)
+def test_bad_input_is_named(
+    start_method: str, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    call: dict[str, Any] = {"fn": ranks.nothing, "start_method": start_method, **arguments}
+    with pytest.raises(error, match=text):
+        start_processes(**call)
+    with pytest.raises(error, match=text):
+        run(**call)
+
+
+def test_numbers_of_other_kinds_are_numbers(start_method: str) -> None:
+    numpy = pytest.importorskip("numpy", reason="pip install numpy")
+    assert run(ranks.give, nprocs=numpy.int64(2), start_method=start_method) == [(0,), (1,)]
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_what_does_not_pickle_is_named(start_method: str) -> None:
+    with pytest.raises(ValueError, match="raised while pickled") as caught:
+        start_processes(ranks.give, (1, ranks.RaisesOnDump()), 2, start_method=start_method)
+    assert "args[1] (RaisesOnDump) cannot be pickled" in told(caught.value)
+    with pytest.raises((pickle.PicklingError, AttributeError)) as other:
+        start_processes(lambda rank: None, nprocs=2, start_method=start_method)
+    assert "fn (function) cannot be pickled" in told(other.value)
+
+
+def told(error: BaseException) -> str:
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
+def test_fork_needs_no_pickle() -> None:
+    value = object()
+    assert run(lambda rank, one: one is value, (value,), 2, start_method="fork") == [True, True]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 3])
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_start_failing_at_any_rank_leaves_none(
+    start_method: str, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`os.pidfd_open` and what precedes it are let through for the first ranks only."""
+    from procession import syscalls
+
+    pids: list[int] = []
+    real = syscalls.pidfd_open
+
+    def fail_late(pid: int) -> int:
+        pids.append(pid)
+        if len(pids) > failing:
+            raise OSError(24, "Too many open files")
+        return real(pid)
+
+    start_processes(ranks.nothing, start_method=start_method)
+    monkeypatch.setattr(syscalls, "pidfd_open", fail_late)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        start_processes(ranks.work, nprocs=4, start_method=start_method)
+    assert caught.value.errno == 24
+    assert f"while starting rank {failing} of 4" in told(caught.value)
+    assert len(pids) == failing + 1
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def script(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def execute(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=60, **options
+    )
+
+
+LIMITED = """
+    import os, resource, sys
+    from procession import start_processes
+    import time
+
+    def nothing(rank):
+        pass
+
+    def work(rank):
+        time.sleep(60)
+
+    if __name__ == "__main__":
+        start_processes(nothing, start_method=sys.argv[1])
+        limit = getattr(resource, sys.argv[2])
+        if sys.argv[2] == "RLIMIT_NPROC":
+            os.setgid(65534); os.setuid(65534)
+        resource.setrlimit(limit, (int(sys.argv[3]), int(sys.argv[3])))
+        try:
+            start_processes(work, nprocs=300, start_method=sys.argv[1])
+        except OSError as error:
+            notes = " ".join(getattr(error, "__notes__", ()))
+            print(type(error).__name__, error, notes)
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            print("children:", len(file.read().split()))
+"""
+
+
+def test_running_out_of_descriptors_leaves_no_rank(start_method: str, tmp_path: Path) -> None:
+    path = script(tmp_path, LIMITED)
+    done = execute(path, start_method, "RLIMIT_NOFILE", "64")
+    assert done.returncode == 0, done.stderr
+    assert "Too many open files" in done.stdout
+    assert "while starting rank" in done.stdout or "descriptors" in done.stdout
+    servers = 1 if start_method == "forkserver" else 0
+    assert f"children: {servers}" in done.stdout
+
+
+def test_25_ranks_fit_into_64_descriptors(start_method: str, tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        """
+        import resource, sys
+        from procession import run
+
+        def give(rank):
+            return rank
+
+        if __name__ == "__main__":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            assert run(give, nprocs=25, start_method=sys.argv[1]) == list(range(25))
+        """,
+    )
+    done = execute(path, start_method)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody without processes")
+@pytest.mark.parametrize("start_method", ["fork"])  # nobody may not run every interpreter
+def test_running_out_of_processes_leaves_no_rank(start_method: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    done = execute(script(tmp_path, LIMITED), start_method, "RLIMIT_NPROC", "6")
+    assert done.returncode == 0, done.stderr
+    assert "BlockingIOError" in done.stdout
+    assert "while starting rank" in done.stdout
+    assert "children: 0" in done.stdout
+
+
+UNGUARDED = """
+    import sys
+    from procession import start_processes
+
+    def nothing(rank):
+        pass
+
+    start_processes(nothing, nprocs=2, start_method=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("start_method", ["spawn"])
+def test_unguarded_main_module_is_told(start_method: str, tmp_path: Path) -> None:
+    done = execute(script(tmp_path, UNGUARDED), start_method)
+    assert done.returncode == 1
+    assert "if __name__ == '__main__':" in done.stderr
+    assert "ProcessRaisedException" in done.stderr
+
+
+def test_main_module_that_raises_in_ranks_is_told(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        """
+        from procession import start_processes
+
+        if __name__ == "__mp_main__":
+            raise ValueError("only in ranks")
+
+        def nothing(rank):
+            pass
+
+        if __name__ == "__main__":
+            start_processes(nothing, nprocs=2)
+        """,
+    )
+    done = execute(path)
+    assert "-- Process 0 terminated with the following error" in done.stderr or (
+        "-- Process 1 terminated with the following error" in done.stderr
+    )
+    assert "ValueError: only in ranks" in done.stderr
+
+
+FROM_NOWHERE = """
+from procession import run
+def give(rank): return rank
+if __name__ == "__main__": print(run(give, nprocs=2, start_method="{method}"))
+"""
+
+
+@pytest.mark.parametrize("how", ["-c", "-"])
+def test_functions_of_a_main_without_a_file_go_by_value(start_method: str, how: str) -> None:
+    pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
+    text = FROM_NOWHERE.format(method=start_method)
+    done = execute("-c", text) if how == "-c" else execute("-", input=text)
+    assert done.stdout == "[0, 1]\n", done.stderr
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_without_cloudpickle_both_ways_out_are_named(start_method: str) -> None:
+    text = "import sys; sys.modules['cloudpickle'] = None\n" + FROM_NOWHERE.format(
+        method=start_method
+    )
+    done = execute("-c", text)
+    assert done.returncode == 1
+    assert "pip install 'procession[cloudpickle]'" in done.stderr
+    assert "start_method='fork'" in done.stderr
+
+
+def test_functions_of_a_module_run_by_name(start_method: str, tmp_path: Path) -> None:
+    script(tmp_path, FROM_NOWHERE.format(method=start_method))
+    done = execute("-m", "script", cwd=tmp_path)
+    assert done.stdout == "[0, 1]\n", done.stderr
+
+
+def test_a_launch_costs_two_descriptors_a_rank(start_method: str) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    queue = get_context(start_method).SimpleQueue()
+    start_processes(ranks.put, (queue,), 1, start_method=start_method)
+    before = count()
+    with start_processes(ranks.work, nprocs=8, join=False, start_method=start_method):
+        few = count()
+    with start_processes(ranks.work, nprocs=24, join=False, start_method=start_method):
+        many = count()
+    assert many - few <= 2 * 16
+    assert few - before <= 2 * 8 + 5  # a selector, a wake-up pipe, a server's socket
+    queue.close()
