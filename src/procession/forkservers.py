@@ -142,11 +142,15 @@ class Server:
         with ours:
             with theirs, self._control() as control:
                 _send(control, request, [theirs.fileno(), *handed])
-            reply, replies = messages.receive(ours)
+            try:
+                reply, replies = messages.receive(ours)
+            except OSError as error:
+                note_on(error, f"while taking over the descriptors of {launch.nprocs} ranks")
+                raise
             if "errno" in reply:
-                error = OSError(reply["errno"], reply["strerror"])
-                note_on(error, f"while starting rank {reply['rank']} of {launch.nprocs}")
-                raise error
+                failed = OSError(reply["errno"], reply["strerror"])
+                note_on(failed, f"while starting rank {reply['rank']} of {launch.nprocs}")
+                raise failed
             return _let_go(launch, reply["pids"], replies, ServedLaunch(ours))
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import marshal
 import os
 import socket
@@ -54,14 +55,21 @@ def receive_some(
     """Return what has come, at most ``size`` bytes and ``count`` descriptors (closed on exec).
 
     `socket.recv_fds` does the same, but drops its flags (Python 3.10 to 3.13).
+
+    Raises:
+        OSError: EMFILE, this process may not have as many descriptors.
     """
     numbers = array.array("i")
     space = socket.CMSG_LEN(count * numbers.itemsize)
     flags |= getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    data, ancillary, _, _ = sock.recvmsg(size, space, flags)
+    data, ancillary, told, _ = sock.recvmsg(size, space, flags)
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+    if told & socket.MSG_CTRUNC:  # RLIMIT_NOFILE: the kernel dropped what did not fit
+        for fd in numbers:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return data, list(numbers)
 
 

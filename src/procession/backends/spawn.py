@@ -57,15 +57,14 @@ def _start_rank(launch: Launch, rank: int, payload: int, shared: list[int]) -> H
             pass_fds=(theirs, payload, death_pipe, *shared),
             env=merge_environment(launch, rank),
         )
+        popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
+        name = name_process("spawn", rank)
+        process = RankProcess.of_child(popen.pid, name=name, daemon=launch.daemon)
     except BaseException:
         channel.close()
         raise
     finally:
         os.close(theirs)
-    popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
-    process = RankProcess.of_child(
-        popen.pid, name=name_process("spawn", rank), daemon=launch.daemon
-    )
     return process, process.sentinel, channel
 
 
