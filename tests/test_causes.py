@@ -181,9 +181,8 @@ def test_all_failures_are_on_the_exception(start_method: str) -> None:
     assert "other ranks that failed" in "".join(caught.value.__notes__)
 
 
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])  # fork unpickles nothing
 def test_failures_before_fn_are_told(start_method: str) -> None:
-    if start_method == "fork":
-        pytest.skip("fork unpickles nothing")
     with pytest.raises(ProcessRaisedException, match="raised while unpickled"):
         start_processes(ranks.give, (ranks.RaisesOnLoad(),), 2, start_method=start_method)
 

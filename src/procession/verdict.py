@@ -92,8 +92,10 @@ def _notes(root: Failure, others: Sequence[Failure]) -> list[str]:
     own = [failure for failure in others if not failure.collateral]
     if own:
         notes.append("other ranks that failed:\n" + "\n".join(f"  {one}" for one in own))
-    stopped = [str(failure.rank) for failure in others if failure.collateral]
+    stopped = sorted(failure.rank for failure in others if failure.collateral)
     if stopped:
-        notes.append(f"stopped by the launcher, in consequence: rank {', '.join(stopped)}")
+        notes.append(
+            f"stopped by the launcher, in consequence: rank {', '.join(map(str, stopped))}"
+        )
     notes += [f"rank {one.rank}: {one.message}" for one in others if one.kind == "lost"]
     return notes

@@ -1,0 +1,271 @@
+"""What a rank sees: itself, its environment, its streams, its exit; and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+
+from procession import RankInfo, get_context, rank_info, run, start_processes
+
+TITLES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
+
+
+def test_a_rank_is_a_child_process_to_multiprocessing(start_method: str) -> None:
+    import multiprocessing
+
+    for rank, seen in enumerate(run(ranks.see_yourself, nprocs=2, start_method=start_method)):
+        assert seen == {
+            "name": f"{TITLES[start_method]}Process-{rank + 1}",
+            "daemon": False,
+            "parent": os.getpid(),
+            "parent alive": True,
+            "alive": True,
+            "pid": True,
+            "method": start_method,
+            "authkey": bytes(multiprocessing.current_process().authkey),
+            "stdin": "",
+            "group": True,
+        }
+
+
+def test_log_records_name_the_process(start_method: str) -> None:
+    names = run(name_in_log, nprocs=1, start_method=start_method)
+    assert names == [f"{TITLES[start_method]}Process-1"]
+
+
+def name_in_log(rank: int) -> str | None:
+    import logging
+
+    return logging.LogRecord("name", 0, "path", 1, "text", (), None).processName
+
+
+def test_exit_flushes_queues_handlers_and_streams(
+    start_method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue = get_context(start_method).Queue()
+    context = start_processes(
+        ranks.flush_late, (queue, str(tmp_path / "file")), 2, join=False, start_method=start_method
+    )
+    assert [len(queue.get()) for _ in range(2)] == [300_000, 300_000]
+    assert context.join()
+    assert [(tmp_path / f"file.{rank}").read_text() for rank in range(2)] == ["at exit"] * 2
+    assert capfd.readouterr().out.count("a line without end") == 2
+    queue.close()
+    queue.join_thread()
+
+
+def test_exit_waits_for_threads(start_method: str, tmp_path: Path) -> None:
+    start_processes(write_in_thread, (str(tmp_path / "late"),), 1, start_method=start_method)
+    assert (tmp_path / "late").read_text() == "by a thread"
+
+
+def write_in_thread(rank: int, path: str) -> None:
+    import threading
+    import time
+
+    def write() -> None:
+        time.sleep(0.2)
+        Path(path).write_text("by a thread")
+
+    threading.Thread(target=write).start()
+
+
+def test_callers_exit_handlers_do_not_run_in_ranks(start_method: str, tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import atexit, os, sys
+            from procession import start_processes
+
+            def nothing(rank):
+                pass
+
+            if __name__ == "__main__":
+                atexit.register(lambda: print("handler", os.getpid()))
+                print("buffered", end=" ")
+                start_processes(nothing, nprocs=3, start_method=sys.argv[1])
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(path), start_method], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.count("handler") == 1
+    assert done.stdout.count("buffered") == 1
+
+
+def test_ranks_have_torchruns_variables(start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, seen in enumerate(run(ranks.see_environment, nprocs=2, start_method=start_method)):
+        assert (seen["RANK"], seen["LOCAL_RANK"]) == (str(rank), str(rank))
+        assert (seen["WORLD_SIZE"], seen["LOCAL_WORLD_SIZE"]) == ("2", "2")
+    monkeypatch.setenv("PROCESSION_RANK_ENV", "0")
+    assert "RANK" not in run(ranks.see_environment, nprocs=1, start_method=start_method)[0]
+    monkeypatch.setenv("PROCESSION_RANK_ENV", "yes")
+    with pytest.raises(ValueError, match="PROCESSION_RANK_ENV must be 0 or 1"):
+        run(ranks.see_environment, nprocs=1, start_method=start_method)
+
+
+def test_a_place_that_the_caller_was_given_is_kept(
+    start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    seen = run(ranks.see_environment, nprocs=2, start_method=start_method)[1]
+    assert seen["WORLD_SIZE"] == "16"
+    assert "RANK" not in seen
+
+
+def test_nested_ranks_have_places_of_their_own(start_method: str) -> None:
+    inner = run(see_inner_environment, (start_method,), 2, start_method=start_method)
+    assert inner == [[("0", "3"), ("1", "3"), ("2", "3")]] * 2
+
+
+def see_inner_environment(rank: int, start_method: str) -> list[tuple[str, str]]:
+    seen = run(ranks.see_environment, nprocs=3, start_method=start_method)
+    return [(one["RANK"], one["WORLD_SIZE"]) for one in seen]
+
+
+def test_env_is_for_all_or_by_rank(start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMOVED", "here")
+    for_all = {"GIVEN": "yes", "REMOVED": None, "RANK": None}
+    seen = run(ranks.see_environment, nprocs=2, start_method=start_method, env=for_all)
+    assert [one.get("GIVEN") for one in seen] == ["yes", "yes"]
+    assert not any("REMOVED" in one or "RANK" in one for one in seen)
+    seen = run(
+        ranks.see_environment,
+        nprocs=2,
+        start_method=start_method,
+        env=lambda rank: {"GIVEN": str(rank * 2)},
+    )
+    assert [one["GIVEN"] for one in seen] == ["0", "2"]
+    assert "GIVEN" not in os.environ
+    assert os.environ["REMOVED"] == "here"
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])  # the server has imports made already
+def test_env_is_in_force_before_a_rank_imports(
+    start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reads_environment.py").write_text(
+        "import os\nSEEN = os.environ.get('GIVEN')\ndef tell(rank):\n    return SEEN\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen = run(
+        import_and_tell,
+        nprocs=2,
+        start_method=start_method,
+        env=lambda rank: {"GIVEN": f"to {rank}"},
+    )
+    assert seen == ["to 0", "to 1"]
+
+
+def import_and_tell(rank: int) -> str:
+    import reads_environment  # type: ignore[import-not-found]
+
+    told: str = reads_environment.tell(rank)
+    return told
+
+
+def test_callers_environment_of_the_moment_is_seen(
+    start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the forkserver's ranks too, although their server started earlier."""
+    run(ranks.see_environment, start_method=start_method)
+    monkeypatch.setenv("SET_LATER", "yes")
+    assert run(ranks.see_environment, start_method=start_method)[0]["SET_LATER"] == "yes"
+    monkeypatch.delenv("SET_LATER")
+    assert "SET_LATER" not in run(ranks.see_environment, start_method=start_method)[0]
+
+
+def test_callers_folder_and_streams_of_the_moment_are_seen(
+    start_method: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run(print_folder, start_method=start_method)
+    capfd.readouterr()
+    monkeypatch.chdir(tmp_path)
+    run(print_folder, start_method=start_method)
+    assert capfd.readouterr().out == f"{tmp_path}\n"
+
+
+def print_folder(rank: int) -> None:
+    print(os.getcwd())
+
+
+def test_rank_info_tells_the_place(start_method: str) -> None:
+    first, second = run(tell_info, nprocs=2, start_method=start_method)
+    assert first is not None
+    assert first == RankInfo(0, 2, 0, 2, start_method, first.launch_id)
+    assert second == RankInfo(1, 2, 1, 2, start_method, first.launch_id)
+    (other,) = run(tell_info, start_method=start_method)
+    assert other is not None
+    assert other.launch_id != first.launch_id
+    assert rank_info() is None
+
+
+def tell_info(rank: int) -> RankInfo | None:
+    return rank_info()
+
+
+@pytest.mark.parametrize("start_method", ["spawn"])
+def test_a_rank_imports_no_more_than_it_needs(start_method: str, tmp_path: Path) -> None:
+    path = tmp_path / "lean.py"
+    path.write_text("import sys\ndef tell(rank):\n    return sorted(sys.modules)\n")
+    code = (
+        "import json, lean; from procession import run; "
+        f"print(json.dumps(run(lean.tell, start_method={start_method!r})[0]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    modules = set(json.loads(done.stdout))
+    ours = {name for name in modules if name.startswith("procession")}
+    assert ours == {
+        "procession",
+        "procession.fresh",
+        "procession.guard",
+        "procession.identity",
+        "procession.rank",
+        "procession.report",
+        "procession.wire",
+    }
+    forbidden = {
+        "importlib_metadata",
+        "importlib.metadata",
+        "typing_extensions",
+        "typing",
+        "dataclasses",
+        "multiprocessing",
+        "pickle",
+        "logging",
+        "subprocess",
+        "socket",
+        "threading",
+    }
+    assert not modules & forbidden
+
+
+def test_importing_procession_imports_next_to_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import procession; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    assert set(done.stdout.split()) <= {"procession", "__future__"}
+
+
+def test_no_core_module_imports_torch() -> None:
+    source = Path(__file__).parents[1] / "src"
+    assert not [path for path in source.rglob("*.py") if "import torch" in path.read_text()]
+
+
+def test_daemon_flag_is_seen(start_method: str) -> None:
+    seen: list[dict[str, Any]] = run(ranks.see_yourself, start_method=start_method, daemon=True)
+    assert seen[0]["daemon"] is True
