@@ -58,7 +58,7 @@ class ForkserverBackend:
 def _check_preload(launch: Launch) -> tuple[str, ...]:
     """Return the modules to import in the server: fn's own first."""
     named = launch.options.get("preload", ())
-    if isinstance(named, str) or not all(isinstance(name, str) for name in named):
+    if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
     module = getattr(launch.fn, "__module__", None)
     own = (module,) if isinstance(module, str) and module not in ("__main__", "builtins") else ()

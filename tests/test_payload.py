@@ -1,0 +1,281 @@
+"""What travels to ranks, and how: pickled once, descriptors beside it, by value where it must be."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import subprocess
+import sys
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+
+from procession import get_context, run, start_processes
+
+BY_PICKLE = pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+
+
+def test_queues_locks_events_and_pipes_travel(start_method: str) -> None:
+    context = get_context(start_method)
+    queue, lock, event = context.Queue(), context.Lock(), context.Event()
+    reader, writer = context.Pipe(duplex=False)
+    value = context.Value("i", 0)
+    start_processes(use_all, (queue, lock, event, writer, value), 3, start_method=start_method)
+    assert sorted(queue.get() for _ in range(3)) == [0, 1, 2]
+    assert sorted(reader.recv() for _ in range(3)) == [0, 1, 2]
+    assert event.is_set()
+    assert value.value == 3
+    queue.close()
+    queue.join_thread()
+    for end in (reader, writer):
+        end.close()
+
+
+def use_all(rank: int, queue: Any, lock: Any, event: Any, writer: Any, value: Any) -> None:
+    queue.put(rank)
+    with lock:
+        writer.send(rank)
+        value.value += 1
+    event.set()
+
+
+def test_the_same_connection_twice_is_two_that_can_be_closed(start_method: str) -> None:
+    reader, writer = get_context(start_method).Pipe(duplex=False)
+    twin = multiprocessing.connection.Connection(os.dup(writer.fileno()), readable=False)
+    start_processes(send_on_both, (writer, twin), 2, start_method=start_method)
+    assert sorted(reader.recv() for _ in range(4)) == ["one", "one", "two", "two"]
+    for end in (reader, writer, twin):
+        end.close()
+
+
+def send_on_both(rank: int, one: Any, two: Any) -> None:
+    one.send("one")
+    one.close()
+    two.send("two")
+    two.close()
+
+
+def test_many_descriptors_travel(start_method: str) -> None:
+    """More than one system message takes (253)."""
+    pipes = [os.pipe() for _ in range(150)]
+    ends = [
+        multiprocessing.connection.Connection(fd, readable=fd == read, writable=fd != read)
+        for read, write in pipes
+        for fd in (read, write)
+    ]
+    assert run(send_to_itself, (ends,), 2, start_method=start_method) == [150, 150]
+    for end in ends:
+        end.close()
+
+
+def send_to_itself(rank: int, ends: list[Any]) -> int:
+    # Each rank has its own writing end of the same pipes: with one number each, both are fed.
+    for reader, writer in zip(ends[::2], ends[1::2], strict=True):
+        writer.send(rank)
+        reader.recv()
+    return len(ends) // 2
+
+
+@BY_PICKLE
+def test_fn_and_args_are_pickled_once(start_method: str) -> None:
+    counted = Counted()
+    assert run(ranks.give, (counted,), 4, start_method=start_method)
+    assert Counted.pickled == 1
+    Counted.pickled = 0
+
+
+class Counted:
+    """Counts how often it is pickled in this process."""
+
+    pickled = 0
+
+    def __reduce__(self) -> Any:
+        type(self).pickled += 1
+        return int, ()
+
+
+@pytest.mark.parametrize("kind", ["partial", "method", "callable", "class"])
+def test_any_callable_is_a_function(start_method: str, kind: str) -> None:
+    functions: dict[str, Any] = {
+        "partial": functools.partial(ranks.give, 7),
+        "method": Callable(7).method,
+        "callable": Callable(7),
+        "class": Callable,
+    }
+    results = run(functions[kind], nprocs=2, start_method=start_method)
+    if kind == "class":
+        assert [one.value for one in results] == [0, 1]
+    elif kind == "partial":
+        assert results == [(7, 0), (7, 1)]
+    else:
+        assert results == [7, 8]
+
+
+class Callable:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def method(self, rank: int) -> int:
+        return self.value + rank
+
+    __call__ = method
+
+
+def test_large_arguments_arrive_whole(start_method: str) -> None:
+    data = os.urandom(1 << 20) * 24
+    assert (
+        run(measure, (data, {"nested": [data]}), 2, start_method=start_method)
+        == [(hash_of(data), True)] * 2
+    )
+
+
+def measure(rank: int, data: bytes, nested: dict[str, list[bytes]]) -> tuple[str, bool]:
+    return hash_of(data), nested["nested"][0] == data
+
+
+def hash_of(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_arrays_travel(start_method: str) -> None:
+    numpy = pytest.importorskip("numpy", reason="pip install numpy")
+    array = numpy.arange(100_000, dtype="float64").reshape(100, -1)
+    for sums in run(sum_and_change, (array,), 2, start_method=start_method):
+        assert sums == array.sum()
+    assert array[0, 0] == 0  # what a rank writes stays in that rank
+
+
+def sum_and_change(rank: int, array: Any) -> float:
+    total = float(array.sum())
+    array[0, 0] = 5
+    return total
+
+
+def test_shared_memory_made_in_a_rank_outlives_it(start_method: str) -> None:
+    get_context(start_method).Lock()  # uses the tracker of shared memory, which is then one for all
+    (name,) = run(make_shared, start_method=start_method)
+    memory = shared_memory.SharedMemory(name)
+    assert bytes(memory.buf[:5]) == b"alive"
+    memory.close()
+    memory.unlink()
+
+
+def make_shared(rank: int) -> str:
+    memory = shared_memory.SharedMemory(create=True, size=5)
+    memory.buf[:5] = b"alive"
+    memory.close()
+    return memory.name
+
+
+MAIN = """
+import os, sys
+from procession import run
+
+print("imported", __name__)
+
+class Value:
+    def __init__(self, number):
+        self.number = number
+
+def double(rank, value):
+    return Value(value.number * 2)
+
+if __name__ == "__main__":
+    (result,) = run(double, (Value(4),), start_method=sys.argv[1])
+    assert type(result) is Value
+    print(result.number)
+    run(os.getpgid, start_method=sys.argv[1])
+"""
+
+
+def test_the_main_module_is_imported_where_it_is_needed_and_only_there(
+    start_method: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(MAIN)
+    done = subprocess.run(
+        [sys.executable, str(path), start_method], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    expected = ["8", "imported __main__"]
+    if start_method != "fork":
+        expected.append("imported __mp_main__")
+    assert sorted(done.stdout.splitlines()) == sorted(expected)
+
+
+BY_VALUE = """
+import linecache
+from procession import ProcessRaisedException, run
+
+class Value:
+    pass
+
+def give(rank):
+    return Value()
+
+source = "def fail(rank):\\n    raise KeyError('of a cell')  # marked\\n"
+linecache.cache["<cell 1>"] = len(source), None, source.splitlines(keepends=True), "<cell 1>"
+exec(compile(source, "<cell 1>", "exec"))
+
+if __name__ == "__main__":
+    assert type(run(give, start_method="{method}")[0]) is Value
+    try:
+        run(fail, start_method="{method}")
+    except ProcessRaisedException as error:
+        print(error)
+"""
+
+
+def test_what_goes_by_value_comes_back_as_what_it_was(start_method: str) -> None:
+    pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
+    done = subprocess.run(
+        [sys.executable, "-c", BY_VALUE.replace("{method}", start_method)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'File "<cell 1>", line 2, in fail' in done.stdout
+    assert "# marked" in done.stdout  # the traceback shows a line that no file holds
+
+
+def test_a_changed_import_path_holds_in_ranks(
+    start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def tell(rank):\n    return 'found'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here  # type: ignore[import-not-found]
+
+    assert run(only_here.tell, start_method=start_method) == ["found"]
+
+
+@pytest.mark.parametrize("start_method", ["forkserver"])
+def test_preload_option(start_method: str) -> None:
+    (modules,) = run(ranks.see_modules, start_method=start_method, options={"preload": ["wave"]})
+    assert "wave" in modules
+    with pytest.warns(RuntimeWarning, match="cannot import no_such_module"):
+        run(ranks.see_modules, start_method=start_method, options={"preload": ["no_such_module"]})
+    with pytest.raises(TypeError, match="must be a list of module names"):
+        run(ranks.see_modules, start_method=start_method, options={"preload": "wave"})
+    with pytest.raises(TypeError, match="must be a list of module names"):
+        run(ranks.see_modules, start_method=start_method, options={"preload": 5})
+
+
+def test_servers_are_kept_by_configuration_and_replaced_when_dead() -> None:
+    from procession.forkservers import _servers
+
+    first = run(os.getpgid, start_method="forkserver") and set(_servers)
+    run(os.getpgid, start_method="forkserver")
+    assert set(_servers) == first
+    run(ranks.nothing, start_method="forkserver")
+    assert len(_servers) == len(first) + 1
+    for server in _servers.values():
+        server.process.kill()
+        server.process.join()
+    assert run(ranks.give, nprocs=2, start_method="forkserver") == [(0,), (1,)]
