@@ -3,7 +3,8 @@
 On macOS, on Windows, in frozen applications, and in sandboxes without pidfds.  What is weaker than on
 Linux: ``env`` takes effect after the main module is imported; args are pickled once a rank; a large
 return value waits until the caller reads it; only the ranks themselves are signalled, not what they
-started; and the caller's death ends ranks only as far as multiprocessing's daemons go.
+started; what fails before fn is called (an import, unpickling) is told on standard error alone; a
+process that a rank forked delays the news of that rank's end; and ranks may outlive the caller.
 """
 
 from __future__ import annotations
