@@ -250,14 +250,18 @@ FAULTS = {
 }
 
 
-def cascade(rank: int, barrier: Any, lag: float) -> None:
-    """Have rank 1 fail, and rank 0 fail in consequence."""
-    barrier.wait()
+def cascade(rank: int, event: Any) -> None:
+    """Have rank 1 fail, and rank 0 fail in consequence, before rank 1 has left."""
     if rank == 1:
-        atexit.register(time.sleep, 2)  # slow to leave: it is not the first that exits
+        atexit.register(linger, event)
         raise ValueError("the root cause")
-    time.sleep(lag)
+    event.wait()
     raise ConnectionResetError("secondary")
+
+
+def linger(event: Any) -> None:
+    event.set()
+    time.sleep(LONG)
 
 
 def die_in_cascade(rank: int, pids: Any, killer: int) -> None:

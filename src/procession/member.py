@@ -69,7 +69,7 @@ class Member:
         if report is not None and report.kind == "raised":
             return self._raised(report)
         if report is not None and report.kind == "exited":
-            return self._exited(self.exitcode or _code_in(report), report.text)
+            return self._exited(_exit_code(self.exitcode, report), report.text)
         if not self.ended:
             return None
         if self.lost or (self.exitcode is None and report is None):
@@ -137,8 +137,11 @@ _LATE = 1_000_000_000
 """A death that follows our signal by more than this (in ns) is a consequence of it, whatever killed."""
 
 
-def _code_in(report: Report) -> int:
+def _exit_code(exitcode: int | None, report: Report) -> int:
+    """Return the code that a rank gave to `sys.exit`, however its process then ended."""
+    if exitcode is not None and exitcode > 0:
+        return exitcode
     try:
-        return int(report.text)
+        return (int(report.text) & 0xFF) or 1
     except ValueError:
         return 1

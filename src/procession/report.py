@@ -17,6 +17,7 @@ from procession.guard import lift
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any
 
@@ -67,10 +68,13 @@ class Reporter:
         """Report that fn, or what led up to it, raised."""
         now = monotonic_ns()
         self._reserve = None
-        try:
-            frame = self._compose(now, error)
-        except BaseException:
-            frame = self._emergency
+        frame = self._emergency
+        for tell in (describe, describe_plainly):
+            try:
+                frame = self._compose(now, error, tell)
+                break
+            except BaseException:  # no memory, or an interrupt: once more, in fewer words
+                continue
         self._send(frame)
 
     def exited(self, exit_: SystemExit) -> int:
@@ -106,8 +110,10 @@ class Reporter:
         while frame:
             frame = frame[os.write(self._fd, frame) :]
 
-    def _compose(self, now: int, error: BaseException) -> bytes:
-        text = describe(error)
+    def _compose(
+        self, now: int, error: BaseException, tell: Callable[[BaseException], str]
+    ) -> bytes:
+        text = tell(error)
         fields = [
             wire.shorten(_name_of(type(error)), 256),
             wire.shorten(_text_of(error), 2048),
@@ -124,7 +130,7 @@ def describe(error: BaseException) -> str:
 
         return "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:
-        return _describe_plainly(error)
+        return describe_plainly(error)
 
 
 def write_error(text: str) -> None:
@@ -136,7 +142,8 @@ def write_error(text: str) -> None:
         pass
 
 
-def _describe_plainly(error: BaseException) -> str:
+def describe_plainly(error: BaseException) -> str:
+    """Return a traceback without source lines or causes, made of built-ins alone."""
     lines = ["Traceback (most recent call last):\n"]
     step: TracebackType | None = error.__traceback__
     while step is not None:
