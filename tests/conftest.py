@@ -20,8 +20,10 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 _INSTALLABLE = re.compile(r"could not import '|pip install")
 _SERVERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
+_SHARED = ("psm_", "sem.mp-", "torch_", "procession")  # others belong to other programs
 _PATIENCE = 5.0  # seconds that what ends by itself has for it
 
+Stock = set[tuple[str, str]]
 Report = Any  # pytest.TestReport | pytest.CollectReport, which share no public base class
 
 
@@ -55,10 +57,12 @@ def leftovers(
         return
     stop_servers()
     gc.collect()  # the test's own queues and locks may hang on the traceback of what it caught
+    left = take_stock(folder) - before
     until = time.monotonic() + _PATIENCE
-    while (left := compare(before, take_stock(folder))) and time.monotonic() < until:
+    while left and time.monotonic() < until:
         time.sleep(0.02)
-    assert not left, f"left behind: {left}"
+        left &= take_stock(folder)
+    assert not left, f"left behind: {sorted(left)}"
 
 
 @pytest.fixture(scope="session")
@@ -79,21 +83,16 @@ def stop_servers() -> None:
     forkservers.stop_servers()
 
 
-def take_stock(folder: Path) -> dict[str, set[str]]:
-    """Return what this process has right now, as text, by kind."""
+def take_stock(folder: Path) -> Stock:
+    """Return what this process has right now: the kind of each thing, and its name."""
+    memory = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
     return {
-        "children": set(_list_children()),
-        "descriptors": set(_list_descriptors()),
-        "threads": {f"{thread.name} {thread.ident}" for thread in threading.enumerate()},
-        "temporary files": {name for name in os.listdir(folder) if not name.startswith("pymp-")},
-        "shared memory": set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set(),
+        *(("child", name) for name in _list_children()),
+        *(("descriptor", name) for name in _list_descriptors()),
+        *(("thread", f"{thread.name} {thread.ident}") for thread in threading.enumerate()),
+        *(("file", name) for name in os.listdir(folder) if not name.startswith("pymp-")),
+        *(("shared memory", name) for name in memory if name.startswith(_SHARED)),
     }
-
-
-def compare(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, list[str]]:
-    """Return what is there now and was not before."""
-    new = {kind: sorted(after[kind] - before[kind]) for kind in after}
-    return {kind: names for kind, names in new.items() if names}
 
 
 def _list_children() -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import builtins
 import os
 import signal
 import subprocess
@@ -13,6 +14,11 @@ import time
 from typing import Any
 
 LONG = 60  # seconds that a healthy rank works: far longer than any test waits for it
+
+
+def notes_on(error: BaseException) -> list[str]:
+    """Return the notes of an exception, which type checkers know on Python 3.11 and later only."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def nothing(rank: int) -> None:
@@ -84,11 +90,13 @@ def raise_recursion() -> None:
 
 
 def raise_group() -> None:
-    raise ExceptionGroup("the group", [ValueError("one of it"), TypeError("other of it")])
+    group: Any = builtins.__dict__["ExceptionGroup"]  # Python 3.11 and later
+    raise group("the group", [ValueError("one of it"), TypeError("other of it")])
 
 
 def raise_base_group() -> None:
-    raise BaseExceptionGroup("the group", [KeyboardInterrupt("one of it")])
+    group: Any = builtins.__dict__["BaseExceptionGroup"]
+    raise group("the group", [KeyboardInterrupt("one of it")])
 
 
 def raise_unpicklable() -> None:
@@ -164,7 +172,7 @@ def keep_exit_handler() -> None:
 def keep_queue() -> None:
     import multiprocessing
 
-    queue = multiprocessing.Queue()
+    queue: Any = multiprocessing.Queue()
     queue.put(b"x" * (4 << 20))
     raise ValueError("a queue stays")
 

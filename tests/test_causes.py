@@ -114,7 +114,7 @@ def test_text_of_sys_exit_is_told(start_method: str, capfd: pytest.CaptureFixtur
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.fail_in, (0, "exit text"), 1, start_method=start_method)
     assert caught.value.failures[0].message == "the reason"
-    assert "the reason" in "".join(caught.value.__notes__)
+    assert "the reason" in "".join(ranks.notes_on(caught.value))
     assert "the reason" in capfd.readouterr().err  # as Python itself prints it
 
 
@@ -146,7 +146,7 @@ def test_sigkill_says_what_the_oom_counter_did(start_method: str) -> None:
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.fail_in, (0, "SIGKILL"), 1, start_method=start_method)
     assert "OOM" in caught.value.failures[0].evidence
-    assert caught.value.failures[0].evidence in "".join(caught.value.__notes__)
+    assert caught.value.failures[0].evidence in "".join(ranks.notes_on(caught.value))
 
 
 def test_root_cause_is_the_first_to_raise_not_the_first_to_leave(start_method: str) -> None:
@@ -174,7 +174,7 @@ def test_all_failures_are_on_the_exception(start_method: str) -> None:
     assert sorted(one.message for one in failures) == [f"of rank {rank}" for rank in range(3)]
     assert [one.time for one in failures] == sorted(one.time for one in failures)
     assert not any(one.collateral for one in failures)
-    assert "other ranks that failed" in "".join(caught.value.__notes__)
+    assert "other ranks that failed" in "".join(ranks.notes_on(caught.value))
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])  # fork unpickles nothing

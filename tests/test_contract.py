@@ -50,7 +50,7 @@ def test_signature_is_torchs_and_then_some() -> None:
 
 
 def test_joined_call_returns_none(start_method: str) -> None:
-    assert start_processes(ranks.nothing, nprocs=2, start_method=start_method) is None  # type: ignore[func-returns-value]
+    assert start_processes(ranks.nothing, nprocs=2, start_method=start_method) is None
 
 
 def test_first_argument_is_the_rank_and_queues_fit(start_method: str) -> None:

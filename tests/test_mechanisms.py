@@ -36,7 +36,7 @@ def test_oom_counters_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     counters = oom.count_kills()
     assert counters, "this kernel has at least /proc/vmstat"
     assert "did not move" in oom.tell_kills(counters)
-    (path,) = list(counters)[:1]
+    path = next(iter(counters))
     assert f"{path} went from -1 to" in oom.tell_kills({**counters, path: -1})
     assert "no counter" in oom.tell_kills({})
     events = tmp_path / "memory.events"
@@ -116,7 +116,7 @@ def test_builds_of_python_without_a_call_make_it_themselves(
 
 
 @pytest.mark.parametrize("kind", [SelectorWaiter, HandleWaiter])
-def test_waiters_tell_what_is_ready(kind: type[SelectorWaiter] | type[HandleWaiter]) -> None:
+def test_waiters_tell_what_is_ready(kind: type[SelectorWaiter | HandleWaiter]) -> None:
     waiter = kind()
     pipes = [os.pipe() for _ in range(3)]
     for rank, (read, _) in enumerate(pipes):
@@ -153,7 +153,7 @@ def test_one_descriptor_may_have_two_keys() -> None:
 
 def test_interrupts_are_held_back_and_then_raised() -> None:
     reached = []
-    with pytest.raises(KeyboardInterrupt), held_back():
+    with pytest.raises(KeyboardInterrupt), held_back():  # noqa: PT012  # what goes on is the point
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
         reached.append(True)

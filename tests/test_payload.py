@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks
 
+import ranks
 from procession import get_context, run, start_processes
 
 BY_PICKLE = pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
@@ -159,17 +159,17 @@ def sum_and_change(rank: int, array: Any) -> float:
 def test_shared_memory_made_in_a_rank_outlives_it(start_method: str) -> None:
     get_context(start_method).Lock()  # uses the tracker of shared memory, which is then one for all
     (name,) = run(make_shared, start_method=start_method)
-    memory = shared_memory.SharedMemory(name)
+    memory: Any = shared_memory.SharedMemory(name)
     assert bytes(memory.buf[:5]) == b"alive"
     memory.close()
     memory.unlink()
 
 
 def make_shared(rank: int) -> str:
-    memory = shared_memory.SharedMemory(create=True, size=5)
+    memory: Any = shared_memory.SharedMemory(create=True, size=5)
     memory.buf[:5] = b"alive"
     memory.close()
-    return memory.name
+    return str(memory.name)
 
 
 MAIN = """

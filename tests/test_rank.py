@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks
 
+import ranks
 from procession import RankInfo, get_context, rank_info, run, start_processes
 
 TITLES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}

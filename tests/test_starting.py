@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks
 
+import ranks
 from procession import get_context, run, start_processes
 
 
@@ -69,7 +69,7 @@ def test_what_does_not_pickle_is_named(start_method: str) -> None:
 
 
 def told(error: BaseException) -> str:
-    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+    return "\n".join([str(error), *ranks.notes_on(error)])
 
 
 def test_fork_needs_no_pickle() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks
 
+import ranks
 from procession import ProcessRaisedException, ProcessTimeoutError, get_context, start_processes
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import ranks
 from procession import Failure, ProcessExitedException
 from procession.verdict import make_exception, sort_failures
 
@@ -48,7 +49,7 @@ def test_what_torch_does_not_tell_is_in_the_notes_and_shown() -> None:
     )
     assert isinstance(error, ProcessExitedException)
     assert error.msg == "process 1 terminated with signal SIGKILL"
-    assert error.__notes__ == [
+    assert ranks.notes_on(error) == [
         "other ranks that failed:\n  rank 0 (pid 0) E",
         "stopped by the launcher, in consequence: rank 2",
     ]

@@ -34,7 +34,7 @@ _MAIN = b"__main__"
 class Pickled:
     """A pickled (fn, args), what goes along with it, and what a rank must import first."""
 
-    data: memoryview
+    data: bytes
     fds: list[int]
     main: tuple[str, str] | None
     sources: dict[str, str]
@@ -61,7 +61,7 @@ def pickle_call(launch: Launch) -> Pickled:
         pickle.PicklingError: fn or args live in a main module that ranks cannot import.
     """
     data, fds = _dump(launch, by_value=False)
-    if _MAIN not in bytes(data):
+    if _MAIN not in data:
         return Pickled(data, fds, None, {})
     main = find_main()
     if main is not None:
@@ -89,7 +89,7 @@ def find_main() -> tuple[str, str] | None:
     return "path", os.path.abspath(path)
 
 
-def _dump(launch: Launch, *, by_value: bool) -> tuple[memoryview, list[int]]:
+def _dump(launch: Launch, *, by_value: bool) -> tuple[bytes, list[int]]:
     spawning: Any = _Spawning()
     multiprocessing.context.set_spawning_popen(spawning)
     try:
@@ -101,10 +101,10 @@ def _dump(launch: Launch, *, by_value: bool) -> tuple[memoryview, list[int]]:
         multiprocessing.context.set_spawning_popen(None)
 
 
-def _pickle(value: object, by_value: bool) -> memoryview:
+def _pickle(value: object, by_value: bool) -> bytes:
     buffer = io.BytesIO()
     _pickler(buffer, by_value).dump(value)
-    return buffer.getbuffer()
+    return buffer.getvalue()
 
 
 def _pickler(buffer: io.BytesIO, by_value: bool) -> Any:
