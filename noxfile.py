@@ -1,0 +1,91 @@
+"""Everything that is checked, one session each; ``.ci/run`` runs them all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+TORCH = "torch==2.13.0"
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "typing", "docs", "tests", "wheel"]
+
+STRICT = {"PROCESSION_FORBID_SKIPS": "1"}
+"""Makes a test fail that would skip for want of something pip can install."""
+
+
+def read_groups(*names: str) -> list[str]:
+    """Return the requirements of the dependency groups in pyproject.toml."""
+    return list(nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *names))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, and the lengths of modules and functions."""
+    session.install(*read_groups("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("python", ".ci/limits.py", "src", "tests", "docs", "noxfile.py")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with two checkers, and that every public name has one."""
+    session.install(".[test]", "nox", *read_groups("typing"))
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "procession")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install(".", *read_groups("docs"))
+    target = Path(session.create_tmp()) / "html"
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", str(target))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the suite."""
+    session.install(".[test]")
+    arguments = session.posargs or ["--ignore=tests/test_torch.py"]
+    session.run("python", "-m", "pytest", *arguments, env=STRICT)
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """Run what needs torch."""
+    session.install(".[test]", TORCH)
+    session.run("python", "-m", "pytest", "tests/test_torch.py", *session.posargs, env=STRICT)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the suite and say what it did not reach, in ranks as well."""
+    session.install("-e", ".[test]", *read_groups("coverage"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build both distributions, and use the wheel away from the checkout."""
+    session.install("hatchling")
+    folder = Path(session.create_tmp()).resolve()
+    built = folder / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("hatchling", "build", "--directory", str(built))
+    session.install("--force-reinstall", *map(str, built.glob("*.whl")))
+    example = Path("docs/examples/word_count.py").resolve()
+    with session.chdir(folder):
+        session.run("python", "-c", "from procession import *")
+        session.run("procession", "backends")
+        session.run("python", "-m", "procession", "run", "-n", "4", f"{example}:main", "json")
