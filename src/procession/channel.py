@@ -6,8 +6,7 @@ import mmap
 import os
 import socket
 
-from procession import fds, wire
-from procession.messages import receive_some
+from procession import fds, messages, wire
 from procession.protocol import Report
 
 _KINDS = {wire.RETURNED_NOTHING: "returned", wire.EXITED: "exited"}
@@ -61,7 +60,11 @@ class SocketChannel:
         Raises:
             OSError: its end is closed.
         """
-        os.write(self._fd, data)
+        sock = fds.as_socket(self._fd)
+        try:
+            sock.sendall(data, messages.NO_SIGNAL)
+        finally:
+            sock.detach()
 
     def close(self) -> None:
         """Close this end."""
@@ -73,9 +76,9 @@ class SocketChannel:
 
     def _read(self) -> tuple[bytes | None, list[int]]:
         """Return what is there (None: nothing yet) and the descriptors that came along."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=self._fd)
+        sock = fds.as_socket(self._fd)
         try:
-            return receive_some(sock, 1 << 16, 1, socket.MSG_DONTWAIT)
+            return messages.receive_some(sock, 1 << 16, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None, []
         except OSError:  # ECONNRESET: it ended with something of ours unread

@@ -14,6 +14,7 @@ from procession import oom
 from procession.exceptions import ResultError
 from procession.gang import Gang
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
+from procession.stopping import KILL_WAIT
 from procession.verdict import make_exception, make_timeout
 
 if TYPE_CHECKING:
@@ -176,15 +177,14 @@ def _abandon(gang: Gang, owner: int) -> None:
     """End the ranks of a context that nobody will join any more, and say what became of them."""
     if gang.finished or os.getpid() != owner:
         return
-    gang.step(0)
+    gang.try_step()  # a thread may be waiting: it will see to what follows
     running = [member.rank for member in gang.members if not member.ended]
     gang.stop(_DROP_GRACE)
-    gang.run(float("inf"), None)
-    if running:
-        text = f"a launch of {gang.launch.nprocs} ranks was never joined: stopped rank {running}"
-        warnings.warn(text, ResourceWarning, stacklevel=2)
-        log.warning(text)
-    for failure in gang.failures():
+    gang.run(time.monotonic() + _DROP_GRACE + KILL_WAIT, None)
+    for failure in gang.failures()[:1]:
         if not failure.collateral:
             log.error("a launch was never joined, and %s\n%s", failure, failure.traceback)
-            break
+    if running:
+        text = f"a launch of {gang.launch.nprocs} ranks was never joined: stopped rank {running}"
+        log.warning(text)
+        warnings.warn(text, ResourceWarning, stacklevel=2)

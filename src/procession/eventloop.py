@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from procession.gang import Gang
 
+_LONGEST_WAIT = 86_400.0  # seconds: event loops refuse far longer ones
 _RECHECK = 0.05
-"""Seconds between looks where events cannot be waited for here (Windows, or a thread is waiting)."""
+"""Seconds between looks where events cannot be waited for without a thread (Windows)."""
 
 
 async def wait_for_event(gang: Gang) -> None:
-    """Return when the gang has something to do: an event, or a deadline."""
+    """Return when the gang has something to do: an event, a deadline, or what another waiter did."""
     loop = asyncio.get_running_loop()
     woken = loop.create_future()
 
@@ -21,18 +24,36 @@ async def wait_for_event(gang: Gang) -> None:
         if not woken.done():
             woken.set_result(None)
 
-    fd = gang.waiter.fileno()
-    pause = gang.next_deadline() - time.monotonic()
-    if fd is None or gang.is_waited_for():
-        await asyncio.sleep(max(0, min(pause, _RECHECK)))
+    def wake_from_anywhere() -> None:
+        try:
+            loop.call_soon_threadsafe(wake)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    gang.watch(wake_from_anywhere)
+    try:
+        pause = max(gang.next_deadline() - time.monotonic(), 0)
+        with _reader(gang, loop, wake) as can_tell:
+            pause = pause if can_tell else min(pause, _RECHECK)
+            if not gang.finished:
+                await asyncio.wait([woken], timeout=min(pause, _LONGEST_WAIT))
+    finally:
+        gang.unwatch(wake_from_anywhere)
+
+
+@contextmanager
+def _reader(
+    gang: Gang, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]
+) -> Iterator[bool]:
+    """Have the loop call a function on the gang's events; tell whether it can."""
+    fd = None if gang.finished else gang.waiter.fileno()
+    if fd is None:
+        yield False
         return
     own = os.dup(fd)  # several tasks may wait: a loop keeps one reader a descriptor
-    timer = loop.call_later(max(pause, 0), wake) if pause != float("inf") else None
     loop.add_reader(own, wake)
     try:
-        await woken
+        yield True
     finally:
         loop.remove_reader(own)
         os.close(own)
-        if timer is not None:
-            timer.cancel()

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
 
 LOCK = threading.RLock()
 """Held while descriptors are made and noted, so that no fork comes in between."""
@@ -59,8 +62,29 @@ def open_channel_pair() -> tuple[int, int]:
     """Return a connected pair of Unix stream sockets, both above the standard streams."""
     import socket
 
-    ours, theirs = socket.socketpair()
+    ends = socket.socketpair()
+    for end in ends:
+        end.settimeout(None)  # whatever socket.setdefaulttimeout() says
+    ours, theirs = ends
     return above_streams(ours.detach()), above_streams(theirs.detach())
+
+
+def as_socket(fd: int) -> socket.socket:
+    """Return a Unix stream socket object over a descriptor, which it then owns; it blocks."""
+    import socket
+
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
+    sock.settimeout(None)  # whatever socket.setdefaulttimeout() says
+    return sock
+
+
+def fill_streams() -> None:
+    """Open the null device wherever a standard stream is closed, so that nothing else comes there."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def above_streams(fd: int) -> int:
@@ -85,11 +109,13 @@ def _watch() -> None:
 
 
 def _close_in_child() -> None:
-    _close_runs(sorted(_kept))
-    _kept.clear()
-    for item in list(_objects):
-        item.close()
-    LOCK.release()
+    try:
+        _close_runs(sorted(_kept))
+        _kept.clear()
+        for item in list(_objects):
+            item.close()
+    finally:
+        LOCK.release()
 
 
 def _close_runs(numbers: list[int]) -> None:

@@ -5,8 +5,10 @@ The gang knows processes, sentinels and channels, and nothing of who started the
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from procession import oom
@@ -18,6 +20,9 @@ from procession.verdict import sort_failures
 from procession.waiter import Key, make_waiter
 
 _NEVER = float("inf")
+_LONGEST_WAIT = (
+    86_400.0  # seconds: selectors and locks refuse far longer ones; who waits asks again
+)
 
 
 class Gang:
@@ -36,23 +41,28 @@ class Gang:
         self.timed_out: list[int] = []
         self.deadline = _NEVER if launch.timeout is None else time.monotonic() + launch.timeout
         self.waiter = make_waiter()
-        self._alive = launch.nprocs
+        self._owner = os.getpid()
+        self._running = set(range(launch.nprocs))
+        self._watchers: set[Callable[[], None]] = set()
         self._stop: Stop | None = None
         self._on_finish = started.on_finish
         self._oom_kills = oom_kills
         self._evidence: str | None = None
         self._failed = False
         self._lock = threading.RLock()  # held by whoever waits
-        self._stop_lock = threading.Lock()
+        self._stop_lock = threading.RLock()  # a signal handler may ask for a stop during one
         for member in self.members:
             self.waiter.add(member.sentinel, ("sentinel", member.rank))
             self.waiter.add(member.channel, ("channel", member.rank))
 
     def run(self, until: float, grace_period: float | None) -> bool:
         """Supervise until all ranks have ended, or until a time if nothing has failed by then."""
+        self._check_owner()
         while not self.finished:
-            left = until - time.monotonic()
-            if not self._lock.acquire(timeout=-1 if until == _NEVER else max(left, 0)):
+            patience = _seconds_until(until)
+            if not self._lock.acquire(timeout=-1 if patience is None else patience):
+                if time.monotonic() < until:
+                    continue
                 return self.finished
             try:
                 if not self.finished:
@@ -66,10 +76,10 @@ class Gang:
     def step(self, until: float, grace_period: float | None = None) -> None:
         """Wait for the next event, at most until a time or what else is due, and act on it."""
         with self._lock:
-            if self.finished:
-                return
-            self._take(self.waiter.wait(_seconds_until(min(until, self.next_deadline()))))
-            self._react(grace_period)
+            if self._running:
+                self._take(self.waiter.wait(_seconds_until(min(until, self.next_deadline()))))
+            if not self.finished:  # a signal handler may have seen to it meanwhile
+                self._react(grace_period)
 
     def try_step(self) -> None:
         """Act on what has happened, unless another thread is at it."""
@@ -79,12 +89,13 @@ class Gang:
             finally:
                 self._lock.release()
 
-    def is_waited_for(self) -> bool:
-        """Whether a thread is waiting for events at this moment."""
-        if self._lock.acquire(blocking=False):
-            self._lock.release()
-            return False
-        return True
+    def watch(self, call: Callable[[], None]) -> None:
+        """Have a function called, from any thread, whenever something has happened."""
+        self._watchers.add(call)
+
+    def unwatch(self, call: Callable[[], None]) -> None:
+        """Undo `watch`."""
+        self._watchers.discard(call)
 
     def next_deadline(self) -> float:
         """When something is due even if nothing happens (`time.monotonic`)."""
@@ -92,6 +103,7 @@ class Gang:
 
     def stop(self, grace_period: float | None = None, *, interrupt: bool = False) -> None:
         """Begin to stop all ranks at the caller's wish; whoever waits carries it through."""
+        self._check_owner()
         self.requested = True
         grace = DEFAULT_GRACE if grace_period is None else grace_period
         self._begin(Stop(self.members, grace if interrupt else 0, grace, interrupt=interrupt))
@@ -112,7 +124,8 @@ class Gang:
         """Note what has happened.  Channels come first: a report says more than the exit after it."""
         for kind, rank in sorted(keys):
             member = self.members[rank]
-            if member.ended:
+            if rank not in self._running:  # an exception came between its end and its dismissal
+                self._dismiss(member)
                 continue
             if kind == "channel":
                 if not member.take_report():
@@ -123,28 +136,31 @@ class Gang:
                 member.note_end()
                 self._dismiss(member)
             self._failed |= member.failure(self.launch.allow_early_exit) is not None
+        if keys:
+            self._tell_watchers()
 
     def _dismiss(self, member: Member) -> None:
+        """Let go of a rank that has ended.  Doing it twice does no harm."""
+        self._running.discard(member.rank)
         self.waiter.discard(("sentinel", member.rank))
         self.waiter.discard(("channel", member.rank))
         member.channel.close()
         release = getattr(member.process, "release", None)
         if release is not None:
             release()
-        self._alive -= 1
 
     def _react(self, grace_period: float | None) -> None:
-        if self._stop is None and self._alive and (self._failed or self._is_late()):
+        if self._stop is None and self._running and (self._failed or self._is_late()):
             self._take(self.waiter.wait(0))  # what has happened by now is nobody's doing but theirs
             if not self._failed:
-                self.timed_out = [member.rank for member in self.members if not member.ended]
+                self.timed_out = sorted(self._running)
             given = self.launch.grace_period if grace_period is None else grace_period
             self._begin(Stop(self.members, given or 0, DEFAULT_GRACE if given is None else given))
         if self._stop is not None:
             self._stop.advance()
             for member in self._stop.take_abandoned():
                 self._dismiss(member)
-        if not self._alive:
+        if not self._running:
             self._finish()
 
     def _is_late(self) -> bool:
@@ -152,9 +168,14 @@ class Gang:
 
     def _begin(self, stop: Stop) -> None:
         with self._stop_lock:
-            if self._stop is None and not self.finished:
+            if self.finished:
+                return
+            if self._stop is None:
                 self._stop = stop
-                stop.advance()
+            else:
+                self._stop.hasten(stop)
+            self._stop.advance()
+        self._tell_watchers()
 
     def _finish(self) -> None:
         self.finished = True
@@ -163,6 +184,17 @@ class Gang:
         self.waiter.close()
         if self._on_finish is not None:
             self._on_finish()
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for call in list(self._watchers):
+            call()
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise RuntimeError(
+                f"this context belongs to process {self._owner}: a fork of it cannot wait for its ranks"
+            )
 
     def _with_evidence(self, failure: Failure) -> Failure:
         if failure.signal_name != "SIGKILL" or failure.collateral:
@@ -171,4 +203,6 @@ class Gang:
 
 
 def _seconds_until(moment: float) -> float | None:
-    return None if moment == _NEVER else max(moment - time.monotonic(), 0)
+    if moment == _NEVER:
+        return None
+    return min(max(moment - time.monotonic(), 0), _LONGEST_WAIT)

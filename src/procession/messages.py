@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 _BATCH = 200  # descriptors in one system message; Linux takes at most 253 (unix(7))
 _HEAD = 8
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # an end that is closed is an error, not a SIGPIPE
 
 
 def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
     """Send what `marshal` can carry, and descriptors, which the receiver gets as its own."""
     body = marshal.dumps(message)
     head = len(body).to_bytes(4, "big") + len(fds).to_bytes(4, "big")
-    sock.sendall(head)
+    sock.sendall(head, NO_SIGNAL)
     for start in range(0, len(fds), _BATCH):
-        socket.send_fds(sock, [b"f"], list(fds[start : start + _BATCH]))
-    sock.sendall(body)
+        socket.send_fds(sock, [b"f"], list(fds[start : start + _BATCH]), NO_SIGNAL)
+    sock.sendall(body, NO_SIGNAL)
 
 
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:

@@ -27,7 +27,7 @@ from procession.syscalls import memory_file
 if TYPE_CHECKING:
     from procession.fresh import FreshOrders
 
-_MAIN = b"__main__"
+_MAIN_NAMES = (b"__main__", b"__mp_main__")  # the second is what a rank calls its launcher's
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def pickle_call(launch: Launch) -> Pickled:
         pickle.PicklingError: fn or args live in a main module that ranks cannot import.
     """
     data, fds = _dump(launch, by_value=False)
-    if _MAIN not in data:
+    if not any(name in data for name in _MAIN_NAMES):
         return Pickled(data, fds, None, {})
     main = find_main()
     if main is not None:

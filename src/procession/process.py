@@ -6,8 +6,11 @@ import os
 import select
 import signal
 import threading
+import time
 
 from procession import fds, syscalls
+
+_LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
 
 class RankProcess:
@@ -61,9 +64,10 @@ class RankProcess:
     def join(self, timeout: float | None = None) -> None:
         """Wait until it has ended, for at most ``timeout`` seconds."""
         if not self._ended:
-            poll = select.poll()
-            poll.register(self.sentinel, select.POLLIN)
-            poll.poll(None if timeout is None else max(timeout, 0) * 1000)
+            until = float("inf") if timeout is None else time.monotonic() + timeout
+            while not self._has_ended(min(max(until - time.monotonic(), 0), _LONGEST_WAIT)):
+                if time.monotonic() >= until:
+                    return
             self._collect(1)
 
     def terminate(self) -> None:
@@ -84,7 +88,7 @@ class RankProcess:
                 syscalls.pidfd_send_signal(self.sentinel, 0)  # is its number still its own?
                 if not self._signal_group(number):
                     syscalls.pidfd_send_signal(self.sentinel, number)
-            except ProcessLookupError:
+            except OSError:  # it is gone
                 pass
 
     def release(self) -> None:
@@ -121,10 +125,10 @@ class RankProcess:
             status = syscalls.pidfd_wait_status(self.sentinel)
             self._settle(None if status is None else os.waitstatus_to_exitcode(status))
 
-    def _has_ended(self) -> bool:
+    def _has_ended(self, patience: float = 0) -> bool:
         poll = select.poll()
         poll.register(self.sentinel, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(patience * 1000))
 
     def _settle(self, code: int | None) -> None:
         self._exitcode, self._ended = code, True

@@ -33,6 +33,7 @@ class Reporter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._pid = os.getpid()
         self._reserve: bytearray | None = bytearray(_RESERVE)
         self._emergency = wire.encode(
             wire.RAISED,
@@ -68,6 +69,9 @@ class Reporter:
         """Report that fn, or what led up to it, raised."""
         now = monotonic_ns()
         self._reserve = None
+        if not self.is_ours():
+            write_error(describe(error))
+            return
         frame = self._emergency
         for tell in (describe, describe_plainly):
             try:
@@ -97,17 +101,24 @@ class Reporter:
         """Send a frame and, along with it, the descriptor of a file that holds ``data``."""
         import socket
 
+        from procession.fds import as_socket
         from procession.syscalls import memory_file
 
+        if not self.is_ours():
+            return
         fd = memory_file("procession-result", data)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(self._fd)) as sock:
+            with as_socket(os.dup(self._fd)) as sock:
                 socket.send_fds(sock, [frame], [fd])
         finally:
             os.close(fd)
 
+    def is_ours(self) -> bool:
+        """Whether this process is the rank, not one that the rank forked: that has no say."""
+        return os.getpid() == self._pid
+
     def _send(self, frame: bytes) -> None:
-        while frame:
+        while frame and self.is_ours():
             frame = frame[os.write(self._fd, frame) :]
 
     def _compose(

@@ -50,19 +50,32 @@ class Stop:
     @property
     def deadline(self) -> float:
         """When `advance` has something to do next (`time.monotonic`)."""
-        return self._steps[0][0] if self._steps else float("inf")
+        return min((due for due, _ in list(self._steps)), default=float("inf"))
 
     def advance(self) -> None:
         """Do what is due."""
         with self._lock:
             while self._steps and time.monotonic() >= self.deadline:
-                _, act = self._steps.pop(0)
-                act([member for member in self._members if not member.ended])
+                step = self._steps[0]
+                step[1]([member for member in self._members if not member.ended])
+                if step in self._steps:  # last, lest an exception leave it undone
+                    self._steps.remove(step)
 
     def take_abandoned(self) -> list[Member]:
         """Return, once, the ranks that no signal could end."""
         taken, self._abandoned = self._abandoned, []
         return taken
+
+    def hasten(self, other: Stop) -> None:
+        """Take over what another plan would do earlier."""
+        with self._lock:
+            due = {act.__name__: when for when, act in other._steps}
+            steps = [(min(when, due.get(act.__name__, when)), act) for when, act in self._steps]
+            if self._interrupt.__name__ in due and not any(
+                signal.SIGINT in m.sent for m in self._members
+            ):
+                steps.append((due[self._interrupt.__name__], self._interrupt))
+            self._steps = sorted(steps, key=lambda step: step[0])
 
     def hurry(self) -> None:
         """Skip to SIGKILL."""

@@ -18,14 +18,13 @@ class SelectorWaiter:
     """One selector (epoll on Linux), kept for the life of a launch; it can itself be waited on."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        fds.keep_object(self)
-        self._wake_read, self._wake_write = fds.open_pipe()
-        fds.keep(self._wake_read)
-        fds.keep(self._wake_write)
         self._keys: dict[int, list[Key]] = {}
         self._fds: dict[Key, int] = {}
         self._closed = False
+        with fds.LOCK:
+            self._selector = selectors.DefaultSelector()
+            self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
+            fds.keep_object(self)
         self.add(self._wake_read, ("wake", -1))
 
     def add(self, item: Any, key: Key) -> None:
@@ -41,7 +40,7 @@ class SelectorWaiter:
     def discard(self, key: Key) -> None:
         """Stop waiting for a key."""
         fd = self._fds.pop(key, None)
-        if fd is None:
+        if fd is None or self._closed:
             return
         self._keys[fd].remove(key)
         if not self._keys[fd]:
@@ -51,7 +50,7 @@ class SelectorWaiter:
     def wait(self, timeout: float | None) -> list[Key]:
         """Return the keys that are ready, after at most ``timeout`` seconds."""
         ready: list[Key] = []
-        for selected, _ in self._selector.select(timeout):
+        for selected, _ in self._select(timeout):
             ready += self._keys.get(selected.data, ())
         if ("wake", -1) in ready:
             os.read(self._wake_read, 4096)
@@ -61,7 +60,18 @@ class SelectorWaiter:
     def wake(self) -> None:
         """Make a `wait` in another thread return."""
         if not self._closed:
-            os.write(self._wake_write, b"w")
+            try:
+                os.write(self._wake_write, b"w")
+            except OSError:  # closed in this instant
+                pass
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        try:
+            return self._selector.select(timeout)
+        except (OSError, ValueError):
+            if self._closed:  # by a signal handler, during the call
+                return []
+            raise
 
     def fileno(self) -> int | None:
         """Return a descriptor that is readable when `wait` would return, None where there is none."""

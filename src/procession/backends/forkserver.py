@@ -61,7 +61,7 @@ def _check_preload(launch: Launch) -> tuple[str, ...]:
     if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
     module = getattr(launch.fn, "__module__", None)
-    own = (module,) if isinstance(module, str) and module not in ("__main__", "builtins") else ()
+    own = (module,) if isinstance(module, str) and module not in ("__main__", "__mp_main__") else ()
     return (*own, *(name for name in named if name not in own))
 
 

@@ -70,7 +70,8 @@ class PipeReporter(Reporter):
         self._send(wire.encode(wire.RETURNED, time, data))
 
     def _send(self, frame: bytes) -> None:
-        self._connection.send_bytes(frame)
+        if self.is_ours():
+            self._connection.send_bytes(frame)
 
 
 class _EnvironmentFirst:
