@@ -12,6 +12,7 @@ from procession.checks import check_launch
 from procession.context import ProcessContext
 from procession.protocol import Backend
 from procession.registry import get_backend
+from procession.starting import undo
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -260,4 +261,9 @@ def _start(start_method: StartMethod, **arguments: Any) -> ProcessContext:
     backend = get_backend(start_method)
     launch = check_launch(backend, **arguments)
     kills = oom.count_kills()
-    return ProcessContext(launch, backend.start(launch), kills)
+    started = backend.start(launch)
+    try:
+        return ProcessContext(launch, started, kills)
+    except BaseException:  # an interrupt: nobody would have the ranks
+        undo(started)
+        raise

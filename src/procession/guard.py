@@ -13,7 +13,7 @@ import os
 HIGH = 900
 """Descriptors of a rank that user code should not hit by closing low numbers."""
 
-_pipe: tuple[int, int, int] | None = None  # read end, write end, pid of the process that made it
+_pipe: tuple[int, int, int, int] | None = None  # both ends, their inode, the process that made them
 
 
 def death_pipe() -> int:
@@ -24,10 +24,20 @@ def death_pipe() -> int:
     from procession import fds
 
     with fds.LOCK:
-        if _pipe is None or _pipe[2] != os.getpid():
+        if _pipe is None or not _stands(*_pipe):
             read, write = fds.open_pipe()
-            _pipe = read, fds.keep(write), os.getpid()  # forked ranks need the read end
+            inode = os.fstat(read).st_ino
+            _pipe = read, fds.keep(write), inode, os.getpid()  # forked ranks need the read end
         return _pipe[0]
+
+
+def _stands(read: int, write: int, inode: int, pid: int) -> bool:
+    """Whether a death pipe is this process's own, and was not closed by its number."""
+    try:
+        ends = os.fstat(read), os.fstat(write)
+    except OSError:
+        return False
+    return pid == os.getpid() and all(end.st_ino == inode for end in ends)
 
 
 def lift(fd: int) -> int:

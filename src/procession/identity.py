@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from procession.rank import Orders
 
+outer_group: int | None = None
+"""The process group that this rank was in before it led its own; None where it was the leader."""
+
 _CONTEXT = "multiprocessing.context"
 _TRACKER = "multiprocessing.resource_tracker"
 
@@ -25,8 +28,10 @@ _TRACKER = "multiprocessing.resource_tracker"
 def assume(orders: Orders, rank: int, parent_sentinel: int) -> None:
     """Take on the identity that the orders give, now or when multiprocessing is imported."""
     _when_imported(_CONTEXT, lambda: _adopt(orders, rank, parent_sentinel))
-    if orders["tracker"] >= 0:
-        _when_imported(_TRACKER, lambda: _share_tracker(orders["tracker"]))
+    tracker = orders["tracker"]
+    _when_imported(
+        _TRACKER, _start_trackers_apart if tracker < 0 else lambda: _share_tracker(tracker)
+    )
     # A log record names the process only where multiprocessing is imported.
     _when_imported("logging", lambda: __import__("multiprocessing"))
 
@@ -61,6 +66,34 @@ def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
 
 def _share_tracker(fd: int) -> None:
     sys.modules[_TRACKER]._resource_tracker._fd = fd
+
+
+def _start_trackers_apart() -> None:
+    """Have a resource tracker of this rank's own outlive it: in the group that the rank came from.
+
+    In the rank's own group it would be killed with a rank that failed, before it can clean up.
+    """
+    module: Any = sys.modules[_TRACKER]
+    tracker = module._resource_tracker
+    start = tracker.ensure_running
+
+    def start_apart() -> None:
+        if tracker._fd is not None or outer_group is None:
+            start()
+            return
+        import os
+
+        try:
+            os.setpgid(0, outer_group)
+        except OSError:  # nobody is left in it
+            pass
+        try:
+            start()
+        finally:
+            os.setpgid(0, 0)
+
+    tracker.ensure_running = start_apart
+    module.ensure_running = start_apart
 
 
 class _AfterImport:

@@ -49,6 +49,11 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
 
 
 def tracker_fd() -> int:
-    """Return the descriptor of this process's resource tracker, -1 if nothing here has used one."""
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    return -1 if tracker is None else int(tracker.getfd())
+    """Return the descriptor of this process's resource tracker, which ranks share, as everywhere.
+
+    Shared memory that a rank makes then outlives that rank, until all of them have ended.
+    """
+    from multiprocessing import resource_tracker
+
+    fd = resource_tracker.getfd()
+    return -1 if fd is None else fd

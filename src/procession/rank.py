@@ -76,6 +76,7 @@ def live(
 def lead_group() -> None:
     """Make this process the leader of a group of its own, so that all it starts ends with it."""
     try:
+        identity.outer_group = os.getpgid(0)
         os.setpgid(0, 0)
     except (OSError, AttributeError):  # it leads a session already; Windows has no groups
         pass
@@ -105,15 +106,17 @@ def leave(status: int, succeeded: bool) -> NoReturn:
 
 def run_exit_handlers() -> None:
     """Wait for non-daemon threads, run `atexit` handlers, flush: what an interpreter's end does."""
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
     import atexit
 
+    threading = sys.modules.get("threading")
     try:
-        atexit._run_exitfuncs()
+        if threading is not None:
+            threading._shutdown()
     finally:
-        flush_streams()
+        try:
+            atexit._run_exitfuncs()
+        finally:
+            flush_streams()
 
 
 def flush_streams() -> None:
@@ -123,23 +126,6 @@ def flush_streams() -> None:
             stream.flush()
 
 
-def enter_forked(environment: Mapping[str, str | None]) -> None:
-    """Make a forked process ready to live as a rank: what it copied from its parent is not its own."""
-    import atexit
-    from signal import set_wakeup_fd
-
-    atexit._clear()
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        atexit.register(util._exit_function)
-    try:
-        set_wakeup_fd(-1)  # else this rank's signals would wake its parent's event loop
-    except ValueError:
-        pass
-    _close_stdin()
-    change_environment(environment)
-
-
 def change_environment(changes: Mapping[str, str | None]) -> None:
     """Set the variables in ``changes``; remove those whose value is None."""
     for name, value in changes.items():
@@ -147,16 +133,6 @@ def change_environment(changes: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _close_stdin() -> None:
-    """Point standard input at nothing, as multiprocessing does."""
-    if sys.stdin is not None:
-        try:
-            sys.stdin.close()
-            sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)
-        except (OSError, ValueError):
-            pass
 
 
 def _bound_exit() -> None:

@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Any
 
-from procession import fds, fresh, guard, messages, rank
+from procession import fds, forked, fresh, guard, messages, rank
 from procession.report import describe, write_error
 from procession.syscalls import pidfd_open
 
@@ -22,8 +22,9 @@ _STATUS = 4  # bytes of a rank and of an exit code in a status record
 
 def main(control: int, guard_fd: int) -> None:
     """Serve one launcher until it closes its end of the control socket."""
-    guard.arm(guard_fd)
-    Server(socket.socket(fileno=fds.keep(control))).serve()
+    fds.fill_streams()
+    fds.keep(guard.arm(guard_fd))
+    Server(fds.as_socket(fds.keep(control))).serve()
 
 
 class ServedLaunch:
@@ -39,7 +40,7 @@ class ServedLaunch:
             _STATUS, "big", signed=True
         )
         try:
-            self.sock.sendall(record)
+            self.sock.sendall(record, messages.NO_SIGNAL)
         except OSError:  # it has let go
             pass
 
@@ -61,6 +62,7 @@ class Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
+        self._let_go: list[ServedLaunch] = []  # their launchers have; killed, not all reaped yet
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._wake = _watch_children()
@@ -88,7 +90,7 @@ class Server:
             for launch in self._launches.values():
                 launch.kill()
             return False
-        launch = ServedLaunch(socket.socket(fileno=fds.keep(handed.pop(0))))
+        launch = ServedLaunch(fds.as_socket(fds.keep(handed.pop(0))))
         try:
             self._fork_ranks(launch, request, handed)
         finally:
@@ -132,19 +134,19 @@ class Server:
             launch.signal(int.from_bytes(data[:_STATUS], "big"), data[_STATUS])
             return
         launch.kill()
-        self._reap()
         self._poll.unregister(fd)
-        del self._launches[fd]
+        self._let_go.append(self._launches.pop(fd))
         launch.sock.detach()
         fds.drop(fd)
-        _reap_all(launch)
+        self._reap()
 
     def _reap(self) -> None:
-        for launch in self._launches.values():
+        for launch in (*self._launches.values(), *self._let_go):
             for pid in list(launch.ranks):
-                code = _collect(pid, os.WNOHANG)
+                code = _collect(pid)
                 if code is not None:
                     launch.tell_end(pid, code)
+        self._let_go = [launch for launch in self._let_go if launch.ranks]
 
 
 def preload(configuration: dict[str, Any]) -> dict[str, Any]:
@@ -174,11 +176,14 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         payload, death_pipe, *rest = handed
         for number in (0, 1, 2):
-            os.dup2(rest.pop(0), number)
-        rank.enter_forked({})
+            stream = rest.pop(0)
+            os.dup2(stream, number)
+            os.close(stream)
+        forked.cut_off()
         _replace_environment(request["environments"][index])
         if os.read(channel, 1) == b"g":  # the launcher knows this rank: without that, it never was
             orders, pickled = fresh.read_payload(payload)
+            os.close(payload)
             orders["tracker"] = rest.pop() if orders["tracker"] >= 0 else -1
             orders["fds"] = rest
             status, succeeded = fresh.live(orders, pickled, index, channel, death_pipe)
@@ -204,15 +209,9 @@ def _watch_children() -> int:
     return fds.keep(read)
 
 
-def _reap_all(launch: ServedLaunch) -> None:
-    """Collect killed ranks; they are gone in an instant, or else init will have them."""
-    for pid in list(launch.ranks):
-        _collect(pid, 0)
-
-
-def _collect(pid: int, flags: int) -> int | None:
+def _collect(pid: int) -> int | None:
     """Return a child's exit code if it has ended, having ended its group too if it failed."""
-    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | flags)
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     if info is None:
         return None
     code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from procession.exceptions import note_on
 from procession.interrupts import held_back
@@ -28,23 +28,28 @@ def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
                 started.append(start_one(rank))
     except BaseException as error:
         note_on(error, f"while starting rank {rank} of {launch.nprocs}; none is left running")
-        undo(started)
+        undo(_gather(started))
         raise
-    processes, sentinels, channels = zip(*started, strict=True)
+    return _gather(started)
+
+
+def _gather(started: list[Handles]) -> Started:
+    processes, sentinels, channels = zip(*started, strict=True) if started else ((), (), ())
     return Started(processes, sentinels, channels)
 
 
-def undo(started: Iterable[Handles]) -> None:
-    """Kill and reap processes, and close their channels."""
-    handles = list(started)
-    for process, _, _ in handles:
+def undo(started: Started) -> None:
+    """Kill and reap all processes, and free what was made for them."""
+    for process in started.processes:
         process.kill()
-    for process, _, channel in handles:
+    for process, channel in zip(started.processes, started.error_channels, strict=True):
         process.join(_STOP_WAIT)
         release = getattr(process, "release", None)
         if release is not None:
             release()
         channel.close()
+    if started.on_finish is not None:
+        started.on_finish()
 
 
 def name_process(start_method: str, rank: int) -> str:

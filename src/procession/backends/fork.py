@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from procession import guard, interrupts, rank
+from procession import forked, guard, interrupts, rank
 from procession.channel import SocketChannel
 from procession.orders import write_orders
 from procession.platform import missing_mechanism, tell_availability
@@ -66,7 +66,8 @@ def _become_rank(
     status, succeeded = 1, False
     try:
         interrupts.restore_in_child()
-        rank.enter_forked(launch.environments[index])
+        forked.cut_off()
+        rank.change_environment(launch.environments[index])
         status, succeeded = rank.live(
             orders, index, Reporter(channel), death_pipe, lambda: (launch.fn, launch.args)
         )

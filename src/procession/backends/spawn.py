@@ -56,6 +56,7 @@ def _start_rank(launch: Launch, rank: int, payload: int, shared: list[int]) -> H
             (rank, theirs, payload, death_pipe),
             pass_fds=(theirs, payload, death_pipe, *shared),
             env=merge_environment(launch, rank),
+            new_session=False,
         )
         popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
         name = name_process("spawn", rank)
