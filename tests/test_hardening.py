@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks
 
+import ranks
 from procession import (
     ProcessExitedException,
     ProcessRaisedException,
@@ -119,12 +119,17 @@ def test_terminate_in_a_signal_handler_during_a_stop(
     from procession import stopping
 
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
-    real = stopping.log.warning
-    monkeypatch.setattr(
-        stopping.log, "warning", lambda *arguments: (context.terminate(), real(*arguments))
-    )
+    came: list[object] = []
+
+    def warn(*arguments: object) -> None:
+        came.append(arguments)
+        if len(came) == 1:
+            context.terminate()
+
+    monkeypatch.setattr(stopping.log, "warning", warn)
     context.terminate()
     assert context.join()
+    assert came
 
 
 def test_a_later_stop_hastens_one_under_way(start_method: str) -> None:

@@ -244,6 +244,12 @@ def test_functions_of_a_main_without_a_file_go_by_value(start_method: str, how: 
     assert done.stdout == "[0, 1]\n", done.stderr
 
 
+def test_a_lambda_of_such_a_main_goes_by_value_too(start_method: str) -> None:
+    pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
+    code = "from procession import run; print(run(lambda rank: rank, nprocs=2, start_method={!r}))"
+    assert execute("-c", code.format(start_method)).stdout == "[0, 1]\n"
+
+
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
 def test_without_cloudpickle_both_ways_out_are_named(start_method: str) -> None:
     text = "import sys; sys.modules['cloudpickle'] = None\n" + FROM_NOWHERE.format(

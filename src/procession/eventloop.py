@@ -46,11 +46,10 @@ def _reader(
     gang: Gang, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]
 ) -> Iterator[bool]:
     """Have the loop call a function on the gang's events; tell whether it can."""
-    fd = None if gang.finished else gang.waiter.fileno()
-    if fd is None:
+    own = gang.waiter.duplicate()  # several tasks may wait: a loop keeps one reader a descriptor
+    if own is None:
         yield False
         return
-    own = os.dup(fd)  # several tasks may wait: a loop keeps one reader a descriptor
     loop.add_reader(own, wake)
     try:
         yield True

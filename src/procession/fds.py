@@ -18,15 +18,15 @@ LOCK = threading.RLock()
 """Held while descriptors are made and noted, so that no fork comes in between."""
 
 _kept: set[int] = set()
-_objects: weakref.WeakSet[Closable] = weakref.WeakSet()
+_objects: weakref.WeakSet[Holder] = weakref.WeakSet()
 _watching = False
 
 
-class Closable(Protocol):
+class Holder(Protocol):
     """An object that holds a descriptor of its own."""
 
-    def close(self) -> None:
-        """Close it; may be called twice."""
+    def close_in_child(self) -> None:
+        """Close it in a process just forked, where another thread's locks stay held for ever."""
 
 
 def keep(fd: int) -> int:
@@ -37,7 +37,7 @@ def keep(fd: int) -> int:
     return fd
 
 
-def keep_object(item: Closable) -> None:
+def keep_object(item: Holder) -> None:
     """Have an object closed in every child that this process forks."""
     with LOCK:
         _watch()
@@ -113,7 +113,7 @@ def _close_in_child() -> None:
         _close_runs(sorted(_kept))
         _kept.clear()
         for item in list(_objects):
-            item.close()
+            item.close_in_child()
     finally:
         LOCK.release()
 

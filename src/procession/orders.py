@@ -55,5 +55,8 @@ def tracker_fd() -> int:
     """
     from multiprocessing import resource_tracker
 
-    fd = resource_tracker.getfd()
+    try:
+        fd = resource_tracker.getfd()
+    except (OSError, ValueError):  # its pipe was closed by number, or standard error is closed
+        return -1
     return -1 if fd is None else fd

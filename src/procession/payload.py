@@ -60,13 +60,23 @@ def pickle_call(launch: Launch) -> Pickled:
         Exception: what pickling raised, with a note that names the argument.
         pickle.PicklingError: fn or args live in a main module that ranks cannot import.
     """
-    data, fds = _dump(launch, by_value=False)
-    if not any(name in data for name in _MAIN_NAMES):
-        return Pickled(data, fds, None, {})
     main = find_main()
-    if main is not None:
-        return Pickled(data, fds, main, {})
-    _require_cloudpickle(launch)
+    try:
+        data, fds = _dump(launch, by_value=False)
+    except Exception:
+        if main is not None or not _has_cloudpickle():
+            raise  # else it may be a lambda of a notebook
+    else:
+        if not any(name in data for name in _MAIN_NAMES):
+            return Pickled(data, fds, None, {})
+        if main is not None:
+            return Pickled(data, fds, main, {})
+    if not _has_cloudpickle():
+        raise pickle.PicklingError(
+            "fn or args are defined in __main__, which ranks cannot import because it was read from "
+            f"a notebook, a REPL, -c or standard input; start method {launch.start_method!r} then "
+            "needs cloudpickle: pip install 'procession[cloudpickle]', or use start_method='fork'"
+        )
     data, fds = _dump(launch, by_value=True)
     return Pickled(data, fds, None, _sources_without_files())
 
@@ -134,16 +144,12 @@ def _blame(error: Exception, launch: Launch, by_value: bool) -> None:
             return
 
 
-def _require_cloudpickle(launch: Launch) -> None:
+def _has_cloudpickle() -> bool:
     try:
         import cloudpickle  # noqa: F401
     except ImportError:
-        message = (
-            "fn or args are defined in __main__, which ranks cannot import because it was read from "
-            f"a notebook, a REPL, -c or standard input; start method {launch.start_method!r} then "
-            "needs cloudpickle: pip install 'procession[cloudpickle]', or use start_method='fork'"
-        )
-        raise pickle.PicklingError(message) from None
+        return False
+    return True
 
 
 def _sources_without_files() -> dict[str, str]:

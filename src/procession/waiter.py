@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import sys
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ class SelectorWaiter:
         self._keys: dict[int, list[Key]] = {}
         self._fds: dict[Key, int] = {}
         self._closed = False
+        self._closing = threading.RLock()
         with fds.LOCK:
             self._selector = selectors.DefaultSelector()
             self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
@@ -73,18 +75,27 @@ class SelectorWaiter:
                 return []
             raise
 
-    def fileno(self) -> int | None:
-        """Return a descriptor that is readable when `wait` would return, None where there is none."""
+    def duplicate(self) -> int | None:
+        """Return a descriptor, the caller's to close, that is readable when `wait` would return.
+
+        None where there is none, or no more.
+        """
         fileno = getattr(self._selector, "fileno", None)
-        return None if fileno is None else fileno()
+        with self._closing:
+            return None if fileno is None or self._closed else os.dup(fileno())
 
     def close(self) -> None:
         """Free the selector."""
-        if not self._closed:
-            self._closed = True
-            self._selector.close()
-            fds.drop(self._wake_read)
-            fds.drop(self._wake_write)
+        with self._closing:
+            if not self._closed:
+                self.close_in_child()
+                fds.drop(self._wake_read)
+                fds.drop(self._wake_write)
+
+    def close_in_child(self) -> None:
+        """Free the selector in a process just forked, which has closed what was kept already."""
+        self._closed = True
+        self._selector.close()
 
 
 class HandleWaiter:
@@ -121,7 +132,7 @@ class HandleWaiter:
         if not self._write.closed:
             self._write.send_bytes(b"w")
 
-    def fileno(self) -> int | None:
+    def duplicate(self) -> int | None:
         """Return None: there is no descriptor to wait on."""
         return None
 
