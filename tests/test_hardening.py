@@ -37,7 +37,7 @@ def execute(tmp_path: Path, text: str, *arguments: str, **options: Any) -> str:
         **options,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 def wait(rank: int, event: Any) -> None:
@@ -68,7 +68,7 @@ def test_await_beside_a_thread_that_joins(start_method: str) -> None:
         awaited = asyncio.ensure_future(until_ended(context))
         await asyncio.sleep(0.02)
         event.set()
-        assert await asyncio.wait_for(asyncio.gather(joined, awaited), 10) == [True, True]
+        assert list(await asyncio.wait_for(asyncio.gather(joined, awaited), 10)) == [True, True]
 
     async def until_ended(context: Any) -> bool:
         return bool(await context)

@@ -275,6 +275,7 @@ def test_servers_are_kept_by_configuration_and_replaced_when_dead() -> None:
     run(ranks.nothing, start_method="forkserver")
     assert len(_servers) == len(first) + 1
     for server in _servers.values():
+        assert server.process is not None
         server.process.kill()
         server.process.join()
     assert run(ranks.give, nprocs=2, start_method="forkserver") == [(0,), (1,)]

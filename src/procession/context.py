@@ -20,7 +20,7 @@ from procession.verdict import make_exception, make_timeout
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-log = logging.getLogger("procession")
+log: logging.Logger = logging.getLogger("procession")
 
 _DROP_GRACE = 1.0  # seconds that the ranks of a dropped context have to end by themselves
 

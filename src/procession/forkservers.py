@@ -55,7 +55,7 @@ class Server:
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self.serving = 0  # launches that have not finished
+        self.serving: int = 0  # launches that have not finished
         self.process: RankProcess | None = None
         self._fd = -1
         self._ready = False

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 inherited: list[int] = []
 """Descriptors that came with the payload, by index."""
 
-importing_main = False
+importing_main: bool = False
 """True while this rank imports the launcher's main module: starting ranks now would never end."""
 
 _taken: set[int] = set()

@@ -17,7 +17,7 @@ from procession.member import Member
 from procession.protocol import Launch, Started
 from procession.stopping import DEFAULT_GRACE, Stop
 from procession.verdict import sort_failures
-from procession.waiter import Key, make_waiter
+from procession.waiter import HandleWaiter, Key, SelectorWaiter, make_waiter
 
 _NEVER = float("inf")
 _LONGEST_WAIT = (
@@ -30,17 +30,19 @@ class Gang:
 
     def __init__(self, launch: Launch, started: Started, oom_kills: dict[str, int]) -> None:
         self.launch = launch
-        self.members = [
+        self.members: list[Member] = [
             Member(rank, *handles)
             for rank, handles in enumerate(
                 zip(started.processes, started.sentinels, started.error_channels, strict=True)
             )
         ]
-        self.finished = False
-        self.requested = False  # a stop that the caller asked for
+        self.finished: bool = False
+        self.requested: bool = False  # a stop that the caller asked for
         self.timed_out: list[int] = []
-        self.deadline = _NEVER if launch.timeout is None else time.monotonic() + launch.timeout
-        self.waiter = make_waiter()
+        self.deadline: float = (
+            _NEVER if launch.timeout is None else time.monotonic() + launch.timeout
+        )
+        self.waiter: SelectorWaiter | HandleWaiter = make_waiter()
         self._owner = os.getpid()
         self._running = set(range(launch.nprocs))
         self._watchers: set[Callable[[], None]] = set()

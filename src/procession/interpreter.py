@@ -29,7 +29,7 @@ def start_interpreter(
     """
     call = f"{function}({', '.join(map(str, arguments))})"
     code = f"import sys; sys.path.append({_SOURCE!r}); from {module} import {function}; {call}"
-    return subprocess.Popen(
+    popen: subprocess.Popen[bytes] = subprocess.Popen(
         [_executable(), *interpreter_flags(), "-c", code],
         stdin=subprocess.DEVNULL,
         pass_fds=pass_fds,
@@ -37,6 +37,7 @@ def start_interpreter(
         start_new_session=new_session,
         **_own_group(new_session),
     )
+    return popen
 
 
 def _own_group(new_session: bool) -> dict[str, Any]:

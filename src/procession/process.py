@@ -23,7 +23,7 @@ class RankProcess:
         self.pid = pid
         self.name = name
         self.daemon = daemon
-        self.sentinel = fds.keep(pidfd)
+        self.sentinel: int = fds.keep(pidfd)
         self._exitcode: int | None = None
         self._ended = False
         self._lock = threading.RLock()

@@ -17,9 +17,10 @@ DEFAULT_GRACE = 5.0
 KILL_WAIT = 3.0
 """Seconds to wait for a killed process before it is named and abandoned."""
 
-log = logging.getLogger("procession")
+log: logging.Logger = logging.getLogger("procession")
 
-Step = tuple[float, Callable[[Iterable[Member]], None]]
+Act = Callable[[Iterable[Member]], None]
+Step = tuple[float, Act]
 
 
 class Stop:
@@ -70,11 +71,13 @@ class Stop:
         """Take over what another plan would do earlier."""
         with self._lock:
             due = {act.__name__: when for when, act in other._steps}
-            steps = [(min(when, due.get(act.__name__, when)), act) for when, act in self._steps]
-            if self._interrupt.__name__ in due and not any(
-                signal.SIGINT in m.sent for m in self._members
-            ):
-                steps.append((due[self._interrupt.__name__], self._interrupt))
+            steps: list[Step] = [
+                (min(when, due.get(act.__name__, when)), act) for when, act in self._steps
+            ]
+            interrupted = any(signal.SIGINT in member.sent for member in self._members)
+            interrupt: Act = self._interrupt
+            if interrupt.__name__ in due and not interrupted:
+                steps.append((due[interrupt.__name__], interrupt))
             self._steps = sorted(steps, key=lambda step: step[0])
 
     def hurry(self) -> None:

@@ -22,10 +22,10 @@ class ForkBackend:
     What a fork cannot copy is the caller's threads: a lock that one of them holds stays held.
     """
 
-    name = "fork"
-    protocol_version = PROTOCOL_VERSION
-    capabilities = Capabilities(by_reference=True, context="fork")
-    options = frozenset[str]()
+    name: str = "fork"
+    protocol_version: int = PROTOCOL_VERSION
+    capabilities: Capabilities = Capabilities(by_reference=True, context="fork")
+    options: frozenset[str] = frozenset()
 
     def availability(self) -> Availability:
         """Tell whether this platform can fork."""

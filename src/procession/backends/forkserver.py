@@ -18,10 +18,10 @@ class ForkserverBackend:
     ``preload`` names (a list of modules).  It stays for the next launch with the same configuration.
     """
 
-    name = "forkserver"
-    protocol_version = PROTOCOL_VERSION
-    capabilities = Capabilities(context="forkserver")
-    options = frozenset({"preload"})
+    name: str = "forkserver"
+    protocol_version: int = PROTOCOL_VERSION
+    capabilities: Capabilities = Capabilities(context="forkserver")
+    options: frozenset[str] = frozenset({"preload"})
 
     def availability(self) -> Availability:
         """Tell whether this platform can fork."""

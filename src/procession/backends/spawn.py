@@ -17,10 +17,10 @@ from procession.starting import Handles, name_process, start_each
 class SpawnBackend:
     """Starts ranks as new interpreters; fn and args are pickled once for all of them."""
 
-    name = "spawn"
-    protocol_version = PROTOCOL_VERSION
-    capabilities = Capabilities(context="spawn")
-    options = frozenset[str]()
+    name: str = "spawn"
+    protocol_version: int = PROTOCOL_VERSION
+    capabilities: Capabilities = Capabilities(context="spawn")
+    options: frozenset[str] = frozenset()
 
     def availability(self) -> Availability:
         """Tell whether this platform can start interpreters, which every one can."""
