@@ -21,7 +21,7 @@ def start_interpreter(
     pass_fds: Sequence[int],
     env: Mapping[str, str],
     new_session: bool,
-) -> subprocess.Popen[bytes]:
+) -> subprocess.Popen[Any]:
     """Start an interpreter that calls ``module.function(*arguments)``; return its Popen.
 
     It is configured as this one is (flags, -X options), reads its standard input from nothing, and
@@ -29,7 +29,7 @@ def start_interpreter(
     """
     call = f"{function}({', '.join(map(str, arguments))})"
     code = f"import sys; sys.path.append({_SOURCE!r}); from {module} import {function}; {call}"
-    popen: subprocess.Popen[bytes] = subprocess.Popen(
+    return subprocess.Popen(
         [_executable(), *interpreter_flags(), "-c", code],
         stdin=subprocess.DEVNULL,
         pass_fds=pass_fds,
@@ -37,7 +37,6 @@ def start_interpreter(
         start_new_session=new_session,
         **_own_group(new_session),
     )
-    return popen
 
 
 def _own_group(new_session: bool) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Stop:
         ]
         if interrupt:
             steps.insert(0, (now, self._interrupt))
-        self._steps = sorted(steps, key=lambda step: step[0])
+        self._steps: list[Step] = sorted(steps, key=lambda step: step[0])
 
     @property
     def deadline(self) -> float:
