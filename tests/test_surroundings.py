@@ -234,3 +234,19 @@ def test_ranks_have_no_descriptors_of_others(start_method: str) -> None:
 
 def count_descriptors(rank: int, data: bytes) -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_files_in_the_working_directory_do_not_stand_for_the_library(
+    start_method: str, tmp_path: Path
+) -> None:
+    text = """
+        import sys
+        from procession import run
+        print(run(abs, nprocs=2, start_method=sys.argv[1]))
+        """
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("fcntl", "marshal", "runpy", "signal", "socket", "select"):
+        (folder / f"{name}.py").write_text("raise ImportError('of the working directory')\n")
+    assert execute(tmp_path, text, start_method, cwd=folder) == "[0, 1]\n"

@@ -28,7 +28,9 @@ def start_interpreter(
     finds procession where this one did, even if that is on no path of its own.
     """
     call = f"{function}({', '.join(map(str, arguments))})"
-    code = f"import sys; sys.path.append({_SOURCE!r}); from {module} import {function}; {call}"
+    # -c puts the working directory on the path: what lies there must not stand for the library
+    path = f"import sys; sys.path[:] = [*filter(None, sys.path), {_SOURCE!r}]"
+    code = f"{path}; from {module} import {function}; {call}"
     return subprocess.Popen(
         [_executable(), *interpreter_flags(), "-c", code],
         stdin=subprocess.DEVNULL,
