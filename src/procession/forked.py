@@ -40,9 +40,10 @@ def _forget_event_loop() -> None:
     import signal
 
     try:
-        if signal.set_wakeup_fd(-1) == -1:
-            return
+        signal.set_wakeup_fd(-1)
     except ValueError:  # not the main thread
+        return
+    if "asyncio.unix_events" not in sys.modules:
         return
     for number in signal.valid_signals():
         handler = signal.getsignal(number)

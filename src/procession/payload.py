@@ -64,8 +64,8 @@ def pickle_call(launch: Launch) -> Pickled:
     try:
         data, fds = _dump(launch, by_value=False)
     except Exception:
-        if main is not None or not _has_cloudpickle():
-            raise  # else it may be a lambda of a notebook
+        if main is not None or not _is_of_main(launch) or not _has_cloudpickle():
+            raise  # else it is a lambda of a notebook
     else:
         if not any(name in data for name in _MAIN_NAMES):
             return Pickled(data, fds, None, {})
@@ -142,6 +142,11 @@ def _blame(error: Exception, launch: Launch, by_value: bool) -> None:
                 "module, or use start_method='fork'",
             )
             return
+
+
+def _is_of_main(launch: Launch) -> bool:
+    parts = (launch.fn, *launch.args)
+    return any(getattr(part, "__module__", None) == "__main__" for part in parts)
 
 
 def _has_cloudpickle() -> bool:
