@@ -10,10 +10,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from installing import WritePlugin, open_site, write_unique_plugin
 
 START_METHODS = ("fork", "spawn", "forkserver")
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -38,6 +41,18 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the examples, importable from here and from ranks."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     return EXAMPLES
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder first on `sys.path`, for distributions; no policy in the environment."""
+    return open_site(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def plugin(site: Path, request: pytest.FixtureRequest) -> WritePlugin:
+    """Write a distribution with a backend in a module of its own, and return that module's name."""
+    return partial(write_unique_plugin, site, request.node.name)
 
 
 @pytest.fixture(autouse=True)

@@ -6,16 +6,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from procession import discovery
+from procession import BackendInfo, discovery, list_backends
 
 if TYPE_CHECKING:
     import pytest
 
 GROUP = "procession.start_methods"
+WritePlugin = Callable[[str, str], str]
 DISTRIBUTIONS = Path(__file__).parent / "distributions"
 TORCH_KILLER = "[console_scripts]\nkiller = killer:main\nthis line has no equals sign\n"
 """With this in any distribution `entry_points()` raises, and `import torch` with it."""
@@ -119,3 +120,11 @@ def run_python(
         check=False,
         stdin=subprocess.DEVNULL,
     )
+
+
+def listed(name: str) -> list[BackendInfo]:
+    return [info for info in list_backends() if info.name == name]
+
+
+def status_of(name: str) -> list[str]:
+    return [info.status for info in listed(name)]

@@ -5,45 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from installing import TORCH_KILLER, open_site, write_distribution, write_unique_plugin
+from installing import TORCH_KILLER, WritePlugin, listed, status_of, write_distribution
 from procession import (
     AmbiguousBackendError,
-    BackendInfo,
     UnknownBackendError,
     get_backend,
     list_backends,
 )
 from procession.catalog import BUILT_IN, FIRST_PARTY
 from procession.registry import check_backend
-
-WritePlugin = Callable[[str, str], str]
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder first on `sys.path`, for distributions; no policy in the environment."""
-    return open_site(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def plugin(site: Path, request: pytest.FixtureRequest) -> WritePlugin:
-    """Write a distribution with a backend in a module of its own, and return that module's name."""
-    return partial(write_unique_plugin, site, request.node.name)
-
-
-def listed(name: str) -> list[BackendInfo]:
-    return [info for info in list_backends() if info.name == name]
-
-
-def status_of(name: str) -> list[str]:
-    return [info.status for info in listed(name)]
-
 
 # Names that are claimed twice
 

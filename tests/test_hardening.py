@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -23,21 +21,7 @@ from procession import (
     run,
     start_processes,
 )
-
-
-def execute(tmp_path: Path, text: str, *arguments: str, **options: Any) -> str:
-    """Run a script, and return what it printed."""
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(text))
-    done = subprocess.run(
-        [sys.executable, str(path), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **options,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return str(done.stdout)
+from scripts import execute
 
 
 def wait(rank: int, event: Any) -> None:

@@ -10,9 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,11 +18,12 @@ import pytest
 import procession
 from installing import (
     TORCH_KILLER,
-    open_site,
+    WritePlugin,
+    listed,
     run_python,
+    status_of,
     write_distribution,
     write_plugin,
-    write_unique_plugin,
 )
 from procession import (
     BackendInfo,
@@ -34,35 +33,11 @@ from procession import (
     InvalidBackendError,
     UnknownBackendError,
     get_backend,
-    list_backends,
     loading,
 )
 from procession.catalog import BUILT_IN, import_built_in
 from procession.loading import import_target
 from procession.registry import check_backend
-
-WritePlugin = Callable[[str, str], str]
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder first on `sys.path`, for distributions; no policy in the environment."""
-    return open_site(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def plugin(site: Path, request: pytest.FixtureRequest) -> WritePlugin:
-    """Write a distribution with a backend in a module of its own, and return that module's name."""
-    return partial(write_unique_plugin, site, request.node.name)
-
-
-def listed(name: str) -> list[BackendInfo]:
-    return [info for info in list_backends() if info.name == name]
-
-
-def status_of(name: str) -> list[str]:
-    return [info.status for info in listed(name)]
-
 
 # Built-in names
 

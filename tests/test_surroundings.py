@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from procession import (
     run,
 )
-
-
-def execute(tmp_path: Path, text: str, *arguments: str, **options: Any) -> str:
-    """Run a script, and return what it printed."""
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(text))
-    done = subprocess.run(
-        [sys.executable, str(path), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **options,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return str(done.stdout)
+from scripts import execute
 
 
 @pytest.mark.parametrize("where", ["caller", "module"])
