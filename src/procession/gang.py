@@ -37,7 +37,6 @@ class Gang:
             )
         ]
         self.finished: bool = False
-        self.requested: bool = False  # a stop that the caller asked for
         self.timed_out: list[int] = []
         self.deadline: float = (
             _NEVER if launch.timeout is None else time.monotonic() + launch.timeout
@@ -106,7 +105,6 @@ class Gang:
     def stop(self, grace_period: float | None = None, *, interrupt: bool = False) -> None:
         """Begin to stop all ranks at the caller's wish; whoever waits carries it through."""
         self._check_owner()
-        self.requested = True
         grace = DEFAULT_GRACE if grace_period is None else grace_period
         self._begin(Stop(self.members, grace if interrupt else 0, grace, interrupt=interrupt))
         self.waiter.wake()
