@@ -232,3 +232,23 @@ def test_files_in_the_working_directory_do_not_stand_for_the_library(
     for name in ("fcntl", "marshal", "runpy", "signal", "socket", "select"):
         (folder / f"{name}.py").write_text("raise ImportError('of the working directory')\n")
     assert execute(tmp_path, text, start_method, cwd=folder) == "[0, 1]\n"
+
+
+def test_a_server_survives_a_launcher_that_lets_go_at_once() -> None:
+    """As an interrupt makes it, between the request and the reply."""
+    from procession import fds, forkservers, guard, messages
+
+    assert run(ranks.give, start_method="forkserver") == [(0,)]
+    server = next(reversed(forkservers._servers.values()))
+    assert server.process is not None
+    pid = server.process.pid
+    ours, theirs = fds.open_channel_pair()
+    os.close(ours)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    request = {"nprocs": 2, "environment": dict(os.environ), "changes": [{}, {}]}
+    with server._control() as control:
+        messages.send(control, request, [theirs, nothing, guard.death_pipe(), *[nothing] * 3])
+    for fd in (theirs, nothing):
+        os.close(fd)
+    assert run(ranks.give, nprocs=2, start_method="forkserver") == [(0,), (1,)]
+    assert server.process.pid == pid

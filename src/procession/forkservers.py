@@ -14,11 +14,12 @@ from typing import Any
 from procession import fds, guard, messages
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
+from procession.identity import name_process
 from procession.interpreter import interpreter_flags, start_interpreter
 from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
-from procession.starting import name_process, undo
+from procession.starting import undo
 
 MOST_IDLE = 4
 """Servers without a launch that are kept; the one used longest ago goes first."""

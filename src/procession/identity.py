@@ -36,6 +36,11 @@ def assume(orders: Orders, rank: int, parent_sentinel: int) -> None:
     _when_imported("logging", lambda: __import__("multiprocessing"))
 
 
+def name_process(start_method: str, rank: int) -> str:
+    """Return the name of a rank's process, in the manner of multiprocessing."""
+    return f"{start_method.title().replace('server', 'Server')}Process-{rank + 1}"
+
+
 def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
     import itertools
     from multiprocessing import process as process_module
@@ -49,7 +54,7 @@ def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
     process._process_counter = itertools.count(1)
     process._children = set()
     own = context._concrete_contexts[method].Process(
-        name=f"{method.title().replace('server', 'Server')}Process-{rank + 1}",
+        name=name_process(method, rank),
         daemon=orders["daemon"],
     )
     own._identity = (*orders["identity"], rank + 1)

@@ -51,15 +51,17 @@ class Member:
         """Give up on a process that does not end."""
         self.ended, self.lost = time.monotonic_ns(), why
 
-    def stop(self, *numbers: int) -> None:
-        """Send what stops it, and remember that its end is then our doing."""
+    def stop(self, number: int) -> None:
+        """Send a signal that stops it, and remember that its end is then our doing."""
+        send = getattr(self.process, "send_signal", None)
+        if number == signal.SIGINT and send is None:
+            number = signal.SIGTERM  # not every process can be interrupted
         self.stopped = self.stopped or time.monotonic_ns()
-        self.sent |= frozenset(numbers)
-        if signal.SIGTERM in numbers:
+        self.sent |= {number}
+        if number == signal.SIGTERM:
             self.process.terminate()
-        elif signal.SIGINT in numbers:
-            interrupt = getattr(self.process, "send_signal", None)
-            interrupt(signal.SIGINT) if interrupt else self.process.terminate()
+        elif number == signal.SIGINT and send is not None:
+            send(number)
         else:
             self.process.kill()
 

@@ -9,6 +9,7 @@ import threading
 import time
 
 from procession import fds, syscalls
+from procession.children import collect_child, signal_group
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
@@ -103,21 +104,12 @@ class RankProcess:
             if self._ended:
                 return
             try:
-                # WNOWAIT leaves a zombie, which keeps the pid, and so the group, from being anybody's
-                info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                code = collect_child(self.pid)
             except ChildProcessError:
                 self._collect_reaped()
                 return
-            if info is None:
-                return
-            code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-            if code != 0:
-                self._signal_group(signal.SIGKILL)
-            try:
-                os.waitpid(self.pid, 0)
-            except ChildProcessError:
-                pass
-            self._settle(code)
+            if code is not None:
+                self._settle(code)
 
     def _collect_reaped(self) -> None:
         """Learn what can be learned of a process that somebody else reaped (or that SIGCHLD did)."""
@@ -135,10 +127,4 @@ class RankProcess:
 
     def _signal_group(self, number: int) -> bool:
         """Signal the group, if it leads one; only while it is not reaped and the number is its own."""
-        try:
-            if os.getpgid(self.pid) != self.pid:
-                return False
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+        return signal_group(self.pid, number)

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from procession import fds, messages
 from procession.process import RankProcess
 
-_STATUS = 4  # bytes of a rank and of an exit code in a record
-
 
 class ServedLaunch:
     """A launch as its server knows it: tells exit codes, signals groups, ends when closed."""
@@ -36,7 +34,7 @@ class ServedLaunch:
 
     def signal(self, rank: int, number: int) -> bool:
         """Ask the server to signal a rank's group; return whether it was asked."""
-        command = rank.to_bytes(_STATUS, "big") + bytes([number])
+        command = rank.to_bytes(messages.NUMBER, "big") + bytes([number])
         sock = None
         try:
             sock = fds.as_socket(self._fd)
@@ -63,10 +61,13 @@ class ServedLaunch:
         except OSError:
             return False
         self._buffer += data
-        while len(self._buffer) >= 2 * _STATUS:
-            record, self._buffer = self._buffer[: 2 * _STATUS], self._buffer[2 * _STATUS :]
-            rank = int.from_bytes(record[:_STATUS], "big")
-            self._codes[rank] = int.from_bytes(record[_STATUS:], "big", signed=True)
+        while len(self._buffer) >= 2 * messages.NUMBER:
+            record, self._buffer = (
+                self._buffer[: 2 * messages.NUMBER],
+                self._buffer[2 * messages.NUMBER :],
+            )
+            rank = int.from_bytes(record[: messages.NUMBER], "big")
+            self._codes[rank] = int.from_bytes(record[messages.NUMBER :], "big", signed=True)
         return bool(data)
 
 

@@ -14,10 +14,9 @@ import sys
 from typing import Any
 
 from procession import fds, forked, fresh, guard, messages, rank
+from procession.children import collect_child, signal_group
 from procession.report import describe, write_error
 from procession.syscalls import pidfd_open
-
-_STATUS = 4  # bytes of a rank and of an exit code in a status record
 
 
 def main(control: int, guard_fd: int) -> None:
@@ -36,24 +35,32 @@ class ServedLaunch:
 
     def tell_end(self, pid: int, code: int) -> None:
         """Tell the launcher a rank's exit code."""
-        record = self.ranks.pop(pid).to_bytes(_STATUS, "big") + code.to_bytes(
-            _STATUS, "big", signed=True
+        record = self.ranks.pop(pid).to_bytes(messages.NUMBER, "big") + code.to_bytes(
+            messages.NUMBER, "big", signed=True
         )
         try:
             self.sock.sendall(record, messages.NO_SIGNAL)
         except OSError:  # it has let go
             pass
 
+    def tell_failure(self, error: OSError, rank: int) -> None:
+        """Tell the launcher why its ranks could not be started."""
+        reply = {"errno": error.errno, "strerror": error.strerror, "rank": rank}
+        try:
+            messages.send(self.sock, reply)
+        except OSError:  # it has let go: that may be the very error
+            pass
+
     def signal(self, index: int, number: int) -> None:
         """Signal a rank's group, unless the rank has ended."""
         for pid, one in self.ranks.items():
             if one == index:
-                _signal_group(pid, number)
+                _signal(pid, number)
 
     def kill(self) -> None:
         """Kill all ranks."""
         for pid in self.ranks:
-            _signal_group(pid, signal.SIGKILL)
+            _signal(pid, signal.SIGKILL)
 
 
 class Server:
@@ -104,34 +111,45 @@ class Server:
     def _fork_ranks(self, launch: ServedLaunch, request: dict[str, Any], handed: list[int]) -> None:
         """Fork all ranks, or tell why not and leave none."""
         replies: list[int] = []
-        index = 0
         try:
+            _replace_environment(request["environment"])
             for index in range(request["nprocs"]):
-                ours, theirs = fds.open_channel_pair()
-                replies.append(fds.keep(ours))
-                pid = os.fork()
-                if pid == 0:
-                    _become_rank(request, index, theirs, handed)
-                os.close(theirs)
-                launch.ranks[pid] = index
-                replies.append(fds.keep(pidfd_open(pid)))
+                replies.append(self._fork_rank(launch, request, index, handed))
+                replies.append(fds.keep(pidfd_open(next(reversed(launch.ranks)))))
             messages.send(launch.sock, {"pids": list(launch.ranks)}, replies)
         except OSError as error:
             launch.kill()
-            reply = {"errno": error.errno, "strerror": error.strerror, "rank": index}
-            messages.send(launch.sock, reply)
+            launch.tell_failure(error, len(replies) // 2)
         finally:
             for fd in replies:
                 fds.drop(fd)
 
+    def _fork_rank(
+        self, launch: ServedLaunch, request: dict[str, Any], index: int, handed: list[int]
+    ) -> int:
+        """Fork one rank; return the launcher's end of its error channel."""
+        ours, theirs = fds.open_channel_pair()
+        fds.keep(ours)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become_rank(request, index, theirs, handed)
+        except OSError:
+            fds.drop(ours)
+            raise
+        finally:
+            os.close(theirs)
+        launch.ranks[pid] = index
+        return ours
+
     def _take_command(self, fd: int) -> None:
         launch = self._launches[fd]
         try:
-            data = launch.sock.recv(_STATUS + 1)
+            data = launch.sock.recv(messages.NUMBER + 1)
         except OSError:
             data = b""
-        if len(data) == _STATUS + 1:
-            launch.signal(int.from_bytes(data[:_STATUS], "big"), data[_STATUS])
+        if len(data) == messages.NUMBER + 1:
+            launch.signal(int.from_bytes(data[: messages.NUMBER], "big"), data[messages.NUMBER])
             return
         launch.kill()
         self._poll.unregister(fd)
@@ -143,7 +161,7 @@ class Server:
     def _reap(self) -> None:
         for launch in (*self._launches.values(), *self._let_go):
             for pid in list(launch.ranks):
-                code = _collect(pid)
+                code = collect_child(pid)
                 if code is not None:
                     launch.tell_end(pid, code)
         self._let_go = [launch for launch in self._let_go if launch.ranks]
@@ -180,7 +198,7 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
             os.dup2(stream, number)
             os.close(stream)
         forked.cut_off()
-        _replace_environment(request["environments"][index])
+        rank.change_environment(request["changes"][index])
         if os.read(channel, 1) == b"g":  # the launcher knows this rank: without that, it never was
             orders, pickled = fresh.read_payload(payload)
             os.close(payload)
@@ -197,7 +215,9 @@ def _replace_environment(environment: dict[str, str]) -> None:
     """Make the environment the launcher's at the time of the launch, not of the server's start."""
     for name in [name for name in os.environ if name not in environment]:
         del os.environ[name]
-    os.environ.update(environment)
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _watch_children() -> int:
@@ -209,24 +229,10 @@ def _watch_children() -> int:
     return fds.keep(read)
 
 
-def _collect(pid: int) -> int | None:
-    """Return a child's exit code if it has ended, having ended its group too if it failed."""
-    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    if info is None:
-        return None
-    code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-    if code != 0:
-        _signal_group(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return code
-
-
-def _signal_group(pid: int, number: int) -> None:
+def _signal(pid: int, number: int) -> None:
     """Signal a child and its group; it is not reaped, so that the number is its own."""
-    try:
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        else:
+    if not signal_group(pid, number):
+        try:
             os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
+        except ProcessLookupError:
+            pass

@@ -50,8 +50,3 @@ def undo(started: Started) -> None:
         channel.close()
     if started.on_finish is not None:
         started.on_finish()
-
-
-def name_process(start_method: str, rank: int) -> str:
-    """Return the name of a rank's process, in the manner of multiprocessing."""
-    return f"{start_method.title().replace('server', 'Server')}Process-{rank + 1}"

@@ -8,12 +8,13 @@ from typing import NoReturn
 
 from procession import forked, guard, interrupts, rank
 from procession.channel import SocketChannel
+from procession.identity import name_process
 from procession.orders import write_orders
 from procession.platform import missing_mechanism, tell_availability
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.report import Reporter, describe, write_error
-from procession.starting import Handles, name_process, start_each
+from procession.starting import Handles, start_each
 
 
 class ForkBackend:

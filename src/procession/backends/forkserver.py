@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from procession import guard
-from procession.backends.spawn import merge_environment
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
@@ -41,8 +40,11 @@ class ForkserverBackend:
         orders = write_fresh_orders(launch, "forkserver", forked=True)
         orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()
         tracker = orders["tracker"] = tracker_fd()
-        environments = [merge_environment(launch, rank) for rank in range(launch.nprocs)]
-        request = {"nprocs": launch.nprocs, "environments": environments}
+        request = {
+            "nprocs": launch.nprocs,
+            "environment": dict(os.environ),
+            "changes": [dict(changes) for changes in launch.environments],
+        }
         configuration = Configuration.of_now(pickled.main, preload)
         payload = write_payload(orders, pickled)
         streams = [_stream_or_nothing(number) for number in (0, 1, 2)]

@@ -17,10 +17,11 @@ from typing import Any
 from procession import rank as rank_life
 from procession import wire
 from procession.channel import to_report
+from procession.identity import name_process
 from procession.orders import write_orders
 from procession.protocol import Launch, Report, Started
 from procession.report import Reporter
-from procession.starting import Handles, name_process, start_each
+from procession.starting import Handles, start_each
 
 
 class ConnectionChannel:

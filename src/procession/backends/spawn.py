@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from procession import guard
 from procession.channel import SocketChannel
+from procession.identity import name_process
 from procession.interpreter import start_interpreter
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
-from procession.starting import Handles, name_process, start_each
+from procession.starting import Handles, start_each
 
 
 class SpawnBackend:
@@ -40,13 +42,16 @@ class SpawnBackend:
         orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
         shared = [fd for fd in (*pickled.fds, orders["tracker"]) if fd >= 0]
         payload = write_payload(orders, pickled)
+        own = dict(os.environ)
         try:
-            return start_each(launch, lambda rank: _start_rank(launch, rank, payload, shared))
+            return start_each(launch, lambda rank: _start_rank(launch, rank, own, payload, shared))
         finally:
             os.close(payload)
 
 
-def _start_rank(launch: Launch, rank: int, payload: int, shared: list[int]) -> Handles:
+def _start_rank(
+    launch: Launch, rank: int, environment: dict[str, str], payload: int, shared: list[int]
+) -> Handles:
     channel, theirs = SocketChannel.open()
     death_pipe = guard.death_pipe()
     try:
@@ -55,7 +60,7 @@ def _start_rank(launch: Launch, rank: int, payload: int, shared: list[int]) -> H
             "main",
             (rank, theirs, payload, death_pipe),
             pass_fds=(theirs, payload, death_pipe, *shared),
-            env=merge_environment(launch, rank),
+            env=_merge(environment, launch.environments[rank]),
             new_session=False,
         )
         popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
@@ -69,7 +74,7 @@ def _start_rank(launch: Launch, rank: int, payload: int, shared: list[int]) -> H
     return process, process.sentinel, channel
 
 
-def merge_environment(launch: Launch, rank: int) -> dict[str, str]:
+def _merge(environment: dict[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
     """Return the whole environment of a rank."""
-    merged: dict[str, str | None] = {**os.environ, **launch.environments[rank]}
+    merged: dict[str, str | None] = {**environment, **changes}
     return {name: value for name, value in merged.items() if value is not None}

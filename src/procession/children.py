@@ -1,0 +1,39 @@
+"""A child process of this one: its exit code, and signals to its group, while its number is its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def collect_child(pid: int) -> int | None:
+    """Reap a child if it has ended; return its exit code (-N for signal N), None while it runs.
+
+    What a child that failed has started, and that is still in its group, is killed first.
+
+    Raises:
+        ChildProcessError: somebody else has reaped it.
+    """
+    # WNOWAIT leaves a zombie, which keeps the pid, and so the group, from being anybody's
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if info is None:
+        return None
+    code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+    if code != 0:
+        signal_group(pid, signal.SIGKILL)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # reaped in this instant
+        pass
+    return code
+
+
+def signal_group(pid: int, number: int) -> bool:
+    """Signal the group that an unreaped process leads; tell whether it leads one."""
+    try:
+        if os.getpgid(pid) != pid:
+            return False
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
