@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ranks
 from procession import (
     run,
 )
