@@ -51,12 +51,16 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
 def tracker_fd() -> int:
     """Return the descriptor of this process's resource tracker, which ranks share, as everywhere.
 
-    Shared memory that a rank makes then outlives that rank, until all of them have ended.
+    Shared memory that a rank makes then outlives that rank, until all of them have ended.  Where a
+    standard stream is closed there is none: its pipe would take the stream's place, and the tracker
+    would keep its own pipe open, and itself running, for ever.
     """
     from multiprocessing import resource_tracker
 
     try:
+        for number in (0, 1, 2):
+            os.fstat(number)
         fd = resource_tracker.getfd()
-    except (OSError, ValueError):  # its pipe was closed by number, or standard error is closed
+    except (OSError, ValueError):  # a stream is closed, or its own pipe was, by number
         return -1
     return -1 if fd is None else fd
