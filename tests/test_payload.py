@@ -244,6 +244,27 @@ def test_what_goes_by_value_comes_back_as_what_it_was(start_method: str) -> None
     assert "# marked" in done.stdout  # the traceback shows a line that no file holds
 
 
+BY_VALUE_WITH_A_PIPE = """
+from procession import get_context, run
+
+if __name__ == "__main__":
+    ours, theirs = get_context("{method}").Pipe()
+    run(lambda rank, end: end.send("from a lambda"), (theirs,), start_method="{method}")
+    print(ours.recv())
+"""
+
+
+def test_what_multiprocessing_hands_over_goes_along_by_value(start_method: str) -> None:
+    pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
+    done = subprocess.run(
+        [sys.executable, "-c", BY_VALUE_WITH_A_PIPE.replace("{method}", start_method)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "from a lambda\n", done.stderr
+
+
 def test_a_changed_import_path_holds_in_ranks(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

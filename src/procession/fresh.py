@@ -54,6 +54,11 @@ class InheritedFd:
         return fd
 
 
+def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: str) -> Any:
+    """Make code that was pickled by value, and give it back the name of its file."""
+    return make(*arguments).replace(co_filename=filename)
+
+
 def main(rank: int, channel: int, payload: int, guard_fd: int) -> None:
     """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded."""
     orders, pickled = read_payload(payload)

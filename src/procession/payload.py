@@ -14,13 +14,16 @@ import multiprocessing.context
 import os
 import pickle
 import sys
+import types
 from collections import ChainMap
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from procession.exceptions import note_on
-from procession.fresh import InheritedFd
+from procession.fresh import InheritedFd, make_code
 from procession.protocol import Launch
 from procession.syscalls import memory_file
 
@@ -122,10 +125,21 @@ def _pickler(buffer: io.BytesIO, by_value: bool) -> Any:
         return ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL)
     import cloudpickle
 
-    pickler: Any = cloudpickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+    theirs = cloudpickle.Pickler.dispatch_table
     registered = ForkingPickler(buffer).dispatch_table  # what register() and copyreg hold
-    pickler.dispatch_table = ChainMap(registered, pickler.dispatch_table)
-    return pickler
+    own = {types.CodeType: partial(_reduce_code, theirs[types.CodeType])}
+
+    class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+        # read once, when one is made: a table that is set later has no effect
+        dispatch_table: ClassVar[Any] = ChainMap(own, registered, theirs)
+
+    return ByValuePickler(buffer, pickle.HIGHEST_PROTOCOL)
+
+
+def _reduce_code(reduce: Callable[[Any], tuple[Any, ...]], code: types.CodeType) -> Any:
+    """Keep the name of code's file, which cloudpickle 3.1.3 replaces: tracebacks show its lines."""
+    make, arguments = reduce(code)
+    return make_code, (make, arguments, code.co_filename)
 
 
 def _blame(error: Exception, launch: Launch, by_value: bool) -> None:
