@@ -54,7 +54,8 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the suite."""
     session.install(".[test]")
-    arguments = session.posargs or ["--ignore=tests/test_torch.py"]
+    apart = ["--ignore=tests/test_torch.py", "--ignore=tests/test_jax.py"]
+    arguments = session.posargs or apart
     session.run("python", "-m", "pytest", *arguments, env=STRICT)
 
 
@@ -63,6 +64,22 @@ def torch(session: nox.Session) -> None:
     """Run what needs torch."""
     session.install(".[test]", TORCH)
     session.run("python", "-m", "pytest", "tests/test_torch.py", *session.posargs, env=STRICT)
+
+
+@nox.session
+def jax(session: nox.Session) -> None:
+    """Run what needs JAX: the fork check on real XLA backends."""
+    session.install(".[test]", "jax")
+    session.run("python", "-m", "pytest", "tests/test_jax.py", *session.posargs, env=STRICT)
+
+
+@nox.session
+def surroundings(session: nox.Session) -> None:
+    """Run the fault cases with signals ignored, streams closed, as nobody with a read-only root."""
+    session.install(".[test]")
+    session.run(
+        "python", "-m", "pytest", "tests/faults/surroundings.py", *session.posargs, env=STRICT
+    )
 
 
 @nox.session

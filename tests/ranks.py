@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import builtins
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from typing import Any
+
+from faultcases import CASES
+from faultstage import Stage, state_of
 
 LONG = 60  # seconds that a healthy rank works: far longer than any test waits for it
 
@@ -40,222 +39,13 @@ def work(rank: int) -> None:
 def fail_in(rank: int, failing: int, fault: str) -> None:
     """Have one rank fail, and the others work."""
     if rank == failing:
-        FAULTS[fault]()
+        CASES[fault].act(Stage(".", LONG))
     work(rank)
 
 
-class NeedsTwo(Exception):
-    """Pickles, but does not unpickle."""
-
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(f"{one} {two}")
-
-
-class Unprintable(Exception):
-    """Breaks whatever shows or pickles it."""
-
-    def __str__(self) -> str:
-        raise KeyboardInterrupt
-
-    __repr__ = __str__
-
-    def __reduce__(self) -> Any:
-        raise RuntimeError("reduce")
-
-
-class OwnBase(BaseException):
-    """Not an Exception."""
-
-
-def raise_(error: BaseException) -> None:
-    raise error
-
-
-def raise_local() -> None:
-    class Local(Exception):
-        pass
-
-    raise Local("of a function")
-
-
-def raise_chained() -> None:
-    try:
-        raise KeyError("the first")
-    except KeyError as error:
-        raise ValueError("the second") from error
-
-
-def raise_recursion() -> None:
-    raise_recursion()
-
-
-def raise_group() -> None:
-    group: Any = builtins.__dict__["ExceptionGroup"]  # Python 3.11 and later
-    raise group("the group", [ValueError("one of it"), TypeError("other of it")])
-
-
-def raise_base_group() -> None:
-    group: Any = builtins.__dict__["BaseExceptionGroup"]
-    raise group("the group", [KeyboardInterrupt("one of it")])
-
-
-def raise_unpicklable() -> None:
-    error = ValueError("holds a lock")
-    error.lock = threading.Lock()  # type: ignore[attr-defined]
-    raise error
-
-
-def exhaust_memory(*, hold: bool) -> None:
-    import resource
-
-    with open("/proc/self/statm") as file:
-        size = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), resource.RLIM_INFINITY))
-    kept = []
-    chunk = 1 << 22
-    while True:
-        try:
-            kept.append(bytearray(chunk))
-        except MemoryError:
-            if not hold:
-                raise
-            if chunk == 64:
-                FAULTS["held"] = kept  # type: ignore[assignment]
-                raise
-            chunk //= 2
-
-
-def close_descriptors() -> None:
-    os.closerange(3, 512)
-    raise ValueError("no descriptors")
-
-
-def limit(name: str, value: int) -> None:
-    import resource
-
-    resource.setrlimit(getattr(resource, name), (value, value))
-    raise ValueError(f"under {name}")
-
-
-def close_streams() -> None:
-    os.close(1)
-    os.close(2)
-    raise ValueError("no streams")
-
-
-def lose_folder() -> None:
-    import tempfile
-
-    folder = tempfile.mkdtemp()
-    os.chdir(folder)
-    os.rmdir(folder)
-    os.environ["TMPDIR"] = folder
-    raise ValueError("no folder")
-
-
-def become_nobody() -> None:
-    os.setgid(65534)
-    os.setuid(65534)
-    raise ValueError("nobody")
-
-
-def keep_thread() -> None:
-    threading.Thread(target=time.sleep, args=(LONG,)).start()
-    raise ValueError("a thread stays")
-
-
-def keep_exit_handler() -> None:
-    atexit.register(time.sleep, LONG)
-    raise ValueError("a handler stays")
-
-
-def keep_queue() -> None:
-    import multiprocessing
-
-    queue: Any = multiprocessing.Queue()
-    queue.put(b"x" * (4 << 20))
-    raise ValueError("a queue stays")
-
-
-def keep_child() -> None:
-    import multiprocessing
-
-    multiprocessing.get_context("fork").Process(target=time.sleep, args=(LONG,)).start()
-    raise ValueError("a child stays")
-
-
-def keep_fork() -> None:
-    if os.fork() == 0:
-        time.sleep(LONG)
-        os._exit(0)
-    raise ValueError("a fork stays")
-
-
-def keep_fork_and_exit() -> None:
-    if os.fork() == 0:
-        time.sleep(LONG)
-        os._exit(0)
-    os._exit(7)
-
-
-def keep_program() -> None:
-    subprocess.Popen(["sleep", str(LONG)])
-    raise ValueError("a program stays")
-
-
 def kill_self(number: int) -> None:
-    signal.signal(number, signal.SIG_DFL) if number not in (
-        signal.SIGKILL,
-        signal.SIGSTOP,
-    ) else None
     os.kill(os.getpid(), number)
     time.sleep(LONG)
-
-
-FAULTS = {
-    "ValueError": lambda: raise_(ValueError("boom")),
-    "unpicklable": raise_unpicklable,
-    "needs two": lambda: raise_(NeedsTwo("for", "two")),
-    "local": raise_local,
-    "unprintable": lambda: raise_(Unprintable()),
-    "recursion": raise_recursion,
-    "chained": raise_chained,
-    "group": raise_group,
-    "base group": raise_base_group,
-    "surrogates": lambda: raise_(ValueError("odd \udc80 and \0 end")),
-    "200 MB": lambda: raise_(ValueError("<" + "x" * (200 << 20) + ">")),
-    "exit text": lambda: sys.exit("the reason"),
-    "exit 3": lambda: sys.exit(3),
-    "exit 256": lambda: sys.exit(256),
-    "KeyboardInterrupt": lambda: raise_(KeyboardInterrupt()),
-    "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
-    "GeneratorExit": lambda: raise_(GeneratorExit()),
-    "own base": lambda: raise_(OwnBase("own")),
-    "cancelled": lambda: raise_(asyncio.CancelledError()),
-    "_exit 0": lambda: os._exit(0),
-    "_exit 7": lambda: os._exit(7),
-    "SIGKILL": lambda: kill_self(signal.SIGKILL),
-    "SIGSEGV": lambda: kill_self(signal.SIGSEGV),
-    "SIGABRT": lambda: kill_self(signal.SIGABRT),
-    "SIGTERM": lambda: kill_self(signal.SIGTERM),
-    "SIGPIPE": lambda: kill_self(signal.SIGPIPE),
-    "real-time": lambda: kill_self(signal.SIGRTMIN + 3),
-    "memory": lambda: exhaust_memory(hold=False),
-    "memory held": lambda: exhaust_memory(hold=True),
-    "descriptors": close_descriptors,
-    "file size": lambda: limit("RLIMIT_FSIZE", 16),
-    "open files": lambda: limit("RLIMIT_NOFILE", 3),
-    "streams": close_streams,
-    "folder": lose_folder,
-    "nobody": become_nobody,
-    "thread": keep_thread,
-    "exit handler": keep_exit_handler,
-    "queue": keep_queue,
-    "child": keep_child,
-    "fork": keep_fork,
-    "fork, exit 7": keep_fork_and_exit,
-    "program": keep_program,
-}
 
 
 def cascade(rank: int, event: Any) -> None:
@@ -279,7 +69,7 @@ def die_in_cascade(rank: int, pids: Any, killer: int) -> None:
             pids.put(os.getpid())
         kill_self(killer)
     pid = pids.get()
-    while _state(pid) not in "ZX":
+    while state_of(pid) not in "ZX":
         time.sleep(0.001)
     raise ConnectionResetError("secondary")
 
@@ -307,17 +97,9 @@ def stopped(rank: int, ready: Any) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(LONG)
     pid = ready.get()
-    while _state(pid) != "T":
+    while state_of(pid) != "T":
         time.sleep(0.005)
     raise ValueError("boom")
-
-
-def _state(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return "X"
 
 
 def see_yourself(rank: int) -> dict[str, Any]:

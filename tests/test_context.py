@@ -220,6 +220,7 @@ def test_await_carries_a_stop_through(start_method: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:start_method='fork' is not safe here:RuntimeWarning")  # threads
 def test_many_launches_at_once_from_threads(start_method: str) -> None:
     answers: list[list[Any]] = []
 

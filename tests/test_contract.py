@@ -41,6 +41,7 @@ def test_signature_is_torchs_and_then_some() -> None:
         "grace_period",
         "timeout",
         "allow_early_exit",
+        "keep_daemons",
         "options",
     ]
     spawned = [

@@ -204,6 +204,7 @@ def finalize(rank: int, path: str) -> None:
     weakref.finalize(sys, Path(path).touch)
 
 
+@pytest.mark.filterwarnings("ignore:start_method='fork' is not safe here:RuntimeWarning")  # threads
 def test_a_launch_from_an_executor_thread_and_from_asyncio(
     start_method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,9 +12,10 @@ import pytest
 from procession import list_backends
 
 TESTS = Path(__file__).parent
-CAUSES = (  # what backends/portable.py does not say it is weaker at
-    "ValueError", "chained", "local", "unprintable", "KeyboardInterrupt", "SIGKILL", "SIGSEGV",
-    "traceback", "root_cause", "all_failures", "leaving_early", "sys_exit_0",
+CAUSES = ("traceback", "root_cause", "all_failures", "leaving_early", "sys_exit_0")
+FAULTS = (  # what backends/portable.py does not say it is weaker at
+    "ValueError", "chained", "local", "interrupts", "nothing", "KeyboardInterrupt", "SIGKILL",
+    "SIGSEGV",
 )  # fmt: skip
 
 
@@ -24,8 +25,9 @@ CAUSES = (  # what backends/portable.py does not say it is weaker at
     [
         ["test_contract.py"],
         ["test_causes.py", "-k", " or ".join(CAUSES)],
+        ["faults/test_rank_faults.py", "-k", " or ".join(FAULTS)],
     ],
-    ids=["contract", "causes"],
+    ids=["contract", "causes", "faults"],
 )
 def test_what_holds_without_our_own_mechanisms(selection: list[str]) -> None:
     done = subprocess.run(

@@ -237,6 +237,7 @@ def test_a_rank_imports_no_more_than_it_needs(start_method: str, tmp_path: Path)
         "procession.identity",
         "procession.rank",
         "procession.report",
+        "procession.stacks",
         "procession.wire",
     }
     forbidden = {

@@ -1,14 +1,10 @@
-"""P6, P8, P9: ranks end in bounded time, whatever they do, and with whatever becomes of the caller."""
+"""P6: ranks end in bounded time, whatever they do."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,149 +92,7 @@ def test_deadline_holds_for_a_later_join_too(start_method: str) -> None:
         context.join()
 
 
-CALLER = """
-    import os, signal, sys, threading, time
-    from procession import start_processes
-
-    def work(rank, folder, how):
-        if how == "stubborn":
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if how == "noting":
-            signal.signal(signal.SIGINT, lambda *_: tell(rank, folder, "interrupted"))
-        if how == "catching":
-            while True:
-                try:
-                    tell(rank, folder)
-                    time.sleep(60)
-                except KeyboardInterrupt:
-                    pass
-        tell(rank, folder)
-        try:
-            time.sleep(60)
-        except KeyboardInterrupt:
-            time.sleep(0.5)
-            with open(f"{folder}/cleaned.{rank}", "w"):
-                pass
-            raise
-
-    def tell(rank, folder, what="pid"):
-        with open(f"{folder}/new.{rank}", "w") as file:
-            file.write(str(os.getpid()))
-        os.rename(f"{folder}/new.{rank}", f"{folder}/{what}.{rank}")
-
-    def launch():
-        return start_processes(
-            work, (sys.argv[2], sys.argv[3]), 2, start_method=sys.argv[1], join=False
-        )
-
-    if __name__ == "__main__":
-        if sys.argv[3] == "thread":
-            made = []
-            thread = threading.Thread(target=lambda: made.append(launch()))
-            thread.start()
-            thread.join()
-            context = made[0]
-        else:
-            context = launch()
-        context.join(grace_period=None if sys.argv[3] == "cleaning" else 3)
-"""
-
-
-class Caller:
-    """A process that launches two ranks, which have told their pids in a folder."""
-
-    def __init__(self, folder: Path, start_method: str, how: str, **options: Any) -> None:
-        self.folder = folder
-        path = folder / "caller.py"
-        path.write_text(textwrap.dedent(CALLER))
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), start_method, str(folder), how],
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
-        self.pids = [self.read("pid", rank) for rank in range(2)]
-
-    def read(self, what: str, rank: int) -> int:
-        path = self.folder / f"{what}.{rank}"
-        until = time.monotonic() + 30
-        while not path.exists():
-            assert time.monotonic() < until
-            time.sleep(0.005)
-        return int(path.read_text())
-
-    def wait_for_ranks(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while left := [pid for pid in self.pids if is_running(pid)]:
-            assert time.monotonic() < until, f"still running: {left}"
-            time.sleep(0.005)
-
-    def close(self) -> None:
-        for pid in (*self.pids, self.process.pid):
-            if is_running(pid):
-                os.kill(pid, signal.SIGKILL)
-        self.process.communicate()
-
-
-@pytest.fixture
-def callers(tmp_path: Path, start_method: str) -> Iterator[Any]:
-    """Make callers, and end them after the test."""
-    made: list[Caller] = []
-
-    def make(how: str = "plain", **options: Any) -> Caller:
-        made.append(Caller(tmp_path, start_method, how, **options))
-        return made[-1]
-
-    yield make
-    for caller in made:
-        caller.close()
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("how", ["plain", "stubborn", "catching", "thread"])
-def test_ranks_end_with_their_caller(callers: Any, how: str, number: int) -> None:
-    caller = callers(how)
-    caller.process.send_signal(number)
-    caller.wait_for_ranks(2)
-
-
-def test_ranks_end_with_a_caller_that_was_started_ignoring_interrupts(callers: Any) -> None:
-    """As by ``command &`` in a script, or nohup."""
-    caller = callers(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
-    caller.process.kill()
-    caller.wait_for_ranks(2)
-
-
-def test_an_interrupt_to_the_caller_ends_ranks_in_order(callers: Any) -> None:
-    caller = callers("cleaning")
-    caller.process.send_signal(signal.SIGINT)
-    _, told = caller.process.communicate(timeout=20)
-    assert caller.process.returncode == -signal.SIGINT
-    assert told.rstrip().endswith("KeyboardInterrupt")
-    caller.wait_for_ranks(2)
-    assert (caller.folder / "cleaned.0").exists()
-    assert (caller.folder / "cleaned.1").exists()
-
-
-def test_a_second_interrupt_ends_ranks_at_once(callers: Any) -> None:
-    caller = callers("noting")
-    caller.process.send_signal(signal.SIGINT)
-    assert [caller.read("interrupted", rank) for rank in range(2)] == caller.pids
-    begun = time.monotonic()
-    caller.process.send_signal(signal.SIGINT)
-    caller.process.communicate(timeout=20)
-    assert time.monotonic() - begun < 2.5  # the grace period of this launch is 3 s
-    caller.wait_for_ranks(2)
-
-
-def test_an_interrupt_that_ranks_ignore_ends_them_after_the_grace_period(callers: Any) -> None:
-    caller = callers("stubborn")
-    caller.process.send_signal(signal.SIGINT)
-    caller.process.communicate(timeout=20)
-    assert caller.process.returncode == -signal.SIGINT
-    caller.wait_for_ranks(2)
-
-
+@pytest.mark.filterwarnings("ignore:start_method='fork' is not safe here:RuntimeWarning")  # threads
 def test_a_thread_that_started_ranks_and_ends_does_not_harm_them(start_method: str) -> None:
     import threading
 

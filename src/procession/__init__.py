@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ProcessRaisedException,
         ProcessTimeoutError,
         ResultError,
+        UnsafeForkError,
     )
     from procession.protocol import (
         PROTOCOL_VERSION,
@@ -60,6 +61,7 @@ _HOME = {
         "ProcessRaisedException",
         "ProcessTimeoutError",
         "ResultError",
+        "UnsafeForkError",
     ),
     "protocol": (
         "PROTOCOL_VERSION",
@@ -105,6 +107,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "SpawnContext",
     "Started",
     "UnknownBackendError",
+    "UnsafeForkError",
     "__version__",
     "get_backend",
     "get_context",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         grace_period: float | None
         timeout: float | None
         allow_early_exit: bool
+        keep_daemons: bool
         options: Mapping[str, Any] | None
 
 
@@ -52,6 +53,7 @@ def start_processes(
     grace_period: float | None = None,
     timeout: float | None = None,
     allow_early_exit: bool = False,
+    keep_daemons: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> None: ...
 @overload
@@ -77,6 +79,7 @@ def start_processes(
     grace_period: float | None = None,
     timeout: float | None = None,
     allow_early_exit: bool = False,
+    keep_daemons: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> ProcessContext: ...
 @overload
@@ -92,6 +95,7 @@ def start_processes(
     grace_period: float | None = None,
     timeout: float | None = None,
     allow_early_exit: bool = False,
+    keep_daemons: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> ProcessContext | None: ...
 def start_processes(
@@ -106,6 +110,7 @@ def start_processes(
     grace_period: float | None = None,
     timeout: float | None = None,
     allow_early_exit: bool = False,
+    keep_daemons: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> ProcessContext | None:
     """Start ``nprocs`` processes that each call ``fn(rank, *args)``.
@@ -126,6 +131,8 @@ def start_processes(
             and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s.
         timeout: seconds after which the ranks are stopped and ProcessTimeoutError is raised.
         allow_early_exit: count a rank as successful that exits with code 0 before fn has returned.
+        keep_daemons: leave alone what ranks start in sessions of their own.  Else it ends when a rank
+            fails or is stopped, and with the caller.  What stays in a rank's group ends in any case.
         options: what only this start method understands.
 
     Returns:
@@ -134,6 +141,7 @@ def start_processes(
     Raises:
         TypeError, ValueError: an argument is bad; nothing was started.
         UnknownBackendError, BackendUnavailableError: there is no such start method here.
+        UnsafeForkError: this process cannot be forked safely (``fork``); nothing was started.
         ProcessRaisedException: a rank raised (if ``join``).
         ProcessExitedException: a rank was ended by a signal or exited with a failure (if ``join``).
         ProcessTimeoutError: ``timeout`` passed (if ``join``).
@@ -148,6 +156,7 @@ def start_processes(
         grace_period=grace_period,
         timeout=timeout,
         allow_early_exit=allow_early_exit,
+        keep_daemons=keep_daemons,
         options=options,
         wants_results=not join,
     )
@@ -217,6 +226,7 @@ def run(
     grace_period: float | None = None,
     timeout: float | None = None,
     allow_early_exit: bool = False,
+    keep_daemons: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> list[R]:
     """Start processes as `start_processes` does, wait, and return what the ranks returned, by rank.
@@ -235,6 +245,7 @@ def run(
         grace_period=grace_period,
         timeout=timeout,
         allow_early_exit=allow_early_exit,
+        keep_daemons=keep_daemons,
         options=options,
         wants_results=True,
     )

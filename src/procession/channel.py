@@ -18,7 +18,6 @@ class SocketChannel:
     def __init__(self, fd: int) -> None:
         self._fd = fds.keep(fd)
         self._buffer = bytearray()
-        self._files: list[int] = []
         self._closed = False
 
     @classmethod
@@ -39,19 +38,22 @@ class SocketChannel:
             EOFError: the rank's end is closed, or what it sent is no report.
         """
         while not self._closed:
-            data, files = self._read()
-            self._files += files
+            # only looked at first: what interrupts the caller here, a signal handler, then loses nothing
+            data, files = self._read(socket.MSG_PEEK)
             if data is None:
                 return None
             if not data:
                 break
-            self._buffer += data
             try:
-                frame = wire.decode(self._buffer)
+                frame = wire.decode(self._buffer + data)
                 if frame is not None:
-                    return to_report(*frame, self._files)
+                    return to_report(*frame, files)
             except (ValueError, LookupError):
                 break
+            finally:
+                for fd in files:
+                    os.close(fd)
+            self._take_part()
         raise EOFError("the rank's end of the error channel is closed")
 
     def send(self, data: bytes) -> None:
@@ -70,15 +72,20 @@ class SocketChannel:
         """Close this end."""
         if not self._closed:
             self._closed = True
-            for fd in self._files:
-                os.close(fd)
             fds.drop(self._fd)
 
-    def _read(self) -> tuple[bytes | None, list[int]]:
+    def _take_part(self) -> None:
+        """Take over an incomplete frame, so that the channel is readable only once there is more."""
+        data, files = self._read(0)
+        self._buffer += data or b""
+        for fd in files:
+            os.close(fd)
+
+    def _read(self, flags: int) -> tuple[bytes | None, list[int]]:
         """Return what is there (None: nothing yet) and the descriptors that came along."""
         sock = fds.as_socket(self._fd)
         try:
-            return messages.receive_some(sock, 1 << 16, 1, socket.MSG_DONTWAIT)
+            return messages.receive_some(sock, 1 << 16, 1, flags | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None, []
         except OSError:  # ECONNRESET: it ended with something of ours unread
@@ -98,7 +105,7 @@ def to_report(
     if kind == wire.RETURNED:
         return Report("returned", time, result=fields[0])
     if kind == wire.RETURNED_FILE:
-        return Report("returned", time, result=_map((files or []).pop(0)))
+        return Report("returned", time, result=_map((files or [])[0]))
     texts = [field.decode("utf-8", "replace") for field in fields[:3]]
     if kind == wire.RAISED:
         name, message, text = texts
@@ -107,8 +114,5 @@ def to_report(
 
 
 def _map(fd: int) -> memoryview:
-    """Return a file's content and close it; the mapping lives as long as somebody looks at it."""
-    try:
-        return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
-    finally:
-        os.close(fd)
+    """Return a file's content; the mapping lives as long as somebody looks at it."""
+    return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))

@@ -22,6 +22,7 @@ def check_launch(
     grace_period: Any,
     timeout: Any,
     allow_early_exit: Any,
+    keep_daemons: Any,
     options: Any,
     wants_results: bool,
 ) -> Launch:
@@ -48,6 +49,7 @@ def check_launch(
         grace_period=check_seconds("grace_period", grace_period),
         timeout=check_seconds("timeout", timeout),
         allow_early_exit=bool(allow_early_exit),
+        keep_daemons=bool(keep_daemons),
         wants_results=wants_results,
     )
 

@@ -9,7 +9,7 @@ import signal
 def collect_child(pid: int) -> int | None:
     """Reap a child if it has ended; return its exit code (-N for signal N), None while it runs.
 
-    What a child that failed has started, and that is still in its group, is killed first.
+    What the child has started, and that is still in its group, is killed first.
 
     Raises:
         ChildProcessError: somebody else has reaped it.
@@ -19,8 +19,7 @@ def collect_child(pid: int) -> int | None:
     if info is None:
         return None
     code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-    if code != 0:
-        signal_group(pid, signal.SIGKILL)
+    signal_group(pid, signal.SIGKILL)
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:  # reaped in this instant

@@ -102,6 +102,14 @@ class ProcessContext:
             self._results = [self._load(rank) for rank in range(len(self._gang.members))]
         return self._results
 
+    def dump_stacks(self) -> dict[int, str]:
+        """Return the Python stacks of all threads of the ranks that run, by rank, within about 1 s.
+
+        A rank answers from a signal handler in C (`faulthandler`), even if it is deadlocked or in C
+        code.  Where a rank does not answer, the text says why, with the state of its process.
+        """
+        return self._gang.collect_stacks()
+
     def terminate(self, grace_period: float | None = None) -> None:
         """Stop all ranks: SIGTERM, SIGKILL after ``grace_period`` seconds (None: 5); reap them."""
         self._gang.stop(grace_period)
@@ -136,7 +144,8 @@ class ProcessContext:
         if failures and not failures[0].collateral:
             raise make_exception(failures)
         if self._gang.timed_out:
-            raise make_timeout(self._gang.launch.timeout or 0, self._gang.timed_out, failures)
+            gang, seconds = self._gang, self._gang.launch.timeout or 0
+            raise make_timeout(seconds, gang.timed_out, failures, gang.stacks)
         return True
 
     def _load(self, rank: int) -> Any:

@@ -6,7 +6,8 @@
          ├─ ProcessExitedException   a rank's process ended by a signal, an exit code, or was lost
          └─ ProcessTimeoutError      the launch's deadline passed (also a TimeoutError)
     RuntimeError
-     └─ ResultError                  a return value cannot be had
+     ├─ ResultError                  a return value cannot be had
+     └─ UnsafeForkError              a fork of this process is certain to break something
 
 Constructor arguments, attributes and messages are those of torch 2.13's ``torch.multiprocessing``.
 What torch does not tell (the other failures, the evidence) is in the notes of the exception, and
@@ -27,7 +28,8 @@ class Failure:
 
     ``kind`` is ``raised``, ``exited`` (by an exit code or a signal) or ``lost`` (contact with the
     rank is gone and its exit code unknown).  ``time`` is `time.monotonic_ns` of the rank's host
-    when it failed.  ``collateral`` is true for a rank that the launcher itself stopped.
+    when it failed.  ``collateral`` is true for a rank that the launcher itself stopped.  ``stacks`` are
+    the Python stacks of a rank that still ran when the launch's deadline passed.
     """
 
     rank: int
@@ -40,6 +42,7 @@ class Failure:
     message: str = ""
     traceback: str = ""
     evidence: str = ""
+    stacks: str = ""
     time: int = 0
     collateral: bool = False
     pickled: bytes | None = field(default=None, repr=False)
@@ -103,6 +106,22 @@ class ProcessException(Exception):
         self.error_pid = error_pid
         self.failures: tuple[Failure, ...] = tuple(failures)
         self.host = host
+
+    def as_group(self, *, load: bool = False) -> Any:
+        """Return all failures as an ExceptionGroup, for ``except*``: one exception a failed rank.
+
+        Ranks that the launcher itself stopped are left out, unless there are no others.
+
+        Args:
+            load: rebuild the exception objects that ranks raised, where that can be done.  This
+                unpickles data that the ranks sent.
+
+        Raises:
+            RuntimeError: Python 3.10, and the package exceptiongroup is not installed.
+        """
+        from procession.verdict import make_group
+
+        return make_group(self, load=load)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments(), self.__dict__
@@ -171,6 +190,26 @@ class ResultError(RuntimeError):
 
     def __str__(self) -> str:
         return f"rank {self.rank} left no return value: {self.reason}"
+
+
+class UnsafeForkError(RuntimeError):
+    """Raised when a fork of this process is certain to break something; nothing was started.
+
+    Attributes:
+        reasons: what was found in this process, one sentence each.
+    """
+
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self.reasons: tuple[str, ...] = tuple(reasons)
+        super().__init__(self.reasons)
+
+    def __str__(self) -> str:
+        found = "".join(f"\n - {reason}" for reason in self.reasons)
+        return (
+            f"start_method='fork' is not safe here:{found}\n"
+            "Use start_method='spawn' or 'forkserver', or start the ranks before the first use of what is "
+            "named above. options={'fork_check': 'warn'} makes an error a warning, 'off' checks nothing."
+        )
 
 
 def note_on(error: BaseException, note: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from procession import oom
 from procession.exceptions import Failure
+from procession.hangs import collect_stacks
 from procession.member import Member
 from procession.protocol import Launch, Started
 from procession.stopping import DEFAULT_GRACE, Stop
@@ -38,6 +39,7 @@ class Gang:
         ]
         self.finished: bool = False
         self.timed_out: list[int] = []
+        self.stacks: dict[int, str] = {}  # of the ranks that ran when the deadline passed
         self.deadline: float = (
             _NEVER if launch.timeout is None else time.monotonic() + launch.timeout
         )
@@ -46,12 +48,13 @@ class Gang:
         self._running = set(range(launch.nprocs))
         self._watchers: set[Callable[[], None]] = set()
         self._stop: Stop | None = None
-        self._on_finish = started.on_finish
+        self._on_failure, self._on_finish = started.on_failure, started.on_finish
         self._oom_kills = oom_kills
         self._evidence: str | None = None
         self._failed = False
         self._lock = threading.RLock()  # held by whoever waits
         self._stop_lock = threading.RLock()  # a signal handler may ask for a stop during one
+        self._stacks_lock = threading.RLock()
         for member in self.members:
             self.waiter.add(member.sentinel, ("sentinel", member.rank))
             self.waiter.add(member.channel, ("channel", member.rank))
@@ -115,10 +118,17 @@ class Gang:
         if self._stop is not None:
             self._stop.hurry()
 
+    def collect_stacks(self) -> dict[int, str]:
+        """Return the stacks of the ranks that run, by rank."""
+        self._check_owner()
+        with self._stacks_lock:
+            return collect_stacks([self.members[rank] for rank in sorted(self._running)])
+
     def failures(self) -> list[Failure]:
         """Return the failures there are, the root cause first."""
         found = [member.failure(self.launch.allow_early_exit) for member in self.members]
-        return sort_failures([self._with_evidence(one) for one in found if one is not None])
+        told = [self._with_evidence(one) for one in found if one is not None]
+        return sort_failures([replace(one, stacks=self.stacks.get(one.rank, "")) for one in told])
 
     def _take(self, keys: list[Key]) -> None:
         """Note what has happened.  Channels come first: a report says more than the exit after it."""
@@ -153,7 +163,7 @@ class Gang:
         if self._stop is None and self._running and (self._failed or self._is_late()):
             self._take(self.waiter.wait(0))  # what has happened by now is nobody's doing but theirs
             if not self._failed:
-                self.timed_out = sorted(self._running)
+                self._note_hang()
             given = self.launch.grace_period if grace_period is None else grace_period
             self._begin(Stop(self.members, given or 0, DEFAULT_GRACE if given is None else given))
         if self._stop is not None:
@@ -162,6 +172,11 @@ class Gang:
                 self._dismiss(member)
         if not self._running:
             self._finish()
+
+    def _note_hang(self) -> None:
+        """Note which ranks the deadline found running, and where."""
+        self.timed_out = sorted(self._running)
+        self.stacks = self.collect_stacks()
 
     def _is_late(self) -> bool:
         return time.monotonic() >= self.deadline
@@ -182,6 +197,8 @@ class Gang:
         if any(member.exitcode == -9 for member in self.members):
             self._evidence = oom.tell_kills(self._oom_kills)
         self.waiter.close()
+        if self._on_failure is not None and (self._failed or self._stop is not None):
+            self._on_failure()
         if self._on_finish is not None:
             self._on_finish()
         self._tell_watchers()

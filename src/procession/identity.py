@@ -76,7 +76,7 @@ def _share_tracker(fd: int) -> None:
 def _start_trackers_apart() -> None:
     """Have a resource tracker of this rank's own outlive it: in the group that the rank came from.
 
-    In the rank's own group it would be killed with a rank that failed, before it can clean up.
+    With the rank's own group and mark it would be killed with a rank that failed, before it can clean up.
     """
     module: Any = sys.modules[_TRACKER]
     tracker = module._resource_tracker
@@ -96,6 +96,9 @@ def _start_trackers_apart() -> None:
             start()
         finally:
             os.setpgid(0, 0)
+        from procession.descendants import spare
+
+        spare(tracker._pid)
 
     tracker.ensure_running = start_apart
     module.ensure_running = start_apart

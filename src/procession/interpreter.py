@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing.util
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_SOURCE = str(Path(__file__).resolve().parent.parent)
+if TYPE_CHECKING:
+    import subprocess
+
+SOURCE: str = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+"""The folder that procession is imported from."""
 
 
 def start_interpreter(
@@ -27,12 +28,14 @@ def start_interpreter(
     It is configured as this one is (flags, -X options), reads its standard input from nothing, and
     finds procession where this one did, even if that is on no path of its own.
     """
+    import subprocess
+
     call = f"{function}({', '.join(map(str, arguments))})"
     # -c puts the working directory on the path: what lies there must not stand for the library
-    path = f"import sys; sys.path[:] = [*filter(None, sys.path), {_SOURCE!r}]"
+    path = f"import sys; sys.path[:] = [*filter(None, sys.path), {SOURCE!r}]"
     code = f"{path}; from {module} import {function}; {call}"
     return subprocess.Popen(
-        [_executable(), *interpreter_flags(), "-c", code],
+        [find_executable(), *interpreter_flags(), "-c", code],
         stdin=subprocess.DEVNULL,
         pass_fds=pass_fds,
         env=dict(env),
@@ -48,11 +51,13 @@ def _own_group(new_session: bool) -> dict[str, Any]:
 
 def interpreter_flags() -> list[str]:
     """Return the command-line flags that this interpreter was started with."""
+    import multiprocessing.util
+
     public: Any = multiprocessing.util  # it has no public name, in whichever module
     return list(public._args_from_interpreter_flags())
 
 
-def _executable() -> str:
+def find_executable() -> str:
     """Return the interpreter: multiprocessing's, if the user has chosen one there."""
     spawn = sys.modules.get("multiprocessing.spawn")
     chosen = spawn.get_executable() if spawn is not None else None

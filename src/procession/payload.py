@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from procession.exceptions import note_on
 from procession.fresh import InheritedFd, make_code
@@ -125,15 +125,12 @@ def _pickler(buffer: io.BytesIO, by_value: bool) -> Any:
         return ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL)
     import cloudpickle
 
-    theirs = cloudpickle.Pickler.dispatch_table
+    theirs: Any = cloudpickle.Pickler.dispatch_table
     registered = ForkingPickler(buffer).dispatch_table  # what register() and copyreg hold
-    own = {types.CodeType: partial(_reduce_code, theirs[types.CodeType])}
-
-    class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-        # read once, when one is made: a table that is set later has no effect
-        dispatch_table: ClassVar[Any] = ChainMap(own, registered, theirs)
-
-    return ByValuePickler(buffer, pickle.HIGHEST_PROTOCOL)
+    own: Any = {types.CodeType: partial(_reduce_code, theirs[types.CodeType])}
+    # the table is read where a pickler is made: one that is set later has no effect
+    table = {"dispatch_table": ChainMap(own, registered, theirs)}
+    return type("ByValuePickler", (cloudpickle.Pickler,), table)(buffer, pickle.HIGHEST_PROTOCOL)
 
 
 def _reduce_code(reduce: Callable[[Any], tuple[Any, ...]], code: types.CodeType) -> Any:

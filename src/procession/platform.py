@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 
-from procession.protocol import Availability
+from procession.protocol import Availability, Capabilities
 from procession.syscalls import pidfds_work
 
 
@@ -22,6 +22,15 @@ def missing_mechanism() -> str:
     if not pidfds_work():
         return "the kernel (before 5.3) or a sandbox has no pidfds"
     return ""
+
+
+def tell_capabilities(start_method: str) -> Capabilities:
+    """Say what a built-in start method can do here."""
+    whole = not missing_mechanism()
+    by_reference = start_method == "fork"
+    return Capabilities(
+        by_reference=by_reference, descendants=whole, stacks=whole, context=start_method
+    )
 
 
 def tell_availability(start_method: str) -> Availability:

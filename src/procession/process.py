@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 
-from procession import fds, syscalls
+from procession import fds, stacks, syscalls
 from procession.children import collect_child, signal_group
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
@@ -27,6 +27,7 @@ class RankProcess:
         self.sentinel: int = fds.keep(pidfd)
         self._exitcode: int | None = None
         self._ended = False
+        self._inquiry: stacks.Inquiry | None = None
         self._lock = threading.RLock()
 
     @classmethod
@@ -92,11 +93,44 @@ class RankProcess:
             except OSError:  # it is gone
                 pass
 
+    def ask_stacks(self) -> bool:
+        """Ask for the process's Python stacks; return whether it can answer.  Never blocks."""
+        with self._lock:
+            self._drop_inquiry()
+            if self._has_ended():
+                return False
+            inquiry = stacks.Inquiry(
+                self.pid
+            )  # not reaped before `_collect`: the number is its own
+            if not inquiry.can_answer:
+                inquiry.close()
+                return False
+            self._inquiry = inquiry
+            try:
+                syscalls.pidfd_send_signal(self.sentinel, stacks.signal_number())
+            except OSError:  # it is gone
+                pass
+            return True
+
+    def take_stacks(self) -> str | None:
+        """Return the stacks that were asked for; None as long as they are not complete."""
+        with self._lock:
+            text = self._inquiry.take() if self._inquiry is not None else None
+            if text is not None:
+                self._drop_inquiry()
+            return text
+
     def release(self) -> None:
         """Free the sentinel of a process that has ended."""
         with self._lock:
+            self._drop_inquiry()
             if self._ended:
                 fds.drop(self.sentinel)
+
+    def _drop_inquiry(self) -> None:
+        if self._inquiry is not None:
+            self._inquiry.close()
+            self._inquiry = None
 
     def _collect(self, patience: float) -> None:  # noqa: ARG002  # a served process needs it
         """Note the exit code if it has ended; ``patience`` bounds what a server's word may take."""

@@ -23,6 +23,7 @@ class Launch:
 
     ``environments`` holds one mapping a rank; a value of None removes that variable.  Times are in
     seconds; ``timeout`` is the total deadline and ``grace_period`` the caller's own, both or None.
+    ``keep_daemons`` spares what ranks start in sessions of their own.
     """
 
     fn: Callable[..., Any]
@@ -36,6 +37,7 @@ class Launch:
     timeout: float | None = None
     allow_early_exit: bool = False
     wants_results: bool = True
+    keep_daemons: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ class Process(Protocol):
     """A rank's process as its launcher sees it: a `multiprocessing.Process` is one.
 
     Optional attributes that the context uses where they exist: ``host`` (str, where the rank runs),
-    ``lost`` (str or None: why contact with it is gone), and ``release()`` (frees what the object
-    holds in the caller; called once, after the process has ended).
+    ``lost`` (str or None: why contact with it is gone), ``release()`` (frees what the object holds in
+    the caller; called once, after the process has ended), and ``ask_stacks()`` (asks for the rank's
+    Python stacks; returns whether it can answer) with ``take_stacks()`` (their text; None as long as
+    it is not complete).  None of them may block.
     """
 
     @property
@@ -112,13 +116,15 @@ class ErrorChannel(Protocol):
 class Started:
     """What `Backend.start` returns: three sequences of length ``nprocs``; index = rank.
 
-    ``on_finish`` is called once, after the last rank has ended and been reaped.
+    Once the last rank has ended and been reaped, ``on_failure`` is called if a rank failed or was
+    stopped (it ends what the ranks have started), and ``on_finish`` in any case.
     """
 
     processes: Sequence[Process]
     sentinels: Sequence[Sentinel]
     error_channels: Sequence[ErrorChannel]
     on_finish: Callable[[], None] | None = None
+    on_failure: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,10 @@ class Capabilities:
     """``env`` is in force before the rank imports or unpickles anything."""
     by_reference: bool = False
     """``fn`` and ``args`` are handed over unpickled (the rank is a copy of the caller)."""
+    descendants: bool = False
+    """What ranks start ends with them (from a session of its own, if a rank fails) and with the caller."""
+    stacks: bool = False
+    """The stacks of a rank can be had while it hangs."""
     context: str | None = None
     """The `multiprocessing` context whose queues and locks fit; None where there are none."""
 

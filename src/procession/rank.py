@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from procession import guard, identity
+from procession import guard, identity, stacks
 from procession.report import describe, write_error
 
 TYPE_CHECKING = False
@@ -56,6 +56,7 @@ def live(
         sentinel = guard.arm(guard_fd) if guard_fd >= 0 else -1
         reporter.lift()
         lead_group()
+        stacks.offer()
         current = rank, orders
         if orders["context"]:
             identity.assume(orders, rank, sentinel)

@@ -48,5 +48,6 @@ def undo(started: Started) -> None:
         if release is not None:
             release()
         channel.close()
-    if started.on_finish is not None:
-        started.on_finish()
+    for call in (started.on_failure, started.on_finish):
+        if call is not None:
+            call()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from procession.hangs import state_of
 from procession.member import Member
 from procession.rank import EXIT_BOUND
 
@@ -111,7 +112,7 @@ class Stop:
 
     def _abandon(self, alive: Iterable[Member]) -> None:
         for member in alive:
-            state = _state_of(member.process.pid)
+            state = state_of(member.process.pid)
             log.error("Process %s could not be killed (state %s)", member.process.pid, state)
             member.abandon(f"pid {member.process.pid} could not be killed; its state is {state}")
             self._abandoned.append(member)
@@ -120,12 +121,3 @@ class Stop:
 def _is_leaving(member: Member) -> bool:
     """Whether the rank has reported a failure, so that it ends by itself within `EXIT_BOUND`."""
     return member.report is not None and member.report.kind != "returned"
-
-
-def _state_of(pid: int | None) -> str:
-    """Return the state letter of a process from /proc (proc_pid_stat(5)), ``?`` where unknown."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "?"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from procession.exceptions import (
     Failure,
@@ -10,7 +12,9 @@ from procession.exceptions import (
     ProcessExitedException,
     ProcessRaisedException,
     ProcessTimeoutError,
+    note_on,
 )
+from procession.hangs import group_stacks
 
 
 def sort_failures(failures: Sequence[Failure]) -> list[Failure]:
@@ -48,17 +52,50 @@ def make_exception(failures: Sequence[Failure]) -> ProcessException:
 
 
 def make_timeout(
-    seconds: float, running: Sequence[int], failures: Sequence[Failure]
+    seconds: float,
+    running: Sequence[int],
+    failures: Sequence[Failure],
+    stacks: Mapping[int, str],
 ) -> ProcessException:
-    """Return the exception for a launch whose deadline passed while ``running`` ranks ran."""
+    """Return the exception for a launch whose deadline passed while ``running`` ranks ran, and where."""
     ranks = ", ".join(map(str, running))
     first = next((failure for failure in failures if failure.rank in running), None)
-    return ProcessTimeoutError(
+    error = ProcessTimeoutError(
         f"the launch did not end within {seconds:g} s: stopped rank {ranks}",
         running[0] if running else 0,
         first.pid if first else None,
         failures=failures,
     )
+    if stacks:
+        error.add_note("\n".join(["where the ranks were when it passed:", *group_stacks(stacks)]))
+    return error
+
+
+def make_group(error: ProcessException, *, load: bool) -> Any:
+    """Return the failures of a launch as an ExceptionGroup (a BaseExceptionGroup where one has to be)."""
+    chosen = [one for one in error.failures if not one.collateral] or list(error.failures)
+    singles = [_make_single(one, load=load) for one in chosen] or [error]
+    text = f"{len(singles)} of the launch's ranks failed"
+    return _base_group()(text, singles)
+
+
+def _make_single(failure: Failure, *, load: bool) -> BaseException:
+    loaded = failure.load_exception() if load else None
+    if loaded is None:
+        return make_exception([failure])
+    note_on(loaded, f"raised in rank {failure.rank} (pid {failure.pid}):\n{failure.traceback}")
+    return loaded
+
+
+def _base_group() -> Any:
+    from importlib import import_module
+
+    module = "builtins" if sys.version_info >= (3, 11) else "exceptiongroup"
+    try:
+        return import_module(module).BaseExceptionGroup
+    except ImportError:
+        text = "exception groups came with Python 3.11: pip install exceptiongroup"
+        raise RuntimeError(text) from None
 
 
 def _torch_exception(root: Failure, failures: Sequence[Failure]) -> ProcessException:

@@ -6,34 +6,47 @@ import os
 import sys
 from typing import NoReturn
 
-from procession import forked, guard, interrupts, rank
+from procession import descendants, forked, guard, interrupts, rank
 from procession.channel import SocketChannel
+from procession.forkcheck import check_fork
 from procession.identity import name_process
 from procession.orders import write_orders
-from procession.platform import missing_mechanism, tell_availability
+from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.report import Reporter, describe, write_error
 from procession.starting import Handles, start_each
+from procession.tree import Tree, planted
 
 
 class ForkBackend:
     """Starts ranks by `os.fork`: nothing is pickled, nothing imported, and nothing needs a main module.
 
-    What a fork cannot copy is the caller's threads: a lock that one of them holds stays held.
+    What a fork cannot copy is the caller's threads: a lock that one of them holds stays held.  So the
+    caller is looked at first (`procession.forkcheck`).
     """
 
     name: str = "fork"
     protocol_version: int = PROTOCOL_VERSION
-    capabilities: Capabilities = Capabilities(by_reference=True, context="fork")
-    options: frozenset[str] = frozenset()
+    options: frozenset[str] = frozenset({"fork_check"})
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What holds for it on this platform."""
+        return tell_capabilities(self.name)
 
     def availability(self) -> Availability:
         """Tell whether this platform can fork."""
         return tell_availability(self.name)
 
     def start(self, launch: Launch) -> Started:
-        """Fork one process a rank."""
+        """Fork one process a rank, if this process can be forked.
+
+        Raises:
+            UnsafeForkError: the option ``fork_check`` is ``error`` (its default), and CUDA or XLA is
+                initialised in this process.
+        """
+        check_fork(launch.options.get("fork_check", "error"))
         if missing_mechanism():
             from procession.backends.portable import start
 
@@ -42,22 +55,27 @@ class ForkBackend:
         death_pipe = guard.death_pipe()
         _flush_streams()
 
-        def start_one(index: int) -> Handles:
-            channel, theirs = SocketChannel.open()
-            try:
-                pid = os.fork()
-                if pid == 0:
-                    _become_rank(launch, orders, index, theirs, death_pipe)
-                name = name_process("fork", index)
-                process = RankProcess.of_child(pid, name=name, daemon=launch.daemon)
-            except BaseException:
-                channel.close()
-                raise
-            finally:
-                os.close(theirs)
-            return process, process.sentinel, channel
+        with planted(launch, orders) as tree:
+            return tree.attach(
+                start_each(launch, lambda index: _fork(launch, orders, index, death_pipe, tree))
+            )
 
-        return start_each(launch, start_one)
+
+def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree: Tree) -> Handles:
+    channel, theirs = SocketChannel.open()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            descendants.mark(0, tree.mark)
+            _become_rank(launch, orders, index, theirs, death_pipe)
+        name = name_process("fork", index)
+        process = RankProcess.of_child(pid, name=name, daemon=launch.daemon)
+    except BaseException:
+        channel.close()
+        raise
+    finally:
+        os.close(theirs)
+    return process, process.sentinel, channel
 
 
 def _become_rank(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from procession import guard
 from procession.orders import tracker_fd, write_fresh_orders
-from procession.platform import missing_mechanism, tell_availability
+from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
+from procession.tree import planted
 
 
 class ForkserverBackend:
@@ -19,8 +21,12 @@ class ForkserverBackend:
 
     name: str = "forkserver"
     protocol_version: int = PROTOCOL_VERSION
-    capabilities: Capabilities = Capabilities(context="forkserver")
     options: frozenset[str] = frozenset({"preload"})
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What holds for it on this platform."""
+        return tell_capabilities(self.name)
 
     def availability(self) -> Availability:
         """Tell whether this platform can fork."""
@@ -40,7 +46,7 @@ class ForkserverBackend:
         orders = write_fresh_orders(launch, "forkserver", forked=True)
         orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()
         tracker = orders["tracker"] = tracker_fd()
-        request = {
+        request: dict[str, Any] = {
             "nprocs": launch.nprocs,
             "environment": dict(os.environ),
             "changes": [dict(changes) for changes in launch.environments],
@@ -51,7 +57,9 @@ class ForkserverBackend:
         try:
             shared = [*pickled.fds, *([tracker] if tracker >= 0 else [])]
             handed = [payload, guard.death_pipe(), *streams, *shared]
-            return start_on_server(configuration, launch, request, handed)
+            with planted(launch, orders) as tree:
+                request["mark"] = tree.mark
+                return tree.attach(start_on_server(configuration, launch, request, handed))
         finally:
             for fd in (payload, *streams):
                 os.close(fd)

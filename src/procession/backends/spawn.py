@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from procession import guard
+from procession import descendants, guard
 from procession.channel import SocketChannel
 from procession.identity import name_process
 from procession.interpreter import start_interpreter
 from procession.orders import tracker_fd, write_fresh_orders
-from procession.platform import missing_mechanism, tell_availability
+from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.starting import Handles, start_each
+from procession.tree import Tree, planted
 
 
 class SpawnBackend:
@@ -21,8 +22,12 @@ class SpawnBackend:
 
     name: str = "spawn"
     protocol_version: int = PROTOCOL_VERSION
-    capabilities: Capabilities = Capabilities(context="spawn")
     options: frozenset[str] = frozenset()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What holds for it on this platform."""
+        return tell_capabilities(self.name)
 
     def availability(self) -> Availability:
         """Tell whether this platform can start interpreters, which every one can."""
@@ -44,13 +49,23 @@ class SpawnBackend:
         payload = write_payload(orders, pickled)
         own = dict(os.environ)
         try:
-            return start_each(launch, lambda rank: _start_rank(launch, rank, own, payload, shared))
+            with planted(launch, orders) as tree:
+                return tree.attach(
+                    start_each(
+                        launch, lambda rank: _start_rank(launch, rank, own, payload, shared, tree)
+                    )
+                )
         finally:
             os.close(payload)
 
 
 def _start_rank(
-    launch: Launch, rank: int, environment: dict[str, str], payload: int, shared: list[int]
+    launch: Launch,
+    rank: int,
+    environment: dict[str, str],
+    payload: int,
+    shared: list[int],
+    tree: Tree,
 ) -> Handles:
     channel, theirs = SocketChannel.open()
     death_pipe = guard.death_pipe()
@@ -63,6 +78,7 @@ def _start_rank(
             env=_merge(environment, launch.environments[rank]),
             new_session=False,
         )
+        descendants.mark(popen.pid, tree.mark)  # from outside: the rank need not import for it
         popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
         name = name_process("spawn", rank)
         process = RankProcess.of_child(popen.pid, name=name, daemon=launch.daemon)

@@ -1,0 +1,133 @@
+"""The mark that a rank and all it starts carry, by which what is left of a launch is found and ended.
+
+The mark is the soft limit of RLIMIT_LOCKS, which Linux has not enforced since 2.4.25 (getrlimit(2)) and
+which every process inherits: through fork and exec, a cleared environment, closed descriptors, a new
+session and the death of its parents.  A limit of 0 is no mark: a process that sets it is nobody's.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import time
+
+from procession.syscalls import pidfd_open, pidfd_send_signal
+
+PATIENCE = 1.0
+"""Seconds after which `end` gives up on what SIGKILL has not ended."""
+
+_LOOKS = 3  # that have to find nothing where processes come and go meanwhile
+_LOCKS = 10  # RLIMIT_LOCKS, which the resource module does not name
+
+
+def mark_of(launch_id: str) -> int:
+    """Return a launch's mark: 61 bits of its id (16 hex digits), so large that it could never limit."""
+    return 1 << 61 | int(launch_id, 16) >> 3
+
+
+def mark(pid: int, number: int) -> None:
+    """Have a process (0: this one) carry a mark, and all that it starts from now on.
+
+    Does nothing for the mark 0, nor where it is not allowed: a lower hard limit, a sandbox.
+    """
+    if number:
+        _set_limit(pid, number)
+
+
+def spare(pid: int) -> None:
+    """Take the mark off a process (0: this one), and so off all that it starts from now on."""
+    _set_limit(pid, 0)
+
+
+def end(number: int) -> None:
+    """Kill all processes that carry a mark, what they start meanwhile too, and wait for their ends."""
+    until = time.monotonic() + PATIENCE
+    empty = 0
+    while number and empty < _LOOKS:
+        alive, missed = find(number)
+        empty = 0 if alive else empty + 1 if missed else _LOOKS
+        try:
+            for pidfd in alive:
+                _kill(pidfd)
+            if not _wait_for(alive, until):
+                return
+        finally:
+            for pidfd in alive:
+                os.close(pidfd)
+
+
+def find(number: int) -> tuple[list[int], bool]:
+    """Return pidfds, the caller's to close, of the living processes that carry a mark.
+
+    The second value tells whether a process ended before it could be asked: it may have had a child.
+    """
+    found, missed = [], False
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        carried = _mark_of_process(int(name))
+        missed |= carried is None
+        if carried == number:
+            pidfd = _open(int(name), number)
+            missed |= pidfd < 0
+            if pidfd >= 0:
+                found.append(pidfd)
+    return found, missed
+
+
+def _open(pid: int, number: int) -> int:
+    """Return a pidfd of a living process that carries a mark; -1 if it has ended meanwhile."""
+    try:
+        pidfd = pidfd_open(pid)
+    except OSError:
+        return -1
+    # asked again, now that the number cannot become anybody else's unnoticed
+    if _mark_of_process(pid) == number and not _has_ended(pidfd, 0):
+        return pidfd
+    os.close(pidfd)
+    return -1
+
+
+def _set_limit(pid: int, soft: int) -> None:
+    try:
+        _, hard = resource.prlimit(pid, _LOCKS)
+        resource.prlimit(pid, _LOCKS, (soft, hard))
+    except (OSError, ValueError):
+        pass
+
+
+def _mark_of_process(pid: int) -> int | None:
+    """Return a process's mark; 0 for one that we may not ask, None for one that has ended."""
+    try:
+        return resource.prlimit(pid, _LOCKS)[0]
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return 0
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:  # it has ended, or has become somebody we may not signal
+        pass
+
+
+def _wait_for(pidfds: list[int], until: float) -> bool:
+    """Wait for the ends of processes, and reap those that have become our children."""
+    for pidfd in pidfds:
+        if not _has_ended(pidfd, max(until - time.monotonic(), 0)):
+            return False
+        try:
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        except OSError:  # somebody else's
+            pass
+    return True
+
+
+def _has_ended(pidfd: int, patience: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(patience * 1000))

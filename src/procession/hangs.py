@@ -1,0 +1,72 @@
+"""Shows where ranks hang: collects their stacks, and tells equal ones once."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+from procession import rank
+from procession.member import Member
+from procession.wire import shorten
+
+PATIENCE = 1.0
+"""Seconds that ranks have to answer."""
+
+_LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+_OWN = re.compile(rf'  File "{re.escape(rank.__file__)}", line \d+ in live\n(  File .*\n)*')
+"""Frames from this library's entry into a rank on down: users want theirs, which are above."""
+
+
+def collect_stacks(members: Sequence[Member]) -> dict[int, str]:
+    """Return the Python stacks of ranks, by rank; where there are none, a text that says why."""
+    until = time.monotonic() + PATIENCE
+    asked = [one for one in members if _ask(one)]
+    answers: dict[int, str] = {}
+    while len(answers) < len(asked) and time.monotonic() < until:
+        time.sleep(_LOOK)
+        for one in asked:
+            if one.rank not in answers and (text := _take(one)):
+                answers[one.rank] = shorten(_OWN.sub("", text)).decode()
+    return {one.rank: answers.get(one.rank) or _excuse(one, one in asked) for one in members}
+
+
+def group_stacks(stacks: Mapping[int, str]) -> list[str]:
+    """Return a text for each distinct stack, which names the ranks that are there."""
+    places: dict[str, list[int]] = {}
+    for index, text in sorted(stacks.items()):
+        places.setdefault(_ADDRESS.sub("0x...", text), []).append(index)
+    return [
+        f"rank {', '.join(map(str, ranks))}:\n{text.rstrip()}" for text, ranks in places.items()
+    ]
+
+
+def state_of(pid: int | None) -> str:
+    """Return the state letter of a process from /proc (proc_pid_stat(5)), ``?`` where unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "?"
+
+
+def _ask(member: Member) -> bool:
+    ask = getattr(member.process, "ask_stacks", None)
+    return ask is not None and not member.ended and bool(ask())
+
+
+def _take(member: Member) -> str:
+    take = getattr(member.process, "take_stacks", None)
+    return (take() or "") if take is not None else ""
+
+
+def _excuse(member: Member, was_asked: bool) -> str:
+    if member.ended or not member.process.is_alive():
+        return "(the rank has ended)"
+    if not hasattr(member.process, "ask_stacks"):
+        return "(this start method cannot show stacks)"
+    state = f"the state of its process is {state_of(member.process.pid)}"
+    if was_asked:
+        return f"(the rank did not answer within {PATIENCE:g} s: {state})"
+    return f"(the rank does not answer the signal that asks for stacks, or not yet: {state})"

@@ -1,0 +1,98 @@
+"""The launcher's side of its warden: started with the first launch, and told of each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+from procession import descendants, fds
+from procession.interpreter import SOURCE, find_executable
+from procession.messages import NO_SIGNAL
+from procession.warden import BEGUN, FINISHED
+
+log: logging.Logger = logging.getLogger("procession")
+
+_CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import main; main()"
+
+_line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the warden's
+
+
+def announce(mark: int) -> None:
+    """Have the warden end what carries this mark if this process dies before `withdraw`."""
+    with fds.LOCK:
+        if _tell(BEGUN, mark):
+            return
+        try:
+            _start()
+        except OSError as error:
+            text = "cannot start a warden (%s): what ranks start will outlive this process if it is killed"
+            log.warning(text, error)
+            return
+        _tell(BEGUN, mark)
+
+
+def withdraw(mark: int) -> None:
+    """Tell the warden that a launch has finished: what is left of it stays."""
+    with fds.LOCK:
+        _tell(FINISHED, mark)
+
+
+def _tell(what: bytes, mark: int) -> bool:
+    """Send a record; tell whether there is a warden to read it."""
+    if _line is None or not _stands(*_line[:3]):
+        return False
+    sock = fds.as_socket(_line[0])
+    try:
+        sock.send(what + mark.to_bytes(8, "big"), NO_SIGNAL | socket.MSG_DONTWAIT)
+    except OSError:  # it was killed
+        return False
+    finally:
+        sock.detach()
+    return True
+
+
+def _stands(fd: int, inode: int, pid: int) -> bool:
+    """Whether the line is this process's own, and was not closed by its number."""
+    try:
+        return pid == os.getpid() and os.fstat(fd).st_ino == inode
+    except OSError:
+        return False
+
+
+def _start() -> None:
+    global _line
+    _let_go()
+    ours, theirs = fds.open_channel_pair()
+    try:
+        nothing = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0)
+        pid = os.posix_spawn(
+            find_executable(),
+            [find_executable(), "-I", "-S", "-c", _CODE],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0), nothing, (os.POSIX_SPAWN_DUP2, 1, 2)],
+            setpgroup=0,
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    descendants.spare(
+        pid
+    )  # this process may be a rank: what it has started ends with it, but for this
+    _line = fds.keep(ours), os.fstat(ours).st_ino, os.getpid(), pid
+
+
+def _let_go() -> None:
+    """Forget a warden that is dead, and reap it if it was this process's."""
+    global _line
+    line, _line = _line, None
+    if line is None or line[2] != os.getpid():
+        return
+    if _stands(*line[:3]):
+        fds.drop(line[0])
+    try:
+        os.waitpid(line[3], os.WNOHANG)
+    except ChildProcessError:
+        pass

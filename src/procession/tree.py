@@ -1,0 +1,54 @@
+"""What the ranks of one launch start: its mark, its warden, and its end where the launch fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from procession import descendants, lifeline
+from procession.protocol import Launch, Started
+
+if TYPE_CHECKING:
+    from procession.rank import Orders
+
+
+class Tree:
+    """The processes that descend from a launch's ranks; ``mark`` is 0 where they are not to be ended."""
+
+    def __init__(self, mark: int) -> None:
+        self.mark = mark
+        if mark:
+            lifeline.announce(mark)
+
+    def attach(self, started: Started) -> Started:
+        """Return what was started, with this tree's end bound to that of the launch."""
+
+        def finish() -> None:
+            if started.on_finish is not None:
+                started.on_finish()
+            self.release()
+
+        return replace(started, on_failure=self.end, on_finish=finish)
+
+    def end(self) -> None:
+        """Kill what is left of it."""
+        descendants.end(self.mark)
+
+    def release(self) -> None:
+        """Leave what is left of it alone from now on."""
+        if self.mark:
+            lifeline.withdraw(self.mark)
+
+
+@contextmanager
+def planted(launch: Launch, orders: Orders) -> Iterator[Tree]:
+    """Provide the tree of a launch that the block starts; if it cannot, nothing is left of it."""
+    tree = Tree(0 if launch.keep_daemons else descendants.mark_of(orders["launch_id"]))
+    try:
+        yield tree
+    except BaseException:
+        tree.end()
+        tree.release()
+        raise

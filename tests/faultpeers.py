@@ -1,0 +1,100 @@
+"""What the other ranks do in the fault cases: those that will not end, and those that fail in consequence."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from faultacts import Act
+from faultstage import Stage, state_of
+
+
+def first_rank(act: Act) -> Act:
+    """Have one of the other ranks do something, whichever comes first; the rest works."""
+
+    def either(stage: Stage) -> None:
+        try:
+            (stage.folder / "taken").mkdir()
+        except FileExistsError:
+            stage.work()
+        else:
+            act(stage)
+
+    return either
+
+
+def ignore_termination(stage: Stage) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    stage.tell("ready")
+    stage.work()
+
+
+def work_in_c(stage: Stage) -> None:
+    """Stay in C with the GIL held, so that a handler written in Python never runs."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    stage.tell("ready")
+    lock_forever()
+
+
+def lock_forever() -> None:
+    """Lock a mutex twice, in C and with the GIL held: no signal interrupts that, but for SIGKILL."""
+    mutex = ctypes.create_string_buffer(
+        64
+    )  # zeros: pthread_mutex_init(3), PTHREAD_MUTEX_INITIALIZER
+    library = ctypes.PyDLL(None)
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)
+
+
+def stop_yourself(stage: Stage) -> None:
+    stage.tell("stopping", str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+    stage.work()
+
+
+def await_stop(stage: Stage) -> None:
+    _await_state(int(stage.await_cue("stopping")), "T")
+
+
+def wait_in_vfork(stage: Stage) -> None:
+    """Wait for a child of vfork: in state D, as for a disk, yet SIGKILL ends it."""
+    code = (
+        "import ctypes, os, sys, time\n"
+        "libc = ctypes.CDLL(None)\n"
+        "if libc.vfork() == 0:\n"
+        "    time.sleep(float(sys.argv[1]))\n"
+        "    os._exit(0)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(stage.busy)])
+    stage.note(child.pid)
+    _await_state(child.pid, "D")
+    stage.tell("ready")
+    child.wait()
+
+
+def _await_state(pid: int, letter: str) -> None:
+    while state_of(pid) not in (letter, "X"):
+        time.sleep(0.001)
+
+
+def follow_soon(stage: Stage) -> None:
+    """Fail because rank 1 has, 2 ms later."""
+    stage.await_cue("failing")
+    time.sleep(0.002)
+    raise ConnectionResetError("secondary")
+
+
+def fail_first(stage: Stage) -> None:
+    stage.tell("failing")
+    raise ValueError("the root cause")
+
+
+def fail_first_and_linger(stage: Stage) -> None:
+    atexit.register(stage.work)
+    atexit.register(stage.tell, "failing")
+    raise ValueError("the root cause")

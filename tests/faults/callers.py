@@ -1,0 +1,130 @@
+"""A process that launches ranks, as tests of what becomes of it need one: started, watched, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from faultstage import state_of
+
+PATIENCE = 30.0
+"""Seconds for which a test waits for a cue that has to come."""
+
+
+class Caller:
+    """A process that runs ``main`` of this module's script in a folder, where its ranks leave cues."""
+
+    def __init__(self, folder: Path, start_method: str, how: str, **options: Any) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, start_method, how, str(folder)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            **{"stderr": subprocess.PIPE, "text": True, **options},
+        )
+
+    def await_cue(self, cue: str) -> str:
+        """Return the text of a cue once it is there."""
+        path = self.folder / cue
+        until = time.monotonic() + PATIENCE
+        while not path.exists():
+            assert self.process.poll() is None, f"the caller ended before {cue!r}"
+            assert time.monotonic() < until, f"no {cue!r}"
+            time.sleep(0.002)
+        return path.read_text()
+
+    def await_ranks(self) -> list[int]:
+        """Return the process ids of both ranks once they are in their function."""
+        return [int(self.await_cue(f"rank {rank}")) for rank in range(2)]
+
+    def noted(self) -> list[int]:
+        """Return the processes that ranks are and have started."""
+        files = [*self.folder.glob("rank *"), *self.folder.glob("pid *")]
+        return [int(path.read_text() or path.name.split()[1]) for path in files]
+
+    def assert_gone(self, seconds: float = 2.0) -> None:
+        """Fail if, after so many seconds, a process that was noted still runs."""
+        until = time.monotonic() + seconds
+        while left := [pid for pid in self.noted() if state_of(pid) not in "XZ"]:
+            assert time.monotonic() < until, f"still running: {left}"
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """End what is left."""
+        for pid in (*self.noted(), self.process.pid):
+            if state_of(pid) not in "XZ":
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+def act(rank: int, how: str, folder: str) -> None:
+    """Be a rank of such a caller."""
+    from faultacts import fork_daemon, start_program, start_stranger
+    from faultpeers import lock_forever
+    from faultstage import Stage
+
+    stage = Stage(folder, 60)
+    if how == "stubborn":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if how == "noting":
+        signal.signal(signal.SIGINT, lambda *_: stage.tell(f"interrupted {rank}"))
+    if how == "descendants":
+        start_program(stage)
+        if rank == 0:
+            start_stranger(stage)
+        else:
+            fork_daemon(stage)
+    stage.tell(f"rank {rank}", str(os.getpid()))
+    if how == "in C":
+        lock_forever()
+    while True:
+        try:
+            time.sleep(stage.busy)
+        except KeyboardInterrupt:
+            if how == "catching":
+                continue
+            time.sleep(0.3)
+            stage.tell(f"cleaned {rank}")
+            raise
+
+
+def main(start_method: str, how: str, folder: str) -> None:
+    """Launch two ranks and wait for them."""
+    import threading
+
+    from procession import start_processes
+
+    made: list[Any] = []
+
+    def launch() -> None:
+        options = {"fork_check": "off"} if start_method == "fork" else None
+        keep = how == "keeps daemons"
+        made.append(
+            start_processes(
+                act,
+                ("descendants" if keep else how, folder),
+                2,
+                join=False,
+                start_method=start_method,
+                keep_daemons=keep,
+                options=options,
+            )
+        )
+
+    if how == "thread":
+        thread = threading.Thread(target=launch)
+        thread.start()
+        thread.join()
+    else:
+        launch()
+    if how == "leaving":
+        return
+    made[0].join(grace_period=None if how == "cleaning" else 3)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

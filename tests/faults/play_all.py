@@ -1,0 +1,59 @@
+"""Plays all fault cases without pytest, in whatever surroundings it is started: `surroundings.py` does so.
+
+Usage: play_all.py RESULTS FOLDER START_METHOD [EXCLUDED...]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from test_rank_faults import GRACE, assert_gone, assert_told, launch
+
+from faultcases import CASES
+from faultstage import Stage
+from procession import get_backend
+
+
+def play_one(name: str, start_method: str, folder: Path) -> str:
+    """Play a case; return ``ok``, or what went wrong."""
+    case = CASES[name]
+    folder.mkdir(mode=0o777)
+    begun = time.monotonic()
+    try:
+        assert_told(case, launch(case, name, start_method, folder))
+        took = time.monotonic() - begun
+        assert took < case.seconds + GRACE * case.stubborn, f"took {took:.1f} s"
+        assert_gone(Stage(str(folder), 0).noted())
+    except BaseException:
+        return traceback.format_exc()
+    return "ok"
+
+
+def is_for_us(name: str, start_method: str) -> bool:
+    """Whether this user and this start method can play a case."""
+    capabilities = get_backend(start_method).capabilities
+    needs = CASES[name].needs
+    if "root" in needs and os.getuid() != 0:
+        return False
+    return all(getattr(capabilities, need) for need in needs if need != "root")
+
+
+def main(results: str, folder: str, start_method: str, *excluded: str) -> None:
+    """Play all cases, and write what came of each."""
+    told = {
+        name: play_one(name, start_method, Path(folder, name.replace(" ", "-")))
+        for name in CASES
+        if name not in excluded and is_for_us(name, start_method)
+    }
+    draft = Path(f"{results}.new")
+    draft.write_text(json.dumps(told))
+    draft.rename(results)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

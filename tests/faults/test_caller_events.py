@@ -1,0 +1,229 @@
+"""P8 and P9: ranks, and what they started, end with their caller, whatever becomes of it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from callers import Caller
+
+from faultstage import state_of
+
+pytestmark = pytest.mark.faults
+
+HOWS = ("plain", "stubborn", "catching", "in C", "thread", "descendants")
+CALLERS_GRACE = 3.0
+MakeCaller = Callable[..., Caller]
+
+
+@pytest.fixture
+def callers(tmp_path: Path, start_method: str) -> Iterator[MakeCaller]:
+    """Make callers, and end them after the test."""
+    made: list[Caller] = []
+
+    def make(how: str = "plain", **options: Any) -> Caller:
+        made.append(Caller(tmp_path, start_method, how, **options))
+        return made[-1]
+
+    yield make
+    for caller in made:
+        caller.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("how", HOWS)
+def test_all_ends_with_the_caller(callers: MakeCaller, how: str, number: int) -> None:
+    caller = callers(how)
+    caller.await_ranks()
+    caller.process.send_signal(number)
+    caller.assert_gone()
+
+
+@pytest.mark.parametrize("how", ["plain", "descendants"])
+def test_all_ends_with_a_caller_that_ignores_what_shells_ignore(
+    callers: MakeCaller, how: str
+) -> None:
+    """As by ``command &`` in a script, or nohup."""
+
+    def ignore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    caller = callers(how, preexec_fn=ignore)
+    caller.await_ranks()
+    caller.process.kill()
+    caller.assert_gone()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1])
+def test_a_caller_that_dies_while_it_starts_leaves_nothing(
+    callers: MakeCaller, delay: float
+) -> None:
+    """At whatever moment: each delay, in seconds, is after the interpreter and the library were ready."""
+    caller = callers("descendants")
+    until = time.monotonic() + 10
+    while not _has_children(caller.process.pid) and time.monotonic() < until:
+        time.sleep(0.0005)
+    time.sleep(delay)
+    group = [caller.process.pid, *_descend(caller.process.pid)]
+    caller.process.kill()
+    until = time.monotonic() + 2
+    while [pid for pid in group[1:] if state_of(pid) not in "XZ"]:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    caller.assert_gone()
+
+
+def test_daemons_can_be_kept(callers: MakeCaller) -> None:
+    caller = callers("keeps daemons")
+    ranks = caller.await_ranks()
+    caller.process.kill()
+    until = time.monotonic() + 2
+    while [pid for pid in ranks if state_of(pid) not in "XZ"]:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    daemons = [pid for pid in caller.noted() if pid not in ranks and os.getpgid(pid) not in ranks]
+    assert len(daemons) == 2
+    assert [state_of(pid) for pid in daemons] == ["S", "S"]
+
+
+def test_a_caller_that_leaves_without_joining_ends_them(callers: MakeCaller) -> None:
+    caller = callers("leaving")
+    _, told = caller.process.communicate(timeout=20)
+    assert "never joined" in told
+    assert caller.process.returncode == 0
+    caller.assert_gone()
+
+
+def test_an_interrupt_to_the_caller_ends_ranks_in_order(callers: MakeCaller) -> None:
+    caller = callers("cleaning")
+    caller.await_ranks()
+    caller.process.send_signal(signal.SIGINT)
+    _, told = caller.process.communicate(timeout=20)
+    assert caller.process.returncode == -signal.SIGINT
+    assert told.rstrip().endswith("KeyboardInterrupt")
+    caller.assert_gone()
+    assert (caller.folder / "cleaned 0").exists()
+    assert (caller.folder / "cleaned 1").exists()
+
+
+def test_a_second_interrupt_ends_ranks_at_once(callers: MakeCaller) -> None:
+    caller = callers("noting")
+    caller.await_ranks()
+    caller.process.send_signal(signal.SIGINT)
+    caller.await_cue("interrupted 0")
+    caller.await_cue("interrupted 1")
+    begun = time.monotonic()
+    caller.process.send_signal(signal.SIGINT)
+    caller.process.communicate(timeout=20)
+    assert time.monotonic() - begun < CALLERS_GRACE - 0.5
+    caller.assert_gone()
+
+
+@pytest.mark.parametrize("how", ["stubborn", "in C"])
+def test_an_interrupt_that_ranks_ignore_ends_them_after_the_grace_period(
+    callers: MakeCaller, how: str
+) -> None:
+    caller = callers(how)
+    caller.await_ranks()
+    caller.process.send_signal(signal.SIGINT)
+    caller.process.communicate(timeout=20)
+    assert caller.process.returncode == -signal.SIGINT
+    caller.assert_gone()
+
+
+class Terminal:
+    """A terminal that a caller runs in, as its session's leader."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = pty.openpty()
+
+    def options(self) -> dict[str, Any]:
+        """Return what a caller has to be started with."""
+        files = dict.fromkeys(("stdin", "stdout", "stderr"), self.theirs)
+        return {**files, "preexec_fn": self._become_controlling, "start_new_session": True}
+
+    def type(self, text: bytes) -> None:
+        """Type something; 3 is Ctrl-C."""
+        os.write(self.ours, text)
+
+    def close(self) -> None:
+        """Close the window."""
+        os.close(self.ours)
+
+    def _become_controlling(self) -> None:
+        import fcntl
+        import termios
+
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    """A terminal of its own."""
+    one = Terminal()
+    yield one
+    os.close(one.theirs)
+    try:
+        one.close()
+    except OSError:  # the test has
+        pass
+
+
+def test_ctrl_c_once_is_orderly(callers: MakeCaller, terminal: Terminal) -> None:
+    caller = callers("cleaning", **terminal.options())
+    caller.await_ranks()
+    terminal.type(b"\3")
+    assert _wait(caller) == -signal.SIGINT
+    caller.assert_gone()
+    assert (caller.folder / "cleaned 0").exists()
+    assert (caller.folder / "cleaned 1").exists()
+
+
+@pytest.mark.parametrize("how", ["noting", "descendants"])
+def test_ctrl_c_twice_is_at_once(callers: MakeCaller, terminal: Terminal, how: str) -> None:
+    caller = callers(how, **terminal.options())
+    caller.await_ranks()
+    terminal.type(b"\3")
+    if how == "noting":
+        caller.await_cue("interrupted 0")
+        caller.await_cue("interrupted 1")
+    begun = time.monotonic()
+    terminal.type(b"\3")
+    assert _wait(caller) == -signal.SIGINT
+    assert time.monotonic() - begun < CALLERS_GRACE - 0.5
+    caller.assert_gone()
+
+
+def test_a_closed_terminal_ends_all(callers: MakeCaller, terminal: Terminal) -> None:
+    caller = callers("descendants", **terminal.options())
+    caller.await_ranks()
+    terminal.close()
+    caller.assert_gone()
+
+
+def _wait(caller: Caller) -> int:
+    return caller.process.wait(timeout=20)
+
+
+def _has_children(pid: int) -> bool:
+    return bool(_children(pid))
+
+
+def _children(pid: int) -> list[int]:
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(one) for one in done.stdout.split()]
+
+
+def _descend(pid: int) -> list[int]:
+    found = []
+    for child in _children(pid):
+        found += [child, *_descend(child)]
+    return found

@@ -1,0 +1,175 @@
+"""P13: the stacks of ranks, at a deadline and on request, whatever holds them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ranks
+from faultpeers import lock_forever
+from faultstage import Stage
+from procession import ProcessTimeoutError, get_context, hangs, stacks, start_processes
+
+
+def deadlock(stage: Stage) -> None:
+    """Wait for a lock that is never released, in Python."""
+    lock = threading.Lock()
+    lock.acquire()
+    stage.tell("there")
+    lock.acquire()
+
+
+def hold_the_gil(stage: Stage) -> None:
+    """Never let Python run again."""
+    stage.tell("there")
+    lock_forever()
+
+
+def sleep_in_a_thread(stage: Stage) -> None:
+    """Have a second thread."""
+    threading.Thread(target=sleep_there, args=(stage,)).start()
+
+
+def sleep_there(stage: Stage) -> None:
+    stage.tell("there")
+    stage.work()
+
+
+HANGS = {
+    "deadlock": (deadlock, "in deadlock"),
+    "GIL": (hold_the_gil, "in lock_forever"),
+    "thread": (sleep_in_a_thread, "in sleep_there"),
+}
+
+
+def hang(rank: int, how: str, folder: str) -> None:
+    HANGS[how][0](Stage(folder, 60))
+
+
+@pytest.mark.parametrize("how", HANGS)
+def test_stacks_on_request(start_method: str, how: str, tmp_path: Path) -> None:
+    stage = Stage(str(tmp_path), 0)
+    with start_processes(
+        hang, (how, str(tmp_path)), 1, join=False, start_method=start_method
+    ) as context:
+        stage.await_cue("there")
+        until = time.monotonic() + 10
+        while HANGS[how][1] not in (told := context.dump_stacks()[0]):  # the call may yet come
+            assert time.monotonic() < until, told
+        assert told.splitlines()[0].endswith("(most recent call first):")
+        assert "in live" not in told  # our own frames
+        assert context.join(0) is False  # and it goes on
+
+
+def test_stacks_are_in_the_exception_at_a_deadline(start_method: str) -> None:
+    with pytest.raises(ProcessTimeoutError) as caught:
+        start_processes(ranks.work, nprocs=3, start_method=start_method, timeout=0.5)
+    assert ["in work" in one.stacks for one in caught.value.failures] == [True] * 3
+    told = "".join(ranks.notes_on(caught.value))
+    assert "where the ranks were when it passed:\nrank 0, 1, 2:\n" in told
+    assert told.count("in work") == 1  # equal stacks once
+
+
+def test_a_rank_that_cannot_answer_is_named_with_its_state(
+    start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hangs, "PATIENCE", 0.2)
+    ready = get_context(start_method).SimpleQueue()
+    with start_processes(
+        stop_yourself, (ready,), 1, join=False, start_method=start_method
+    ) as context:
+        pid = ready.get()
+        until = time.monotonic() + 10
+        while hangs.state_of(pid) != "T":
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        told = context.dump_stacks()
+        assert told == {0: "(the rank did not answer within 0.2 s: the state of its process is T)"}
+    ready.close()
+
+
+def stop_yourself(rank: int, ready: Any) -> None:
+    ready.put(os.getpid())
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_rank_that_does_not_take_the_signal_is_not_harmed(start_method: str) -> None:
+    ready = get_context(start_method).Event()
+    with start_processes(
+        refuse_the_signal, (ready,), 1, join=False, start_method=start_method
+    ) as context:
+        ready.wait()
+        told = context.dump_stacks()
+        assert told[0].startswith("(the rank does not answer the signal that asks for stacks")
+        assert context.join(0.05) is False
+
+
+def refuse_the_signal(rank: int, ready: Any) -> None:
+    signal.signal(stacks.signal_number(), signal.SIG_DFL)  # which would end the process
+    ready.set()
+    ranks.work(rank)
+
+
+def test_stacks_of_many_at_once_and_again(start_method: str) -> None:
+    barrier = get_context(start_method).Barrier(9)
+    with start_processes(
+        work_together, (barrier,), 8, join=False, start_method=start_method
+    ) as context:
+        barrier.wait()
+        for _ in range(3):
+            told = context.dump_stacks()
+            assert sorted(told) == list(range(8))
+            assert all("in work" in text for text in told.values()), told
+            assert all(text.count("most recent call first") == 1 for text in told.values())
+
+
+def work_together(rank: int, barrier: Any) -> None:
+    barrier.wait()
+    ranks.work(rank)
+
+
+def test_ranks_that_have_ended_have_no_stacks(start_method: str) -> None:
+    context = start_processes(ranks.nothing, nprocs=2, join=False, start_method=start_method)
+    assert context.join()
+    assert context.dump_stacks() == {}
+
+
+def test_equal_stacks_are_told_once() -> None:
+    told = hangs.group_stacks({0: "Thread 0x1f:\n  a\n", 2: "b", 1: "Thread 0x2e:\n  a\n"})
+    assert told == ["rank 0, 1:\nThread 0x...:\n  a", "rank 2:\nb"]
+
+
+def test_a_process_without_a_way_to_ask_says_so() -> None:
+    from procession.member import Member
+
+    process: Any = type("Plain", (), {"pid": 1, "is_alive": lambda self: True})()
+    channel: Any = None
+    told = hangs.collect_stacks([Member(0, process, 0, channel)])
+    assert told == {0: "(this start method cannot show stacks)"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has memory files to write to")
+def test_a_nested_rank_offers_its_own_stacks(start_method: str) -> None:
+    """Forked from a rank, it has the file of that one too."""
+    ready = get_context(start_method).Event()
+    with start_processes(
+        launch_inner, (ready,), 1, join=False, start_method=start_method
+    ) as context:
+        ready.wait()
+        assert "in launch_inner" in context.dump_stacks()[0]
+
+
+def launch_inner(rank: int, ready: Any) -> None:
+    with start_processes(ranks.work, nprocs=1, join=False, start_method="fork") as inner:
+        until = time.monotonic() + 10
+        while "in work" not in (told := inner.dump_stacks()[0]):
+            assert time.monotonic() < until, told
+        ready.set()
+        ranks.work(rank)

@@ -1,0 +1,152 @@
+"""The warden: one a launcher, told of each launch, and in nobody's way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ranks
+from faultstage import state_of
+from procession import lifeline, start_processes, warden
+from scripts import execute
+
+
+def test_records_are_followed_to_the_end() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for what, number in (
+            (warden.BEGUN, 1),
+            (warden.BEGUN, 2),
+            (warden.FINISHED, 1),
+            (warden.BEGUN, 3),
+        ):
+            record = what + number.to_bytes(8, "big")
+            assert len(record) == warden.RECORD
+            ours.sendall(record)
+        ours.sendall(warden.BEGUN + b"cut")
+        ours.close()
+        assert warden.follow(theirs.fileno()) == {2, 3}
+
+
+def test_there_is_one_for_all_launches() -> None:
+    start_processes(ranks.nothing, start_method="fork")
+    first = lifeline._line
+    start_processes(ranks.nothing, start_method="spawn")
+    assert lifeline._line == first
+
+
+@pytest.mark.leaves_things  # another warden, which stays as the first did
+def test_one_that_was_killed_is_replaced(start_method: str) -> None:
+    start_processes(ranks.nothing, start_method=start_method)
+    assert lifeline._line is not None
+    pid = lifeline._line[3]
+    os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + 10
+    while state_of(pid) != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    start_processes(ranks.nothing, start_method=start_method)
+    assert lifeline._line[3] != pid
+    assert state_of(lifeline._line[3]) != "X"
+    assert state_of(pid) == "X"  # reaped
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_launcher_that_ends_is_followed_at_once(method: str, tmp_path: Path) -> None:
+    text = """
+        import sys
+        from procession import lifeline, start_processes
+
+        def nothing(rank):
+            pass
+
+        if __name__ == "__main__":
+            start_processes(nothing, start_method=sys.argv[1])
+            print(lifeline._line[3])
+        """
+    pid = int(execute(tmp_path, text, method))
+    until = time.monotonic() + 5
+    while state_of(pid) not in "XZ":
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def test_it_holds_nothing_of_its_launchers(tmp_path: Path) -> None:
+    """A pipe that the launcher let others inherit, its folder, its terminal's signals."""
+    text = """
+        import os, time
+        from procession import lifeline, start_processes
+
+        def nothing(rank):
+            pass
+
+        if __name__ == "__main__":
+            read, write = os.pipe()
+            os.set_inheritable(write, True)
+            start_processes(nothing, start_method="fork")
+            pid = lifeline._line[3]
+            os.close(write)
+            print(os.read(read, 1))
+            print(os.readlink(f"/proc/{pid}/cwd"), os.getpgid(pid) == pid)
+            print(sorted(os.listdir(f"/proc/{pid}/fd")))
+        """
+    assert execute(tmp_path, text) == "b''\n/ True\n['0', '1', '2']\n"
+
+
+def test_without_one_launches_go_on_with_a_warning(
+    start_method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lifeline, "_line", None)
+    monkeypatch.setattr(lifeline, "find_executable", lambda: "/nowhere/python")
+    with caplog.at_level(logging.WARNING):
+        start_processes(ranks.nothing, start_method=start_method)
+    assert "cannot start a warden" in caplog.text
+
+
+def test_a_fork_of_the_launcher_has_its_own(tmp_path: Path) -> None:
+    text = """
+        import os, sys
+        from procession import lifeline, start_processes
+
+        def nothing(rank):
+            pass
+
+        if __name__ == "__main__":
+            start_processes(nothing, start_method="fork")
+            first = lifeline._line[3]
+            pid = os.fork()
+            start_processes(nothing, start_method="fork")
+            if pid == 0:
+                os._exit(lifeline._line[3] == first)
+            print(os.waitpid(pid, 0)[1], lifeline._line[3] == first)
+        """
+    assert execute(tmp_path, text) == "0 True\n"
+
+
+def test_it_survives_what_ends_a_session(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", lifeline._CODE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    until = time.monotonic() + 10
+    while "SigIgn" not in (text := Path(f"/proc/{process.pid}/status").read_text()) or not (
+        int(text.split("SigIgn:\t")[1].split()[0], 16) & 1 << (signal.SIGTERM - 1)
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        process.send_signal(number)
+    time.sleep(0.05)
+    assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(10) == 0
