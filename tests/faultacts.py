@@ -189,7 +189,7 @@ def become_nobody(stage: Stage) -> None:
 
 
 def lose_temporary_folder(stage: Stage) -> None:
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(dir=stage.folder)
     os.environ["TMPDIR"] = folder
     tempfile.tempdir = None
     os.rmdir(folder)
@@ -197,7 +197,7 @@ def lose_temporary_folder(stage: Stage) -> None:
 
 
 def lose_folder(stage: Stage) -> None:
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(dir=stage.folder)
     os.chdir(folder)
     os.rmdir(folder)
     raise ValueError("no folder")

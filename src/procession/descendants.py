@@ -12,6 +12,7 @@ import resource
 import select
 import signal
 import time
+from collections.abc import Collection
 
 from procession.syscalls import pidfd_open, pidfd_send_signal
 
@@ -41,12 +42,15 @@ def spare(pid: int) -> None:
     _set_limit(pid, 0)
 
 
-def end(number: int) -> None:
-    """Kill all processes that carry a mark, what they start meanwhile too, and wait for their ends."""
+def end(number: int, groups: Collection[int] | None = None) -> None:
+    """Kill all processes that carry a mark, what they start meanwhile too, and wait for their ends.
+
+    With ``groups``, only those that are in one of these process groups.
+    """
     until = time.monotonic() + PATIENCE
     empty = 0
     while number and empty < _LOOKS:
-        alive, missed = find(number)
+        alive, missed = find(number, groups)
         empty = 0 if alive else empty + 1 if missed else _LOOKS
         try:
             for pidfd in alive:
@@ -58,7 +62,7 @@ def end(number: int) -> None:
                 os.close(pidfd)
 
 
-def find(number: int) -> tuple[list[int], bool]:
+def find(number: int, groups: Collection[int] | None = None) -> tuple[list[int], bool]:
     """Return pidfds, the caller's to close, of the living processes that carry a mark.
 
     The second value tells whether a process ended before it could be asked: it may have had a child.
@@ -69,7 +73,7 @@ def find(number: int) -> tuple[list[int], bool]:
             continue
         carried = _mark_of_process(int(name))
         missed |= carried is None
-        if carried == number:
+        if carried == number and (groups is None or _group_of(int(name)) in groups):
             pidfd = _open(int(name), number)
             missed |= pidfd < 0
             if pidfd >= 0:
@@ -96,6 +100,13 @@ def _set_limit(pid: int, soft: int) -> None:
         resource.prlimit(pid, _LOCKS, (soft, hard))
     except (OSError, ValueError):
         pass
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return -1
 
 
 def _mark_of_process(pid: int) -> int | None:

@@ -27,6 +27,7 @@ class RankProcess:
         self.sentinel: int = fds.keep(pidfd)
         self._exitcode: int | None = None
         self._ended = False
+        self.was_reaped: bool = False  # by somebody else
         self._inquiry: stacks.Inquiry | None = None
         self._lock = threading.RLock()
 
@@ -148,6 +149,7 @@ class RankProcess:
     def _collect_reaped(self) -> None:
         """Learn what can be learned of a process that somebody else reaped (or that SIGCHLD did)."""
         if self._has_ended():
+            self.was_reaped = True
             status = syscalls.pidfd_wait_status(self.sentinel)
             self._settle(None if status is None else os.waitstatus_to_exitcode(status))
 

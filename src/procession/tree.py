@@ -28,6 +28,9 @@ class Tree:
         def finish() -> None:
             if started.on_finish is not None:
                 started.on_finish()
+            groups = [one.pid for one in started.processes if getattr(one, "was_reaped", False)]
+            if groups:  # by somebody else, so that nobody has ended what they left in their groups
+                descendants.end(self.mark, [pid for pid in groups if pid])
             self.release()
 
         return replace(started, on_failure=self.end, on_finish=finish)

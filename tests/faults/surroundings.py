@@ -69,7 +69,7 @@ def test_with_standard_streams_closed(start_method: str, tmp_path: Path) -> None
     def close() -> None:
         os.closerange(0, 3)
 
-    play(tmp_path, start_method, preexec_fn=close)
+    play(tmp_path, start_method, "streams", preexec_fn=close)  # a case that closes them itself
 
 
 @pytest.mark.skipif(
