@@ -77,6 +77,19 @@ def test_stacks_are_in_the_exception_at_a_deadline(start_method: str) -> None:
     assert told.count("in work") == 1  # equal stacks once
 
 
+def test_a_fork_that_waits_for_a_lock_of_another_thread_is_shown() -> None:
+    """What P12 cannot know beforehand: the deadline says where the ranks are."""
+    lock = threading.Lock()
+    with lock, pytest.raises(ProcessTimeoutError) as caught:
+        start_processes(take, (lock,), 2, start_method="fork", timeout=0.5)
+    assert all("in take" in one.stacks for one in caught.value.failures)
+
+
+def take(rank: int, lock: Any) -> None:
+    with lock:
+        pass
+
+
 def test_a_rank_that_cannot_answer_is_named_with_its_state(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

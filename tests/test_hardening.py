@@ -60,6 +60,34 @@ def test_await_beside_a_thread_that_joins(start_method: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("size", [10, 100_000])  # the second travels as a file
+def test_an_exception_between_a_report_and_its_note_loses_nothing(
+    start_method: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal handler may raise one, where the report is read but not yet kept."""
+    from procession.member import Member
+
+    real = Member.take_report
+    raised: list[bool] = []
+
+    def interrupted(member: Member) -> bool:
+        receive = member.channel.receive
+        if not raised and receive() is not None:
+            raised.append(True)
+            raise TimeoutError("from a handler")
+        return real(member)
+
+    monkeypatch.setattr(Member, "take_report", interrupted)
+    context = start_processes(give_text, (size,), 2, join=False, start_method=start_method)
+    with pytest.raises(TimeoutError):
+        context.join()
+    assert context.results() == ["x" * size] * 2
+
+
+def give_text(rank: int, size: int) -> str:
+    return "x" * size
+
+
 @pytest.mark.parametrize("place", ["note_end", "take_report"])
 def test_an_exception_in_the_middle_of_a_wait_loses_nothing(
     start_method: str, place: str, monkeypatch: pytest.MonkeyPatch

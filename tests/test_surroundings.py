@@ -248,7 +248,13 @@ def test_a_server_survives_a_launcher_that_lets_go_at_once() -> None:
     ours, theirs = fds.open_channel_pair()
     os.close(ours)
     nothing = os.open(os.devnull, os.O_RDWR)
-    request = {"nprocs": 2, "environment": dict(os.environ), "changes": [{}, {}]}
+    request = {
+        "nprocs": 2,
+        "environment": dict(os.environ),
+        "changes": [{}, {}],
+        "mark": 0,
+        "cgroup": "",
+    }
     with server._control() as control:
         messages.send(control, request, [theirs, nothing, guard.death_pipe(), *[nothing] * 3])
     for fd in (theirs, nothing):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import sys
+import time
+from typing import Any
 
 import pytest
 
 import ranks
-from procession import Failure, ProcessExitedException
+from procession import (
+    Failure,
+    ProcessException,
+    ProcessExitedException,
+    ProcessRaisedException,
+    get_context,
+    start_processes,
+)
 from procession.verdict import make_exception, sort_failures
 
 
@@ -41,6 +50,65 @@ def test_lines_say_what_became_of_a_rank() -> None:
     assert str(Failure(3, "exited", 7, "far", 4)) == "rank 3 (pid 7 on far) exited with code 4"
     assert "was lost" in str(Failure(4, "lost", 7))
     assert str(Failure(1, "raised", 7, type_name="E", evidence="why")).endswith("; why")
+
+
+def fail(rank: int) -> None:
+    if rank == 0:
+        raise KeyError("of rank 0")
+    if rank == 1:
+        sys.exit(3)
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
+def test_a_group_has_one_exception_a_failed_rank(start_method: str) -> None:
+    barrier = get_context(start_method).Barrier(2)
+    with pytest.raises(ProcessException) as caught:
+        start_processes(meet_and_fail, (barrier,), 3, start_method=start_method, grace_period=2)
+    group: Any = caught.value.as_group()
+    assert type(group).__name__ == "ExceptionGroup"
+    by_rank = {one.error_index: one for one in group.exceptions}
+    assert sorted(by_rank) == [0, 1]  # rank 2 was stopped
+    assert isinstance(by_rank[0], ProcessRaisedException)
+    assert isinstance(by_rank[1], ProcessExitedException)
+    assert by_rank[1].exit_code == 3
+    assert by_rank[0].msg.endswith("KeyError: 'of rank 0'\n")
+    assert group.exceptions[0].error_index == caught.value.error_index  # the root cause first
+    loaded = caught.value.as_group(load=True)
+    (own,) = [one for one in loaded.exceptions if isinstance(one, KeyError)]
+    assert own.args == ("of rank 0",)
+    assert "raised in rank 0" in "".join(own.__notes__)  # type: ignore[attr-defined, unused-ignore]
+
+
+def meet_and_fail(rank: int, barrier: Any) -> None:
+    if rank < 2:
+        barrier.wait()
+    fail(rank)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
+def test_a_group_is_a_base_group_where_it_has_to_be(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException) as caught:
+        start_processes(interrupt, start_method=start_method)
+    assert type(caught.value.as_group()).__name__ == "ExceptionGroup"
+    assert type(caught.value.as_group(load=True)).__name__ == "BaseExceptionGroup"
+
+
+def interrupt(rank: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_group_of_what_was_only_stopped_has_that(start_method: str) -> None:
+    error = ProcessException("text", 0, 1)
+    if sys.version_info >= (3, 11):
+        assert error.as_group().exceptions == (error,)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11), reason="from Python 3.11 on there are groups")
+def test_without_groups_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "exceptiongroup", None)
+    with pytest.raises(RuntimeError, match="pip install exceptiongroup"):
+        ProcessException("text", 0, 1).as_group()
 
 
 def test_what_torch_does_not_tell_is_in_the_notes_and_shown() -> None:

@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Any
 
-from procession import descendants, fds, forked, fresh, guard, messages, rank
+from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
 from procession.children import collect_child, signal_group
 from procession.report import describe, write_error
 from procession.syscalls import pidfd_open
@@ -192,6 +192,7 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
     status, succeeded = 1, False
     try:
         descendants.mark(0, request["mark"])
+        cgroups.join(request["cgroup"], 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         payload, death_pipe, *rest = handed
         for number in (0, 1, 2):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from procession import descendants, lifeline
+from procession import cgroups, descendants, lifeline
 from procession.protocol import Launch, Started
 
 if TYPE_CHECKING:
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 
 class Tree:
-    """The processes that descend from a launch's ranks; ``mark`` is 0 where they are not to be ended."""
+    """The processes that descend from a launch's ranks; ``mark`` is 0 where they are not to be ended.
+
+    ``cgroup`` is the path of the cgroup that they are in as well, if they are.
+    """
 
     def __init__(self, mark: int) -> None:
         self.mark = mark
+        self.cgroup: str = cgroups.create(mark) if mark else ""
         if mark:
             lifeline.announce(mark)
+
+    def adopt(self, pid: int) -> None:
+        """Have a process (0: this one) be one of them."""
+        descendants.mark(pid, self.mark)
+        cgroups.join(self.cgroup, pid)
 
     def attach(self, started: Started) -> Started:
         """Return what was started, with this tree's end bound to that of the launch."""
@@ -37,10 +46,12 @@ class Tree:
 
     def end(self) -> None:
         """Kill what is left of it."""
+        cgroups.kill(self.cgroup)
         descendants.end(self.mark)
 
     def release(self) -> None:
         """Leave what is left of it alone from now on."""
+        cgroups.remove(self.cgroup)
         if self.mark:
             lifeline.withdraw(self.mark)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from procession import descendants
+from procession import cgroups, descendants
 
 BEGUN, FINISHED = b"+", b"-"
 """What a record says of the launch whose mark (8 bytes) follows."""
@@ -25,7 +25,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     _let_go()
     for mark in follow(0):
+        cgroup = cgroups.locate(mark)
+        cgroups.kill(cgroup)
         descendants.end(mark)
+        if os.path.exists(cgroup):
+            cgroups.remove(cgroup)
 
 
 def follow(fd: int) -> set[int]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import Caller
 
+from callers import Caller
 from faultstage import state_of
 
 pytestmark = pytest.mark.faults

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from procession import descendants, forked, guard, interrupts, rank
+from procession import forked, guard, interrupts, rank
 from procession.channel import SocketChannel
 from procession.forkcheck import check_fork
 from procession.identity import name_process
@@ -66,8 +66,7 @@ def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree
     try:
         pid = os.fork()
         if pid == 0:
-            descendants.mark(0, tree.mark)
-            _become_rank(launch, orders, index, theirs, death_pipe)
+            _become_rank(launch, orders, index, theirs, death_pipe, tree)
         name = name_process("fork", index)
         process = RankProcess.of_child(pid, name=name, daemon=launch.daemon)
     except BaseException:
@@ -79,11 +78,12 @@ def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree
 
 
 def _become_rank(
-    launch: Launch, orders: rank.Orders, index: int, channel: int, death_pipe: int
+    launch: Launch, orders: rank.Orders, index: int, channel: int, death_pipe: int, tree: Tree
 ) -> NoReturn:
     """Live a rank's life in a process just forked, and never return to the caller's frames."""
     status, succeeded = 1, False
     try:
+        tree.adopt(0)
         interrupts.restore_in_child()
         forked.cut_off()
         rank.change_environment(launch.environments[index])

@@ -58,7 +58,7 @@ class ForkserverBackend:
             shared = [*pickled.fds, *([tracker] if tracker >= 0 else [])]
             handed = [payload, guard.death_pipe(), *streams, *shared]
             with planted(launch, orders) as tree:
-                request["mark"] = tree.mark
+                request["mark"], request["cgroup"] = tree.mark, tree.cgroup
                 return tree.attach(start_on_server(configuration, launch, request, handed))
         finally:
             for fd in (payload, *streams):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from procession import descendants, guard
+from procession import guard
 from procession.channel import SocketChannel
 from procession.identity import name_process
 from procession.interpreter import start_interpreter
@@ -78,7 +78,7 @@ def _start_rank(
             env=_merge(environment, launch.environments[rank]),
             new_session=False,
         )
-        descendants.mark(popen.pid, tree.mark)  # from outside: the rank need not import for it
+        tree.adopt(popen.pid)  # from outside: the rank need not import for it
         popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
         name = name_process("spawn", rank)
         process = RankProcess.of_child(popen.pid, name=name, daemon=launch.daemon)

@@ -23,7 +23,7 @@ class Caller:
         self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, __file__, start_method, how, str(folder)],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
             **{"stderr": subprocess.PIPE, "text": True, **options},
         )
 

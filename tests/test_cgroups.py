@@ -1,0 +1,107 @@
+"""Cgroups of launches, where they are asked for: on a real cgroup v2, which these tests need to write."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import ranks
+from callers import Caller
+from faultacts import start_session
+from faultstage import Stage, state_of
+from procession import ProcessRaisedException, cgroups, run, start_processes
+
+
+def is_delegated() -> bool:
+    path = cgroups.locate(1)
+    try:
+        os.mkdir(path)
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(
+    not is_delegated(), reason="cgroup v2 is not delegated to this process: it cannot make one"
+)
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have launches ask for a cgroup."""
+    monkeypatch.setenv("PROCESSION_CGROUP", "1")
+
+
+def list_cgroups() -> list[str]:
+    return [str(path) for path in Path(cgroups.locate(1)).parent.glob("procession-*")]
+
+
+def tell_cgroup(rank: int) -> str:
+    return Path("/proc/self/cgroup").read_text()
+
+
+def test_ranks_of_a_launch_share_a_cgroup_of_their_own(start_method: str) -> None:
+    first, second = run(tell_cgroup, nprocs=2, start_method=start_method)
+    assert first == second
+    assert "/procession-" in first
+    assert list_cgroups() == []
+    assert "/procession-" not in tell_cgroup(0)
+
+
+def test_what_has_shed_the_mark_ends_too(start_method: str, tmp_path: Path) -> None:
+    with pytest.raises(ProcessRaisedException, match="boom"):
+        start_processes(shed_and_fail, (str(tmp_path),), 2, start_method=start_method)
+    (pid,) = Stage(str(tmp_path), 0).noted()
+    until = time.monotonic() + 2
+    while state_of(pid) not in "XZ":
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    assert list_cgroups() == []
+
+
+def shed_and_fail(rank: int, folder: str) -> None:
+    if rank == 1:
+        ranks.work(rank)
+    from procession import descendants
+
+    descendants.spare(0)
+    start_session(Stage(folder, 60))
+    raise ValueError("boom")
+
+
+def test_a_killed_caller_leaves_no_cgroup(
+    start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = Caller(tmp_path, start_method, "descendants")
+    try:
+        caller.await_ranks()
+        assert len(list_cgroups()) == 1
+        caller.process.send_signal(signal.SIGKILL)
+        caller.assert_gone()
+        until = time.monotonic() + 2
+        while list_cgroups():
+            assert time.monotonic() < until
+            time.sleep(0.002)
+    finally:
+        caller.close()
+
+
+def test_daemons_that_are_kept_are_in_none(start_method: str) -> None:
+    (told,) = run(tell_cgroup, start_method=start_method, keep_daemons=True)
+    assert "/procession-" not in told
+
+
+def test_a_bad_choice_and_a_missing_permission_are_told(
+    start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "locate", lambda mark: "/proc/none")
+    with pytest.raises(RuntimeError, match="PROCESSION_CGROUP=1, but this process may not"):
+        run(tell_cgroup, start_method=start_method)
+    monkeypatch.setenv("PROCESSION_CGROUP", "yes")
+    with pytest.raises(ValueError, match="PROCESSION_CGROUP must be 0 or 1, not 'yes'"):
+        run(tell_cgroup, start_method=start_method)
