@@ -89,9 +89,20 @@ def follow_soon(stage: Stage) -> None:
     raise ConnectionResetError("secondary")
 
 
+class Cueing(ValueError):
+    """Gives the cue for a secondary failure while it is being told."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__("the root cause")
+        self.stage = stage
+
+    def __str__(self) -> str:
+        self.stage.tell("failing")
+        return "the root cause"
+
+
 def fail_first(stage: Stage) -> None:
-    stage.tell("failing")
-    raise ValueError("the root cause")
+    raise Cueing(stage)
 
 
 def fail_first_and_linger(stage: Stage) -> None:

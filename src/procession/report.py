@@ -72,14 +72,11 @@ class Reporter:
         if not self.is_ours():
             write_error(describe(error))
             return
-        frame = self._emergency
-        for tell in (describe, describe_plainly):
-            try:
-                frame = self._compose(now, error, tell)
-                break
-            except BaseException:  # no memory, or an interrupt: once more, in fewer words
-                continue
-        self._send(frame)
+        mask = _block_termination()
+        try:
+            self._send(self._compose_somehow(now, error))
+        finally:
+            _restore(mask)
 
     def exited(self, exit_: SystemExit) -> int:
         """Report a `sys.exit`; return the exit status that the process should have.
@@ -120,6 +117,14 @@ class Reporter:
     def _send(self, frame: bytes) -> None:
         while frame and self.is_ours():
             frame = frame[os.write(self._fd, frame) :]
+
+    def _compose_somehow(self, now: int, error: BaseException) -> bytes:
+        for tell in (describe, describe_plainly):
+            try:
+                return self._compose(now, error, tell)
+            except BaseException:  # no memory, or an interrupt: once more, in fewer words
+                continue
+        return self._emergency
 
     def _compose(
         self, now: int, error: BaseException, tell: Callable[[BaseException], str]
@@ -162,6 +167,24 @@ def describe_plainly(error: BaseException) -> str:
         lines.append(f'  File "{code.co_filename}", line {step.tb_lineno}, in {code.co_name}\n')
         step = step.tb_next
     return "".join([*lines, f"{_name_of(type(error))}: {_text_of(error)}\n"])
+
+
+def _block_termination() -> Any:
+    """Let no SIGTERM cut a report short: who sends one wants the rank's end, which is near.
+
+    Returns the signal mask to restore, None where nothing was done.
+    """
+    try:
+        module = __import__("_signal")  # without the enums of `signal`
+        return module.pthread_sigmask(module.SIG_BLOCK, (module.SIGTERM,))
+    except BaseException:  # Windows; no memory
+        return None
+
+
+def _restore(mask: Any) -> None:
+    if mask is not None:
+        module = __import__("_signal")
+        module.pthread_sigmask(module.SIG_SETMASK, mask)
 
 
 def _name_of(kind: type) -> str:
