@@ -1,0 +1,253 @@
+"""Thousands of launches with random faults: every answer right, nothing left, memory flat.
+
+Each launch draws a start method and a scenario from a seeded generator: a success, a fault case of
+``tests/faultcases.py``, or something that befalls the caller.  What was wrong is printed with its seed and
+number.  At the end this process must hold what it held after the first tenth of the reports, and no
+more: no process, descriptor, thread or file, and its memory must not grow by more than `GROWTH`.
+
+Usage: soak.py [--launches N] [--seed N] [--ranks N] [--report-every N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "faults")]
+
+from test_rank_faults import assert_gone, assert_told  # noqa: E402
+
+from faultcases import CASES, Case, play  # noqa: E402
+from faultstage import Stage  # noqa: E402
+from procession import (  # noqa: E402
+    ProcessException,
+    ProcessTimeoutError,
+    forkservers,
+    run,
+    start_processes,
+)
+
+METHODS = {"fork": 6, "forkserver": 3, "spawn": 1}  # by how often: by how cheap they are
+GROWTH = 2.0
+"""MiB of private memory per 1,000 launches that are taken for the allocator's own, not for a leak."""
+MOST_WRONG = 20
+"""Wrong answers after which the soak ends early."""
+
+SLOW = {"200 MB", "memory", "memory held", "peer in vfork", "grandchildren", "nobody"}
+PLAYED = [name for name, case in CASES.items() if not case.stubborn and name not in SLOW]
+
+Launch = dict[str, Any]
+
+
+def succeed(rank: int, size: int) -> bytes:
+    """Return something: above 48 KiB it travels as a file."""
+    return bytes(size)
+
+
+def rest(rank: int) -> None:
+    """Work for far longer than any launch here lasts."""
+    time.sleep(60)
+
+
+class Scenarios:
+    """What a launch can be; each takes the options of its launch, and a folder."""
+
+    def __init__(self, draw: random.Random, ranks: int) -> None:
+        self.draw, self.ranks = draw, ranks
+
+    def well(self, launch: Launch, folder: str) -> None:
+        """All ranks return."""
+        size = self.draw.choice([0, 100, 100_000])
+        assert run(succeed, (size,), self.ranks, **launch) == [bytes(size)] * self.ranks
+
+    def fault(self, launch: Launch, folder: str) -> None:
+        """A case of the fault table."""
+        name = self.draw.choice(PLAYED)
+        try:
+            self._play(CASES[name], name, launch, folder)
+        except BaseException as error:
+            note = f"the case {name!r}"
+            error.args = (*error.args, note)
+            raise
+
+    def terminated(self, launch: Launch, folder: str) -> None:
+        """The caller stops the ranks, whatever they are at by then."""
+        context = start_processes(rest, nprocs=self.ranks, join=False, **launch)
+        time.sleep(self.draw.choice([0, 0.001, 0.01]))
+        context.terminate()
+        assert context.join()
+
+    def late(self, launch: Launch, folder: str) -> None:
+        """The deadline passes."""
+        try:
+            start_processes(rest, nprocs=self.ranks, timeout=0.02, **launch)
+        except ProcessTimeoutError as one:
+            told = one.failures
+        assert len(told) == self.ranks
+
+    def dropped(self, launch: Launch, folder: str) -> None:
+        """Nobody joins."""
+        start_processes(rest, nprocs=self.ranks, join=False, **launch)
+        gc.collect()
+
+    def interrupted(self, launch: Launch, folder: str) -> None:
+        """Ctrl-C while the caller waits."""
+        context = start_processes(rest, nprocs=self.ranks, join=False, **launch)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            context.join()
+        except KeyboardInterrupt:
+            return
+        raise AssertionError("the interrupt was lost")
+
+    def shown(self, launch: Launch, folder: str) -> None:
+        """Somebody asks for stacks."""
+        with start_processes(rest, nprocs=self.ranks, join=False, **launch) as context:
+            assert len(context.dump_stacks()) == self.ranks
+
+    def two(self, launch: Launch, folder: str) -> None:
+        """Two launches at once, from two threads."""
+        answers: list[object] = []
+
+        def one() -> None:
+            answers.append(run(succeed, (10,), self.ranks, **launch))
+
+        threads = [threading.Thread(target=one) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [[bytes(10)] * self.ranks] * 2
+
+    def _play(self, case: Case, name: str, launch: Launch, folder: str) -> None:
+        error = None
+        try:
+            start_processes(play, (name, folder), self.ranks, **launch)
+        except ProcessException as one:
+            error = one
+        assert_told(case, error)
+        assert_gone(Stage(folder, 0).noted())
+
+
+WEIGHTS = {
+    "well": 30, "fault": 50, "terminated": 6, "late": 3, "dropped": 2, "interrupted": 3, "shown": 3,
+    "two": 3,
+}  # fmt: skip
+
+
+def soak(options: argparse.Namespace) -> dict[str, Any]:
+    """Do all launches; return what came of them."""
+    draw = random.Random(options.seed)
+    scenarios = Scenarios(draw, options.ranks)
+    done: Counter[str] = Counter()
+    wrong: list[str] = []
+    stocks = []
+    begun = time.monotonic()
+    for number in range(options.launches):
+        method = draw.choices(list(METHODS), list(METHODS.values()))[0]
+        name = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        done[f"{method} {name}"] += 1
+        problem = play_one(getattr(scenarios, name), method)
+        if problem:
+            wrong.append(f"seed {options.seed}, launch {number}: {method}, {name}\n{problem}")
+            print(wrong[-1], flush=True)
+        if (number + 1) % options.report_every == 0:
+            stocks.append(take_stock())
+            rate = (number + 1) / (time.monotonic() - begun)
+            print(f"{number + 1} launches, {rate:.0f} a second, {stocks[-1]}", flush=True)
+        if len(wrong) >= MOST_WRONG:
+            break
+    wrong += compare(stocks, options.report_every)
+    return {"done": dict(done), "wrong": wrong, "stocks": stocks}
+
+
+def play_one(scenario: Callable[[Launch, str], None], method: str) -> str:
+    """Play one scenario; return what was wrong, an empty string for nothing."""
+    options = {"fork_check": "off"} if method == "fork" else {}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o777)
+            scenario({"start_method": method, "options": options}, folder)
+    except BaseException:
+        return traceback.format_exc()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return ""
+
+
+def take_stock() -> dict[str, float]:
+    """Return how many things this process has, and its private memory in MiB."""
+    forkservers.stop_servers()
+    gc.collect()
+    memory = Path("/proc/self/smaps_rollup").read_text()
+    private = sum(map(int, re.findall(r"^Private_\w+:\s+(\d+) kB", memory, re.MULTILINE)))
+    children = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+    return {
+        "children": sum(map(len, children)),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": threading.active_count(),
+        "files": len(os.listdir(tempfile.gettempdir())),
+        "MiB": round(private / 1024, 2),
+    }
+
+
+def compare(stocks: list[dict[str, float]], every: int) -> list[str]:
+    """Return what the last stock has that the first had not, and whether memory grew."""
+    if len(stocks) < 3:
+        return []
+    first = max(len(stocks) // 10, 1)
+    start, end = stocks[first], stocks[-1]
+    more = [f"{kind}: {start[kind]} became {end[kind]}" for kind in start if kind != "MiB"]
+    left = [text for text, kind in zip(more, start, strict=False) if end[kind] > start[kind]]
+    launches = (len(stocks) - 1 - first) * every
+    growth = (end["MiB"] - start["MiB"]) / launches * 1000
+    print(f"memory: {growth:+.3f} MiB per 1,000 launches, over the last {launches}")
+    if growth > GROWTH:
+        left.append(f"memory grew by {growth:.2f} MiB per 1,000 launches")
+    return left
+
+
+def main() -> int:
+    """Soak, print a summary, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--launches", type=int, default=10_000)
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report-every", type=int, default=500)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    logging.getLogger("procession").setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what ranks say of their own ends
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        result = soak(options)
+    total = sum(result["done"].values())
+    for name, count in sorted(result["done"].items()):
+        print(f"{count:6} {name}")
+    print(f"{total} launches of {options.ranks} ranks, {len(result['wrong'])} wrong")
+    print("\n".join(result["wrong"]))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    return 1 if result["wrong"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
