@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -57,6 +58,56 @@ def test_one_that_was_killed_is_replaced(start_method: str) -> None:
     assert lifeline._line[3] != pid
     assert state_of(lifeline._line[3]) != "X"
     assert state_of(pid) == "X"  # reaped
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_the_next_one_knows_of_launches_under_way(how: str, tmp_path: Path) -> None:
+    """They go on, and if the launcher is killed then, what they have started ends."""
+    text = f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from faultacts import start_stranger
+        from faultstage import Stage
+        from procession import lifeline, start_processes
+
+        def work(rank, folder):
+            start_stranger(Stage(folder, 60))
+            Stage(folder, 60).tell("there")
+            Stage(folder, 60).work()
+
+        def nothing(rank):
+            pass
+
+        if __name__ == "__main__":
+            context = start_processes(work, (sys.argv[1],), 1, join=False, start_method="fork")
+            Stage(sys.argv[1], 0).await_cue("there")
+            first = lifeline._line[3]
+            if sys.argv[2] == "killed":
+                os.kill(first, signal.SIGKILL)
+                os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+            else:  # so that its buffer fills
+                os.kill(first, signal.SIGSTOP)
+                lifeline._PATIENCE = 1
+                while lifeline._tell(b"-", 5):
+                    pass
+            start_processes(nothing, start_method="fork")
+            assert lifeline._line[3] != first
+            (pid,) = Stage(sys.argv[1], 0).noted()
+            assert os.path.exists(f"/proc/{{pid}}")
+            assert context.join(0) is False
+            print(pid, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(text))
+    done = subprocess.run(
+        [sys.executable, str(path), str(tmp_path), how], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    until = time.monotonic() + 2
+    while state_of(int(done.stdout)) not in "XZ":
+        assert time.monotonic() < until
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

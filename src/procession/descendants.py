@@ -88,8 +88,10 @@ def _open(pid: int, number: int) -> int:
     except OSError:
         return -1
     # asked again, now that the number cannot become anybody else's unnoticed
-    if _mark_of_process(pid) == number and not _has_ended(pidfd, 0):
-        return pidfd
+    if _mark_of_process(pid) == number:
+        if not _has_ended(pidfd, 0):
+            return pidfd
+        _reap(pidfd)
     os.close(pidfd)
     return -1
 
@@ -127,15 +129,20 @@ def _kill(pidfd: int) -> None:
 
 
 def _wait_for(pidfds: list[int], until: float) -> bool:
-    """Wait for the ends of processes, and reap those that have become our children."""
+    """Wait for the ends of processes, and reap them."""
     for pidfd in pidfds:
         if not _has_ended(pidfd, max(until - time.monotonic(), 0)):
             return False
-        try:
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-        except OSError:  # somebody else's
-            pass
+        _reap(pidfd)
     return True
+
+
+def _reap(pidfd: int) -> None:
+    """Reap a process that has become a child of this one, as orphans do of process 1."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except OSError:  # somebody else's
+        pass
 
 
 def _has_ended(pidfd: int, patience: float) -> bool:

@@ -197,10 +197,12 @@ class Gang:
         if any(member.exitcode == -9 for member in self.members):
             self._evidence = oom.tell_kills(self._oom_kills)
         self.waiter.close()
-        if self._on_failure is not None and (self._failed or self._stop is not None):
-            self._on_failure()
-        if self._on_finish is not None:
-            self._on_finish()
+        try:
+            if self._on_failure is not None and (self._failed or self._stop is not None):
+                self._on_failure()
+        finally:
+            if self._on_finish is not None:
+                self._on_finish()
         self._tell_watchers()
 
     def _tell_watchers(self) -> None:

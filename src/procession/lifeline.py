@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
 import socket
 
 from procession import descendants, fds
@@ -15,27 +17,28 @@ log: logging.Logger = logging.getLogger("procession")
 
 _CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import main; main()"
 
+_PATIENCE = 1000  # milliseconds for a warden that is behind, which its start can make it
+
 _line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the warden's
+_live: set[int] = set()  # the marks of launches that have not finished
 
 
 def announce(mark: int) -> None:
     """Have the warden end what carries this mark if this process dies before `withdraw`."""
     with fds.LOCK:
-        if _tell(BEGUN, mark):
-            return
-        try:
-            _start()
-        except OSError as error:
-            text = "cannot start a warden (%s): what ranks start will outlive this process if it is killed"
-            log.warning(text, error)
-            return
-        _tell(BEGUN, mark)
+        if _line is not None and _line[2] != os.getpid():
+            _live.clear()  # this is a fork: those launches are another's
+        _live.add(mark)
+        if not _tell(BEGUN, mark):
+            _replace()
 
 
 def withdraw(mark: int) -> None:
     """Tell the warden that a launch has finished: what is left of it stays."""
     with fds.LOCK:
-        _tell(FINISHED, mark)
+        if mark in _live:
+            _live.discard(mark)
+            _tell(FINISHED, mark)
 
 
 def _tell(what: bytes, mark: int) -> bool:
@@ -43,7 +46,11 @@ def _tell(what: bytes, mark: int) -> bool:
     if _line is None or not _stands(*_line[:3]):
         return False
     sock = fds.as_socket(_line[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
     try:
+        if not poll.poll(_PATIENCE):
+            return False
         sock.send(what + mark.to_bytes(8, "big"), NO_SIGNAL | socket.MSG_DONTWAIT)
     except OSError:  # it was killed
         return False
@@ -60,9 +67,23 @@ def _stands(fd: int, inode: int, pid: int) -> bool:
         return False
 
 
+def _replace() -> None:
+    """Start a warden in the place of one that does not answer, and tell it what that one knew."""
+    _let_go()
+    try:
+        _start()
+    except OSError as error:
+        text = (
+            "cannot start a warden (%s): what ranks start will outlive this process if it is killed"
+        )
+        log.warning(text, error)
+        return
+    for mark in _live:
+        _tell(BEGUN, mark)
+
+
 def _start() -> None:
     global _line
-    _let_go()
     ours, theirs = fds.open_channel_pair()
     try:
         nothing = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0)
@@ -85,14 +106,18 @@ def _start() -> None:
 
 
 def _let_go() -> None:
-    """Forget a warden that is dead, and reap it if it was this process's."""
+    """Forget a warden; if it is this process's, end and reap it, lest it end what it was told of."""
     global _line
     line, _line = _line, None
     if line is None or line[2] != os.getpid():
         return
+    pid = line[3]
+    try:
+        # it is our child still: the number is its own
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # somebody else has reaped it
+        pass
     if _stands(*line[:3]):
         fds.drop(line[0])
-    try:
-        os.waitpid(line[3], os.WNOHANG)
-    except ChildProcessError:
-        pass

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from procession import cgroups, descendants, lifeline
-from procession.protocol import Launch, Started
+from procession.protocol import Launch, Process, Started
 
 if TYPE_CHECKING:
     from procession.rank import Orders
@@ -37,9 +38,9 @@ class Tree:
         def finish() -> None:
             if started.on_finish is not None:
                 started.on_finish()
-            groups = [one.pid for one in started.processes if getattr(one, "was_reaped", False)]
-            if groups:  # by somebody else, so that nobody has ended what they left in their groups
-                descendants.end(self.mark, [pid for pid in groups if pid])
+            groups = _groups_left(started.processes)
+            if groups:
+                descendants.end(self.mark, groups)
             self.release()
 
         return replace(started, on_failure=self.end, on_finish=finish)
@@ -54,6 +55,16 @@ class Tree:
         cgroups.remove(self.cgroup)
         if self.mark:
             lifeline.withdraw(self.mark)
+
+
+def _groups_left(processes: Sequence[Process]) -> list[int]:
+    """Return the ranks' groups that may hold what has not been ended and reaped with the rank.
+
+    Who is process 1 inherits what was killed with a rank, and has to reap it; and a rank that
+    somebody else has reaped took the number of its group along.
+    """
+    heir = os.getpid() == 1
+    return [one.pid for one in processes if one.pid and (heir or getattr(one, "was_reaped", False))]
 
 
 @contextmanager

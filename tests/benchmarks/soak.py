@@ -234,7 +234,8 @@ def main() -> int:
     options = parser.parse_args()
     logging.getLogger("procession").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    for number in (signal.SIGALRM, signal.SIGINT):  # the shell's ``&`` ignores the second
+        signal.signal(number, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what ranks say of their own ends
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = folder

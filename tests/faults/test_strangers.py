@@ -59,6 +59,43 @@ REUSED = """
 """
 
 
+HEIR = """
+    import os, sys, time
+    sys.path.insert(0, {tests!r})
+    from procession import ProcessException, start_processes
+    from test_descendants import fail_with, start_one
+
+    if __name__ == "__main__":
+        assert os.getpid() == 1
+        method, folder = sys.argv[1:]
+        start_processes(start_one, ("program", folder), start_method=method)
+        try:
+            start_processes(fail_with, (["program", "session", "stranger"], folder), start_method=method)
+        except ProcessException:
+            pass
+        children = open("/proc/self/task/1/children").read().split()
+        states = [open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] for pid in children]
+        print(states.count("Z"))
+"""
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
+def test_process_1_of_a_container_has_no_zombies(start_method: str, tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(HEIR).format(tests=str(Path(__file__).parents[1])))
+    done = subprocess.run(
+        [
+            *("unshare", "--pid", "--fork", "--mount-proc", "--kill-child"),
+            *(sys.executable, str(path), start_method, str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0\n", done.stderr
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Popen has process_group from 3.11 on")
 @pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
 def test_a_process_with_a_reused_number_is_left_alone(start_method: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from procession import forked, guard, interrupts, rank
 from procession.channel import SocketChannel
@@ -16,7 +16,9 @@ from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.report import Reporter, describe, write_error
 from procession.starting import Handles, start_each
-from procession.tree import Tree, planted
+
+if TYPE_CHECKING:
+    from procession.tree import Tree
 
 
 class ForkBackend:
@@ -51,6 +53,8 @@ class ForkBackend:
             from procession.backends.portable import start
 
             return start(launch, "fork")
+        from procession.tree import planted
+
         orders = write_orders(launch, "fork", forked=True)
         death_pipe = guard.death_pipe()
         _flush_streams()

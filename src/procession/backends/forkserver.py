@@ -9,7 +9,6 @@ from procession import guard
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
-from procession.tree import planted
 
 
 class ForkserverBackend:
@@ -41,6 +40,7 @@ class ForkserverBackend:
             return start(launch, "forkserver")
         from procession.forkservers import Configuration, start_on_server
         from procession.payload import pickle_call, write_payload
+        from procession.tree import planted
 
         pickled = pickle_call(launch)
         orders = write_fresh_orders(launch, "forkserver", forked=True)

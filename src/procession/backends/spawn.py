@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from procession import guard
 from procession.channel import SocketChannel
@@ -14,7 +15,9 @@ from procession.platform import missing_mechanism, tell_availability, tell_capab
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.starting import Handles, start_each
-from procession.tree import Tree, planted
+
+if TYPE_CHECKING:
+    from procession.tree import Tree
 
 
 class SpawnBackend:
@@ -40,6 +43,7 @@ class SpawnBackend:
 
             return start(launch, "spawn")
         from procession.payload import pickle_call, write_payload
+        from procession.tree import planted
 
         pickled = pickle_call(launch)
         orders = write_fresh_orders(launch, "spawn", forked=False)
