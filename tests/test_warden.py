@@ -60,12 +60,9 @@ def test_one_that_was_killed_is_replaced(start_method: str) -> None:
     assert state_of(pid) == "X"  # reaped
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_the_next_one_knows_of_launches_under_way(how: str, tmp_path: Path) -> None:
-    """They go on, and if the launcher is killed then, what they have started ends."""
-    text = f"""
+UNDER_WAY = """
         import os, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, sys.argv[3])
         from faultacts import start_stranger
         from faultstage import Stage
         from procession import lifeline, start_processes
@@ -93,15 +90,23 @@ def test_the_next_one_knows_of_launches_under_way(how: str, tmp_path: Path) -> N
             start_processes(nothing, start_method="fork")
             assert lifeline._line[3] != first
             (pid,) = Stage(sys.argv[1], 0).noted()
-            assert os.path.exists(f"/proc/{{pid}}")
+            assert os.path.exists(f"/proc/{pid}")
             assert context.join(0) is False
             print(pid, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         """
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_the_next_one_knows_of_launches_under_way(how: str, tmp_path: Path) -> None:
+    """They go on, and if the launcher is killed then, what they have started ends."""
     path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(text))
+    path.write_text(textwrap.dedent(UNDER_WAY))
     done = subprocess.run(
-        [sys.executable, str(path), str(tmp_path), how], capture_output=True, text=True, timeout=60
+        [sys.executable, str(path), str(tmp_path), how, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     until = time.monotonic() + 2
