@@ -103,6 +103,28 @@ def test_a_hard_limit_that_is_too_low_is_no_error(mark: int) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_follows_a_rank_soon_has_time_for_it(
+    start_method: str, fails: bool, tmp_path: Path
+) -> None:
+    """As a ``tee`` that writes a rank's log."""
+    try:
+        start_processes(write_through_a_program, (str(tmp_path), fails), start_method=start_method)
+    except ProcessRaisedException:
+        assert fails
+    assert (tmp_path / "log").read_text() == "the last line\n"
+
+
+def write_through_a_program(rank: int, folder: str, fails: bool) -> None:
+    command = f"read line; sleep 0.05; echo $line > {folder}/log"
+    program = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE)
+    assert program.stdin is not None
+    program.stdin.write(b"the last line\n")
+    program.stdin.flush()
+    if fails:
+        raise ValueError("boom")
+
+
 def test_daemons_of_ranks_that_succeed_are_left(start_method: str, tmp_path: Path) -> None:
     stage = Stage(str(tmp_path), 60)
     start_processes(start_one, ("session", str(tmp_path)), start_method=start_method)

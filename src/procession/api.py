@@ -131,8 +131,9 @@ def start_processes(
             and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s.
         timeout: seconds after which the ranks are stopped and ProcessTimeoutError is raised.
         allow_early_exit: count a rank as successful that exits with code 0 before fn has returned.
-        keep_daemons: leave alone what ranks start in sessions of their own.  Else it ends when a rank
-            fails or is stopped, and with the caller.  What stays in a rank's group ends in any case.
+        keep_daemons: leave alone what ranks have started, but for the process groups of ranks that fail
+            or are stopped.  Else what is in the ranks' groups ends with the ranks, and what is in
+            sessions of its own when a rank fails or is stopped, or when the caller dies.
         options: what only this start method understands.
 
     Returns:

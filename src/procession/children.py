@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 
+from procession.descendants import read_mark
 
-def collect_child(pid: int) -> int | None:
+
+def collect_child(pid: int, mark: int = 0) -> int | None:
     """Reap a child if it has ended; return its exit code (-N for signal N), None while it runs.
 
-    What the child has started, and that is still in its group, is killed first.
+    What a child that failed has started, and that is still in its group, is killed first, unless it
+    carries this mark, and so is ended with its launch (see `tree`).
 
     Raises:
         ChildProcessError: somebody else has reaped it.
@@ -19,12 +22,24 @@ def collect_child(pid: int) -> int | None:
     if info is None:
         return None
     code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-    signal_group(pid, signal.SIGKILL)
+    if code != 0 and not (mark and read_mark(pid) == mark):
+        signal_group(pid, signal.SIGKILL)
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:  # reaped in this instant
         pass
     return code
+
+
+def leaves_group(pid: int) -> bool:
+    """Whether there is a group of this number, now that its leader has ended: perhaps what it left."""
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def signal_group(pid: int, number: int) -> bool:

@@ -42,17 +42,33 @@ def spare(pid: int) -> None:
     _set_limit(pid, 0)
 
 
-def end(number: int, groups: Collection[int] | None = None) -> None:
+def read_mark(pid: int) -> int | None:
+    """Return a process's mark; 0 for one that we may not ask, None for one that has ended."""
+    try:
+        return resource.prlimit(pid, _LOCKS)[0]
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return 0
+
+
+def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0) -> None:
     """Kill all processes that carry a mark, what they start meanwhile too, and wait for their ends.
 
-    With ``groups``, only those that are in one of these process groups.
+    Args:
+        number: the mark.
+        groups: if given, only those that are in one of these process groups.
+        linger: seconds for which they may end by themselves.
     """
-    until = time.monotonic() + PATIENCE
+    begun = time.monotonic()
+    until = begun + linger + PATIENCE
     empty = 0
     while number and empty < _LOOKS:
         alive, missed = find(number, groups)
         empty = 0 if alive else empty + 1 if missed else _LOOKS
         try:
+            if _wait_for(alive, begun + linger):
+                continue
             for pidfd in alive:
                 _kill(pidfd)
             if not _wait_for(alive, until):
@@ -71,7 +87,7 @@ def find(number: int, groups: Collection[int] | None = None) -> tuple[list[int],
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        carried = _mark_of_process(int(name))
+        carried = read_mark(int(name))
         missed |= carried is None
         if carried == number and (groups is None or _group_of(int(name)) in groups):
             pidfd = _open(int(name), number)
@@ -88,7 +104,7 @@ def _open(pid: int, number: int) -> int:
     except OSError:
         return -1
     # asked again, now that the number cannot become anybody else's unnoticed
-    if _mark_of_process(pid) == number:
+    if read_mark(pid) == number:
         if not _has_ended(pidfd, 0):
             return pidfd
         _reap(pidfd)
@@ -109,16 +125,6 @@ def _group_of(pid: int) -> int:
         return os.getpgid(pid)
     except ProcessLookupError:
         return -1
-
-
-def _mark_of_process(pid: int) -> int | None:
-    """Return a process's mark; 0 for one that we may not ask, None for one that has ended."""
-    try:
-        return resource.prlimit(pid, _LOCKS)[0]
-    except ProcessLookupError:
-        return None
-    except OSError:
-        return 0
 
 
 def _kill(pidfd: int) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 
 from procession import fds, stacks, syscalls
-from procession.children import collect_child, signal_group
+from procession.children import collect_child, leaves_group, signal_group
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
@@ -20,20 +20,26 @@ class RankProcess:
     ``sentinel`` is a pidfd: readable when the process has ended, whoever else holds its pipes.
     """
 
-    def __init__(self, pid: int, pidfd: int, *, name: str, daemon: bool) -> None:
+    def __init__(self, pid: int, pidfd: int, *, name: str, daemon: bool, mark: int = 0) -> None:
         self.pid = pid
         self.name = name
         self.daemon = daemon
         self.sentinel: int = fds.keep(pidfd)
         self._exitcode: int | None = None
         self._ended = False
-        self.was_reaped: bool = False  # by somebody else
+        self.leaves_group: bool = (
+            False  # there may be something in its group, now that it has ended
+        )
+        self._mark = mark
         self._inquiry: stacks.Inquiry | None = None
         self._lock = threading.RLock()
 
     @classmethod
-    def of_child(cls, pid: int, *, name: str, daemon: bool) -> RankProcess:
-        """Return the process object of a child just started; if that fails, the child is ended."""
+    def of_child(cls, pid: int, *, name: str, daemon: bool, mark: int = 0) -> RankProcess:
+        """Return the process object of a child just started; if that fails, the child is ended.
+
+        ``mark`` is that of its launch, 0 where what it leaves in its group is to be ended with it.
+        """
         try:
             pidfd = fds.above_streams(syscalls.pidfd_open(pid))
         except ProcessLookupError:  # ended and reaped by somebody else: a sentinel that says so
@@ -42,7 +48,7 @@ class RankProcess:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        return cls(pid, pidfd, name=name, daemon=daemon)
+        return cls(pid, pidfd, name=name, daemon=daemon, mark=mark)
 
     def __repr__(self) -> str:
         state = "alive" if self.is_alive() else f"exitcode={self._exitcode}"
@@ -139,7 +145,7 @@ class RankProcess:
             if self._ended:
                 return
             try:
-                code = collect_child(self.pid)
+                code = collect_child(self.pid, self._mark)
             except ChildProcessError:
                 self._collect_reaped()
                 return
@@ -149,7 +155,6 @@ class RankProcess:
     def _collect_reaped(self) -> None:
         """Learn what can be learned of a process that somebody else reaped (or that SIGCHLD did)."""
         if self._has_ended():
-            self.was_reaped = True
             status = syscalls.pidfd_wait_status(self.sentinel)
             self._settle(None if status is None else os.waitstatus_to_exitcode(status))
 
@@ -160,6 +165,7 @@ class RankProcess:
 
     def _settle(self, code: int | None) -> None:
         self._exitcode, self._ended = code, True
+        self.leaves_group = leaves_group(self.pid)
 
     def _signal_group(self, number: int) -> bool:
         """Signal the group, if it leads one; only while it is not reaped and the number is its own."""

@@ -29,8 +29,9 @@ def main(control: int, guard_fd: int) -> None:
 class ServedLaunch:
     """The ranks of one launch that are alive, by pid, and the socket to their launcher."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, mark: int) -> None:
         self.sock = sock
+        self.mark = mark
         self.ranks: dict[int, int] = {}
 
     def tell_end(self, pid: int, code: int) -> None:
@@ -97,7 +98,7 @@ class Server:
             for launch in self._launches.values():
                 launch.kill()
             return False
-        launch = ServedLaunch(fds.as_socket(fds.keep(handed.pop(0))))
+        launch = ServedLaunch(fds.as_socket(fds.keep(handed.pop(0))), request["mark"])
         try:
             self._fork_ranks(launch, request, handed)
         finally:
@@ -161,7 +162,7 @@ class Server:
     def _reap(self) -> None:
         for launch in (*self._launches.values(), *self._let_go):
             for pid in list(launch.ranks):
-                code = collect_child(pid)
+                code = collect_child(pid, launch.mark)
                 if code is not None:
                     launch.tell_end(pid, code)
         self._let_go = [launch for launch in self._let_go if launch.ranks]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,9 @@ from procession.protocol import Launch, Process, Started
 
 if TYPE_CHECKING:
     from procession.rank import Orders
+
+LINGER = 0.3
+"""Seconds for which what ranks have left may end by itself: a ``tee`` has their last lines to write."""
 
 
 class Tree:
@@ -40,15 +42,15 @@ class Tree:
                 started.on_finish()
             groups = _groups_left(started.processes)
             if groups:
-                descendants.end(self.mark, groups)
+                descendants.end(self.mark, groups, LINGER)
             self.release()
 
         return replace(started, on_failure=self.end, on_finish=finish)
 
     def end(self) -> None:
-        """Kill what is left of it."""
+        """End what is left of it."""
+        descendants.end(self.mark, linger=LINGER)
         cgroups.kill(self.cgroup)
-        descendants.end(self.mark)
 
     def release(self) -> None:
         """Leave what is left of it alone from now on."""
@@ -58,13 +60,8 @@ class Tree:
 
 
 def _groups_left(processes: Sequence[Process]) -> list[int]:
-    """Return the ranks' groups that may hold what has not been ended and reaped with the rank.
-
-    Who is process 1 inherits what was killed with a rank, and has to reap it; and a rank that
-    somebody else has reaped took the number of its group along.
-    """
-    heir = os.getpid() == 1
-    return [one.pid for one in processes if one.pid and (heir or getattr(one, "was_reaped", False))]
+    """Return the groups of ranks that have ended in which there may be something still."""
+    return [one.pid for one in processes if one.pid and getattr(one, "leaves_group", False)]
 
 
 @contextmanager

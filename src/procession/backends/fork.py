@@ -72,7 +72,7 @@ def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree
         if pid == 0:
             _become_rank(launch, orders, index, theirs, death_pipe, tree)
         name = name_process("fork", index)
-        process = RankProcess.of_child(pid, name=name, daemon=launch.daemon)
+        process = RankProcess.of_child(pid, name=name, daemon=launch.daemon, mark=tree.mark)
     except BaseException:
         channel.close()
         raise

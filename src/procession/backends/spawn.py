@@ -85,7 +85,7 @@ def _start_rank(
         tree.adopt(popen.pid)  # from outside: the rank need not import for it
         popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
         name = name_process("spawn", rank)
-        process = RankProcess.of_child(popen.pid, name=name, daemon=launch.daemon)
+        process = RankProcess.of_child(popen.pid, name=name, daemon=launch.daemon, mark=tree.mark)
     except BaseException:
         channel.close()
         raise
