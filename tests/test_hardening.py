@@ -211,6 +211,36 @@ def test_an_exit_does_not_wait_for_a_daemon_thread_that_joins(
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.parametrize("attempt", range(3))
+def test_first_launches_of_many_threads_at_once(
+    start_method: str, attempt: int, tmp_path: Path
+) -> None:
+    """Each finds modules that another thread has only half imported."""
+    text = """
+        import sys, threading
+        from procession import run
+
+        def give(rank):
+            return rank
+
+        def launch():
+            barrier.wait()
+            options = {"fork_check": "off"} if sys.argv[1] == "fork" else None
+            answers.append(run(give, nprocs=2, start_method=sys.argv[1], options=options))
+
+        if __name__ == "__main__":
+            sys.setswitchinterval(1e-5)
+            answers, barrier = [], threading.Barrier(6)
+            threads = [threading.Thread(target=launch) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            print(answers == [[0, 1]] * 6)
+        """
+    assert execute(tmp_path, text, start_method) == "True\n"
+
+
 def test_timeouts_of_a_year_are_timeouts(start_method: str) -> None:
     year = 366 * 86_400.0
     context = start_processes(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from procession.environment import plan_environments
+from procession.loaded import get_loaded
 from procession.protocol import Backend, Launch
 
 
@@ -113,12 +113,11 @@ def check_options(backend: Backend, options: Any) -> dict[str, Any]:
 
 def check_caller() -> None:
     """Refuse a launch from a process that must not start any."""
-    fresh = sys.modules.get("procession.fresh")
-    if fresh is not None and fresh.importing_main:
+    if get_loaded("procession.fresh", "importing_main"):
         raise RuntimeError(
             "ranks are being started while a rank imports the main module of its launcher: guard "
             "the part of your script that starts them with\n\n    if __name__ == '__main__':\n"
         )
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.current_process()._config.get("daemon"):
+    current_process = get_loaded("multiprocessing.process", "current_process")
+    if current_process is not None and current_process()._config.get("daemon"):
         raise AssertionError("daemonic processes are not allowed to have children")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
+
+from procession.loaded import get_loaded
 
 Changes = Mapping[str, "str | None"]
 """Variables to set; None removes one."""
@@ -41,8 +42,7 @@ def _sets_place() -> bool:
         return False
     if all(name not in os.environ for name in NAMES):
         return True
-    rank = sys.modules.get("procession.rank")
-    current = rank.current if rank is not None else None
+    current = get_loaded("procession.rank", "current")
     return current is not None and os.environ.get("WORLD_SIZE") == str(current[1]["nprocs"])
 
 

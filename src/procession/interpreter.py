@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from procession.loaded import get_loaded
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -59,6 +61,6 @@ def interpreter_flags() -> list[str]:
 
 def find_executable() -> str:
     """Return the interpreter: multiprocessing's, if the user has chosen one there."""
-    spawn = sys.modules.get("multiprocessing.spawn")
-    chosen = spawn.get_executable() if spawn is not None else None
+    get_executable = get_loaded("multiprocessing.spawn", "get_executable")
+    chosen = get_executable() if get_executable is not None else None
     return os.fsdecode(chosen or sys.executable)

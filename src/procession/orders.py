@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from procession.loaded import get_loaded
 from procession.protocol import Launch
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
     """Return what every rank of a launch is told, whatever its start method."""
-    process = sys.modules.get("multiprocessing.process")
-    own = process.current_process() if process is not None else None
+    current_process = get_loaded("multiprocessing.process", "current_process")
+    own = current_process() if current_process is not None else None
     return {
         "start_method": launch.start_method,
         "context": context,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+
+from procession.loaded import get_loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,7 @@ class RankInfo:
 
 def rank_info() -> RankInfo | None:
     """Return the place of the rank that this process is; None in a process that is no rank."""
-    module = sys.modules.get("procession.rank")
-    current = module.current if module is not None else None
+    current = get_loaded("procession.rank", "current")
     if current is None:
         return None
     rank, orders = current
