@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -28,6 +29,14 @@ _PATIENCE = 5.0  # seconds that what ends by itself has for it
 
 Stock = set[tuple[str, str]]
 Report = Any  # pytest.TestReport | pytest.CollectReport, which share no public base class
+
+
+def pytest_configure() -> None:
+    """Take back what nohup and a shell's ``&`` ignore: tests interrupt and hang up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(params=START_METHODS)

@@ -180,9 +180,20 @@ def get_case(peer: str, name: str) -> Case:
     return replace(ALL_CASES[name], outcome="raised") if matters else ALL_CASES[name]
 
 
+class Patient(Stage):
+    """A stage on which nobody waits for longer than a healthy rank works: a pool waits for all."""
+
+    def await_cue(self, cue: str) -> str:
+        """Wait for a cue, and return its text; a FileNotFoundError says that nobody gave it."""
+        until = time.monotonic() + self.busy
+        while not (self.folder / cue).exists() and time.monotonic() < until:
+            time.sleep(0.001)
+        return (self.folder / cue).read_text()
+
+
 def perform(rank: int, name: str, folder: str, busy: float, burden: object = None) -> object:
     """Play one rank's part, as `faultcases.play` does; the healthy ones work just once."""
-    case, stage = ALL_CASES[name], Stage(folder, busy)
+    case, stage = ALL_CASES[name], Patient(folder, busy)
     if rank != 1:
         case.others(stage)
         return None

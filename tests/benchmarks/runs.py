@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def play_one(peer: str, case: str, limits: Limits) -> Run:
     if run.said:
         run.verdict = NOT_APPLICABLE
         return run
-    memory = set(_list_memory())
+    memory = _list_memory()
     with tempfile.TemporaryDirectory(prefix="side-by-side-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         command = [sys.executable, str(HERE / "peers.py"), peer, case, f"{folder}/stage"]
@@ -146,8 +146,8 @@ def play_one(peer: str, case: str, limits: Limits) -> Run:
             run.verdict = _observe(run, tree, limits.limit)
             if run.verdict != HANG:
                 run.files = sorted(os.listdir(folder / "tmp"))
-                _wait_until(lambda: not set(_list_memory()) - memory, PATIENCE)  # or another run's
-                run.shared_memory = sorted(set(_list_memory()) - memory)
+                _wait_until(lambda: not _find_left_memory(memory), PATIENCE)  # or another run's
+                run.shared_memory = _find_left_memory(memory)
         finally:
             tree.end()
         if not run.said:
@@ -213,14 +213,19 @@ def _describe(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
     except OSError:
         command = b""
-    return f"{pid} {state_of(pid)} {command.decode(errors='replace')[:200]}"
+    return f"{pid} {state_of(pid)} {command.decode(errors='replace')[:1000]}"
 
 
-def _list_memory() -> Iterator[str]:
-    """Return the shared memory that no living process has mapped."""
-    maps = b"".join(map(_read, Path("/proc").glob("[0-9]*/maps")))
-    names = os.listdir(_MEMORY) if _MEMORY.is_dir() else []
-    yield from (name for name in names if os.fsencode(_MEMORY / name) not in maps)
+def _list_memory() -> set[str]:
+    """Return the names of all shared memory."""
+    return set(os.listdir(_MEMORY)) if _MEMORY.is_dir() else set()
+
+
+def _find_left_memory(before: set[str]) -> list[str]:
+    """Return the shared memory that is new, and that no living process has mapped."""
+    new = _list_memory() - before
+    maps = b"".join(map(_read, Path("/proc").glob("[0-9]*/maps")))  # later than the names
+    return sorted(name for name in new if os.fsencode(_MEMORY / name) not in maps)
 
 
 def _read(path: Path) -> bytes:
