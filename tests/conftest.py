@@ -124,7 +124,13 @@ def leave_out_foreign(left: Stock) -> Stock:
     """Leave out shared memory that another process uses: a second run of tests, say."""
     others = set(Path("/proc").glob("[0-9]*/maps")) - {Path("/proc", str(os.getpid()), "maps")}
     maps = b"".join(map(_read, others))
-    return {one for one in left if one[0] != "shared memory" or one[1].encode() not in maps}
+    # by inode: a semaphore is mapped under a name that it had before (sem_open(3) of glibc)
+    mapped = {int(inode) for inode in re.findall(rb" (\d+) +/dev/shm/", maps)}
+    return {
+        (kind, name)
+        for kind, name in left
+        if kind != "shared memory" or _read_inode(Path("/dev/shm", name)) not in mapped | {0}
+    }
 
 
 def _list_children() -> Iterator[str]:
@@ -143,6 +149,13 @@ def _list_descriptors() -> Iterator[str]:
             continue
         if "/pym-" not in target:  # the heap of multiprocessing, which it keeps
             yield f"{fd} -> {target}"
+
+
+def _read_inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:  # gone meanwhile
+        return 0
 
 
 def _read(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -222,10 +223,21 @@ def _list_memory() -> set[str]:
 
 
 def _find_left_memory(before: set[str]) -> list[str]:
-    """Return the shared memory that is new, and that no living process has mapped."""
+    """Return the shared memory that is new, and that no living process has mapped.
+
+    A semaphore is mapped under a name that it had before (sem_open(3) of glibc): inodes tell.
+    """
     new = _list_memory() - before
     maps = b"".join(map(_read, Path("/proc").glob("[0-9]*/maps")))  # later than the names
-    return sorted(name for name in new if os.fsencode(_MEMORY / name) not in maps)
+    mapped = set(map(int, re.findall(rb" (\d+) +/dev/shm/", maps)))
+    return sorted(name for name in new if _read_inode(_MEMORY / name) not in mapped | {0})
+
+
+def _read_inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:  # gone meanwhile
+        return 0
 
 
 def _read(path: Path) -> bytes:
