@@ -91,6 +91,23 @@ def test_a_killed_caller_leaves_no_cgroup(
         caller.close()
 
 
+def test_nested_launches_leave_none(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException, match="the outer one"):
+        start_processes(nest_and_fail, nprocs=1, start_method=start_method)
+    assert list_cgroups() == []
+    run(nest, start_method=start_method)
+    assert list_cgroups() == []
+
+
+def nest(rank: int) -> None:
+    start_processes(ranks.nothing, start_method="fork")
+
+
+def nest_and_fail(rank: int) -> None:
+    start_processes(ranks.work, start_method="fork", join=False)
+    raise ValueError("the outer one")
+
+
 def test_daemons_that_are_kept_are_in_none(start_method: str) -> None:
     (told,) = run(tell_cgroup, start_method=start_method, keep_daemons=True)
     assert "/procession-" not in told

@@ -33,6 +33,8 @@ def died(rank: int, time: int, name: str, **more: bool) -> Failure:
     [
         ([raised(0, 2), raised(1, 1)], [1, 0]),
         ([raised(0, 1), died(1, 2, "SIGKILL")], [1, 0]),
+        ([Failure(0, "exited", exit_code=3, time=2, reported=True), raised(1, 1)], [1, 0]),
+        ([Failure(0, "exited", exit_code=3, time=2), raised(1, 1)], [0, 1]),
         ([died(0, 1, "SIGABRT"), raised(1, 2)], [1, 0]),
         ([died(0, 1, "SIGABRT"), died(1, 2, "SIGSEGV"), raised(2, 0)], [1, 2, 0]),
         ([died(0, 1, "SIGTERM", collateral=True), raised(1, 2)], [1, 0]),

@@ -11,7 +11,6 @@ import os
 import time
 
 _MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-_PATIENCE = 1.0  # seconds for what was killed to leave
 
 
 def create(mark: int) -> str:
@@ -65,13 +64,21 @@ def kill(path: str) -> None:
             pass
 
 
-def remove(path: str) -> None:
-    """Remove a cgroup; one that is not left by all within a second stays."""
-    until = time.monotonic() + _PATIENCE
-    while path and time.monotonic() < until:
+def remove(path: str, patience: float = 1.0) -> None:
+    """Remove a cgroup, and those that nested launches have left in it.
+
+    One that somebody is in after ``patience`` seconds stays.
+    """
+    until = time.monotonic() + patience
+    while path:
         try:
-            os.rmdir(path)
+            for folder, _, _ in os.walk(path, topdown=False):
+                os.rmdir(folder)
         except FileNotFoundError:
             return
         except OSError:  # somebody is in it still
+            if time.monotonic() >= until:
+                return
             time.sleep(0.001)
+        else:
+            return

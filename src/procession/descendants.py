@@ -52,36 +52,41 @@ def read_mark(pid: int) -> int | None:
         return 0
 
 
-def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0) -> None:
+def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0) -> bool:
     """Kill all processes that carry a mark, what they start meanwhile too, and wait for their ends.
 
     Args:
         number: the mark.
         groups: if given, only those that are in one of these process groups.
         linger: seconds for which they may end by themselves.
+
+    Returns:
+        False if after `PATIENCE` there is still something to be found.
     """
-    begun = time.monotonic()
-    until = begun + linger + PATIENCE
+    kill_from = time.monotonic() + linger
+    until = kill_from + PATIENCE
     empty = 0
     while number and empty < _LOOKS:
-        alive, missed = find(number, groups)
+        now = time.monotonic()
+        if now >= until:
+            return False
+        alive, missed = find(number, groups, kill=now >= kill_from)
         empty = 0 if alive else empty + 1 if missed else _LOOKS
         try:
-            if _wait_for(alive, begun + linger):
-                continue
-            for pidfd in alive:
-                _kill(pidfd)
-            if not _wait_for(alive, until):
-                return
+            _wait_for(alive, until if now >= kill_from else kill_from)
         finally:
             for pidfd in alive:
                 os.close(pidfd)
+    return True
 
 
-def find(number: int, groups: Collection[int] | None = None) -> tuple[list[int], bool]:
+def find(
+    number: int, groups: Collection[int] | None = None, *, kill: bool = False
+) -> tuple[list[int], bool]:
     """Return pidfds, the caller's to close, of the living processes that carry a mark.
 
-    The second value tells whether a process ended before it could be asked: it may have had a child.
+    With ``kill``, each is killed on sight: one that forks and ends has less time for it.  The second
+    value tells whether a process ended before it could be asked: it may have had a child.
     """
     found, missed = [], False
     for name in os.listdir("/proc"):
@@ -94,6 +99,8 @@ def find(number: int, groups: Collection[int] | None = None) -> tuple[list[int],
             missed |= pidfd < 0
             if pidfd >= 0:
                 found.append(pidfd)
+                if kill:
+                    _kill(pidfd)
     return found, missed
 
 
@@ -134,13 +141,11 @@ def _kill(pidfd: int) -> None:
         pass
 
 
-def _wait_for(pidfds: list[int], until: float) -> bool:
-    """Wait for the ends of processes, and reap them."""
+def _wait_for(pidfds: list[int], until: float) -> None:
+    """Wait for the ends of processes, until a time, and reap them."""
     for pidfd in pidfds:
-        if not _has_ended(pidfd, max(until - time.monotonic(), 0)):
-            return False
-        _reap(pidfd)
-    return True
+        if _has_ended(pidfd, max(until - time.monotonic(), 0)):
+            _reap(pidfd)
 
 
 def _reap(pidfd: int) -> None:

@@ -28,7 +28,8 @@ class Failure:
 
     ``kind`` is ``raised``, ``exited`` (by an exit code or a signal) or ``lost`` (contact with the
     rank is gone and its exit code unknown).  ``time`` is `time.monotonic_ns` of the rank's host
-    when it failed.  ``collateral`` is true for a rank that the launcher itself stopped.  ``stacks`` are
+    when it failed.  ``collateral`` is true for a rank that the launcher itself stopped, ``reported`` for one
+    that told of its end itself: it raised, or called `sys.exit`.  ``stacks`` are
     the Python stacks of a rank that still ran when the launch's deadline passed.
     """
 
@@ -45,6 +46,7 @@ class Failure:
     stacks: str = ""
     time: int = 0
     collateral: bool = False
+    reported: bool = False
     pickled: bytes | None = field(default=None, repr=False)
 
     def __str__(self) -> str:

@@ -58,11 +58,14 @@ def open_pipe() -> tuple[int, int]:
     return above_streams(read), above_streams(write)
 
 
-def open_channel_pair() -> tuple[int, int]:
-    """Return a connected pair of Unix stream sockets, both above the standard streams."""
+def open_channel_pair(*, messages: bool = False) -> tuple[int, int]:
+    """Return a connected pair of Unix sockets, both above the standard streams.
+
+    They are stream sockets, or, with ``messages``, keep the bounds of what is sent (unix(7)).
+    """
     import socket
 
-    ends = socket.socketpair()
+    ends = socket.socketpair(type=socket.SOCK_SEQPACKET if messages else socket.SOCK_STREAM)
     for end in ends:
         end.settimeout(None)  # whatever socket.setdefaulttimeout() says
     ours, theirs = ends

@@ -130,7 +130,7 @@ class Server:
         self._ready = True
 
     def _ask(self, launch: Launch, request: dict[str, Any], handed: list[int]) -> Started:
-        ours, theirs = map(fds.as_socket, fds.open_channel_pair())
+        ours, theirs = map(fds.as_socket, fds.open_channel_pair(messages=True))
         with ours:
             with theirs, self._control() as control:
                 messages.send(control, request, [theirs.fileno(), *handed])

@@ -103,6 +103,8 @@ class Gang:
 
     def next_deadline(self) -> float:
         """When something is due even if nothing happens (`time.monotonic`)."""
+        if not self._running:  # what `_finish` could not do
+            return 0.0
         return self.deadline if self._stop is None else self._stop.deadline
 
     def stop(self, grace_period: float | None = None, *, interrupt: bool = False) -> None:
@@ -193,16 +195,19 @@ class Gang:
         self._tell_watchers()
 
     def _finish(self) -> None:
-        self.finished = True
-        if any(member.exitcode == -9 for member in self.members):
+        """Do what remains once all ranks have ended.
+
+        What an exception cuts short (an interrupt, a signal handler's) the next to come does again:
+        until it is done the launch has not finished, for anybody.
+        """
+        if self._evidence is None and any(member.exitcode == -9 for member in self.members):
             self._evidence = oom.tell_kills(self._oom_kills)
+        if self._on_failure is not None and (self._failed or self._stop is not None):
+            self._on_failure()
+        if self._on_finish is not None and not self.finished:  # a handler may have seen to it
+            self._on_finish()
         self.waiter.close()
-        try:
-            if self._on_failure is not None and (self._failed or self._stop is not None):
-                self._on_failure()
-        finally:
-            if self._on_finish is not None:
-                self._on_finish()
+        self.finished = True
         self._tell_watchers()
 
     def _tell_watchers(self) -> None:

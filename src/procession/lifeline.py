@@ -11,6 +11,7 @@ import socket
 from procession import descendants, fds
 from procession.interpreter import SOURCE, find_executable
 from procession.messages import NO_SIGNAL
+from procession.syscalls import pidfd_open, pidfd_send_signal
 from procession.warden import BEGUN, FINISHED
 
 log: logging.Logger = logging.getLogger("procession")
@@ -20,6 +21,7 @@ _CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import
 _PATIENCE = 1000  # milliseconds for a warden that is behind, which its start can make it
 
 _line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the warden's
+_born = ""  # when the warden was: a process of its number that was born then is no other
 _live: set[int] = set()  # the marks of launches that have not finished
 
 
@@ -83,7 +85,7 @@ def _replace() -> None:
 
 
 def _start() -> None:
-    global _line
+    global _line, _born
     ours, theirs = fds.open_channel_pair()
     try:
         nothing = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0)
@@ -102,6 +104,7 @@ def _start() -> None:
     descendants.spare(
         pid
     )  # this process may be a rank: what it has started ends with it, but for this
+    _born = _read_birth(pid)
     _line = fds.keep(ours), os.fstat(ours).st_ino, os.getpid(), pid
 
 
@@ -111,13 +114,31 @@ def _let_go() -> None:
     line, _line = _line, None
     if line is None or line[2] != os.getpid():
         return
-    pid = line[3]
-    try:
-        # it is our child still: the number is its own
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except ChildProcessError:  # somebody else has reaped it
-        pass
+    _kill(line[3], _born)
     if _stands(*line[:3]):
         fds.drop(line[0])
+
+
+def _kill(pid: int, born: str) -> None:
+    """Kill and reap a warden, if that is who has its number still."""
+    try:
+        pidfd = pidfd_open(pid)
+    except OSError:  # somebody else has reaped it
+        return
+    try:
+        if _read_birth(pid) == born:  # asked now that the number cannot become another's unnoticed
+            pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except OSError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _read_birth(pid: int) -> str:
+    """Return when a process was born, in clock ticks since the machine was (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "?"

@@ -116,6 +116,7 @@ class Member:
             host=getattr(self.process, "host", None),
             time=when,
             collateral=self._is_collateral(when),
+            reported=self._has_reported_failure(),
         )
 
     def _is_collateral(self, when: int) -> bool:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _BATCH = 200  # descriptors in one system message; Linux takes at most 253 (unix(7))
 _HEAD = 8
+UNKNOWN = -(1 << 31)
+"""The exit code of a rank whose status somebody else has collected, in what its forkserver tells."""
+
 NUMBER = 4
 """Bytes of a rank and of an exit code in what a forkserver and its launcher tell each other."""
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # an end that is closed is an error, not a SIGPIPE

@@ -117,7 +117,8 @@ class Started:
     """What `Backend.start` returns: three sequences of length ``nprocs``; index = rank.
 
     Once the last rank has ended and been reaped, ``on_failure`` is called if a rank failed or was
-    stopped (it ends what the ranks have started), and ``on_finish`` in any case.
+    stopped (it ends what the ranks have started), and ``on_finish`` in any case.  One that an interrupt
+    cuts short is called again.
     """
 
     processes: Sequence[Process]

@@ -80,7 +80,19 @@ def lead_group() -> None:
         identity.outer_group = os.getpgid(0)
         os.setpgid(0, 0)
     except (OSError, AttributeError):  # it leads a session already; Windows has no groups
-        pass
+        return
+    _keep_going_in_background()
+
+
+def _keep_going_in_background() -> None:
+    """Have a terminal not stop this rank, whose group is not the one in its foreground.
+
+    Output and settings then work; to read from the terminal is an error (termios(3), setpgid(2)).
+    """
+    module = __import__("_signal")  # without the enums of `signal`
+    for number in (module.SIGTTIN, module.SIGTTOU):
+        if module.getsignal(number) == module.SIG_DFL:
+            module.signal(number, module.SIG_IGN)
 
 
 def del_own_frame(error: BaseException) -> None:

@@ -62,8 +62,12 @@ class Reporter:
             return
         if len(data) <= wire.TEXT_LIMIT:
             self._send(wire.encode(wire.RETURNED, now, data))
-        else:
+            return
+        try:
             self.send_file(wire.encode(wire.RETURNED_FILE, now), data)
+        except OSError as error:  # RLIMIT_FSIZE counts for files in memory too
+            reason = f"it cannot be handed over: {error}"
+            self._send(wire.encode(wire.RETURNED_NOTHING, now, wire.shorten(reason)))
 
     def raised(self, error: BaseException) -> None:
         """Report that fn, or what led up to it, raised."""

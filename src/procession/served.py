@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import os
 import select
+import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 
 from procession import fds, messages
 from procession.process import RankProcess
 
+_PATIENCE = 1.0  # seconds in which a server that runs tells what it knows
+_RECHECK = 0.05  # seconds after which to look what another thread has read
+
 
 class ServedLaunch:
-    """A launch as its server knows it: tells exit codes, signals groups, ends when closed."""
+    """A launch as its server knows it: tells exit codes, signals groups, ends when closed.
+
+    Each exit code is a message of its own, so that a signal handler may read in the middle of a read.
+    """
 
     def __init__(self, sock: socket.socket, finish: Callable[[], None]) -> None:
         self._fd = fds.keep(sock.detach())
         self._finish = finish
         self._codes: dict[int, int] = {}
-        self._buffer = b""
-        self._lock = threading.Lock()
+        self._patience = _PATIENCE
+        self._closed = False
 
     def exit_code(self, rank: int, patience: float) -> int | None:
-        """Return a rank's exit code, waiting for at most ``patience`` seconds; None if not told."""
-        deadline = time.monotonic() + patience
-        with self._lock:
-            while rank not in self._codes:
-                if not self._read(max(deadline - time.monotonic(), 0)):
-                    break
-            return self._codes.get(rank)
+        """Return a rank's exit code, waiting for at most ``patience`` seconds; None if not told.
+
+        A server that does not answer is waited for but once a launch.
+        """
+        begun = time.monotonic()
+        until = begun + min(patience, self._patience)
+        while rank not in self._codes:
+            came = self._read(min(max(until - time.monotonic(), 0), _RECHECK))
+            if came is None or (not came and time.monotonic() >= until):
+                self._patience -= time.monotonic() - begun
+                break
+        return self._codes.get(rank)
 
     def signal(self, rank: int, number: int) -> bool:
         """Ask the server to signal a rank's group; return whether it was asked."""
@@ -38,8 +48,8 @@ class ServedLaunch:
         sock = None
         try:
             sock = fds.as_socket(self._fd)
-            sock.sendall(command, messages.NO_SIGNAL)
-        except OSError:
+            sock.send(command, messages.NO_SIGNAL | socket.MSG_DONTWAIT)
+        except OSError:  # it is gone, or does not read
             return False
         finally:
             if sock is not None:
@@ -47,28 +57,34 @@ class ServedLaunch:
         return True
 
     def close(self) -> None:
-        """Let go of the launch: the server kills what is left of it."""
+        """Let go of the launch: the server kills what is left of it.  May be called twice."""
         fds.drop(self._fd)
-        self._finish()
+        if not self._closed:
+            self._closed = True
+            self._finish()
 
-    def _read(self, timeout: float) -> bool:
+    def _read(self, timeout: float) -> bool | None:
+        """Take in one message; return whether one came in time, None if none will ever come."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         if not poll.poll(timeout * 1000):
             return False
+        sock = None
         try:
-            data = os.read(self._fd, 4096)
-        except OSError:
+            sock = fds.as_socket(self._fd)
+            data = sock.recv(2 * messages.NUMBER, socket.MSG_DONTWAIT)
+        except BlockingIOError:  # another thread was first
             return False
-        self._buffer += data
-        while len(self._buffer) >= 2 * messages.NUMBER:
-            record, self._buffer = (
-                self._buffer[: 2 * messages.NUMBER],
-                self._buffer[2 * messages.NUMBER :],
-            )
-            rank = int.from_bytes(record[: messages.NUMBER], "big")
-            self._codes[rank] = int.from_bytes(record[messages.NUMBER :], "big", signed=True)
-        return bool(data)
+        except OSError:
+            return None
+        finally:
+            if sock is not None:
+                sock.detach()
+        if not data:
+            return None
+        rank = int.from_bytes(data[: messages.NUMBER], "big")
+        self._codes[rank] = int.from_bytes(data[messages.NUMBER :], "big", signed=True)
+        return True
 
 
 class ServedProcess(RankProcess):
@@ -85,10 +101,17 @@ class ServedProcess(RankProcess):
             if self._ended or not self._has_ended():
                 return
             code = self._launch.exit_code(self._rank, patience)
-            if code is not None:
-                self._settle(code)
-            elif patience:  # the server is gone, or stopped
+            if code is None and not patience:
+                return
+            if (
+                code is None or code == messages.UNKNOWN
+            ):  # the server is gone, stopped, or cannot know
                 self._collect_reaped()
+            else:
+                self._settle(code)
 
     def _signal_group(self, number: int) -> bool:
-        return self._launch.signal(self._rank, number)
+        asked = self._launch.signal(self._rank, number)
+        return (
+            asked and number != signal.SIGKILL
+        )  # which is sent directly too: the server may be stopped

@@ -1,7 +1,9 @@
 """The forkserver's server: a clean interpreter that has imported what ranks need, and forks them.
 
-It has one thread.  It forks all ranks of a launch on one request, tells their exit statuses, signals
-their groups when asked, and kills a launch's ranks when the launcher lets go of the launch's socket.
+It has one thread, which never waits for a launcher to read.  It forks all ranks of a launch on one
+request, tells their exit statuses, signals their groups when asked, and kills a launch's ranks when the
+launcher lets go of the launch's socket.  It learns of ends from pidfds, and so whatever the modules it
+has imported do to signals.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
 from procession.children import collect_child, signal_group
 from procession.report import describe, write_error
-from procession.syscalls import pidfd_open
+from procession.syscalls import pidfd_open, pidfd_wait_status
 
 
 def main(control: int, guard_fd: int) -> None:
@@ -33,16 +35,24 @@ class ServedLaunch:
         self.sock = sock
         self.mark = mark
         self.ranks: dict[int, int] = {}
+        self.untold: list[bytes] = []
 
-    def tell_end(self, pid: int, code: int) -> None:
-        """Tell the launcher a rank's exit code."""
-        record = self.ranks.pop(pid).to_bytes(messages.NUMBER, "big") + code.to_bytes(
-            messages.NUMBER, "big", signed=True
-        )
+    def note_end(self, pid: int, code: int) -> None:
+        """Note a rank's exit code, to be told."""
+        record = self.ranks.pop(pid).to_bytes(messages.NUMBER, "big")
+        self.untold.append(record + code.to_bytes(messages.NUMBER, "big", signed=True))
+
+    def tell(self) -> bool:
+        """Tell the launcher what it has room for; return whether there is more."""
         try:
-            self.sock.sendall(record, messages.NO_SIGNAL)
+            while self.untold:
+                self.sock.send(self.untold[0], messages.NO_SIGNAL | socket.MSG_DONTWAIT)
+                self.untold.pop(0)
+        except BlockingIOError:
+            return True
         except OSError:  # it has let go
-            pass
+            self.untold.clear()
+        return False
 
     def tell_failure(self, error: OSError, rank: int) -> None:
         """Tell the launcher why its ranks could not be started."""
@@ -70,26 +80,26 @@ class Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
-        self._let_go: list[ServedLaunch] = []  # their launchers have; killed, not all reaped yet
+        self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # of ranks that are alive
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        self._wake = _watch_children()
-        self._poll.register(self._wake, select.POLLIN)
 
     def serve(self) -> None:
         """Serve until the launcher is gone; then kill what is left."""
         configuration, _ = messages.receive(self._control)
         messages.send(self._control, preload(configuration))
         while True:
-            for fd, _ in self._poll.poll():
-                if fd == self._wake:
-                    os.read(fd, 4096)
-                    self._reap()
-                elif fd == self._control.fileno():
+            for fd, events in self._poll.poll():
+                if fd == self._control.fileno():
                     if not self._take_request():
                         return
+                elif fd in self._pidfds:
+                    self._reap(fd)
                 elif fd in self._launches:
-                    self._take_command(fd)
+                    if events & select.POLLOUT:
+                        self._tell(self._launches[fd])
+                    if events & ~select.POLLOUT:
+                        self._take_command(fd)
 
     def _take_request(self) -> bool:
         try:
@@ -105,8 +115,7 @@ class Server:
             for fd in handed:
                 os.close(fd)
         self._launches[launch.sock.fileno()] = launch
-        self._poll.register(launch.sock, select.POLLIN)
-        self._reap()
+        self._tell(launch)
         return True
 
     def _fork_ranks(self, launch: ServedLaunch, request: dict[str, Any], handed: list[int]) -> None:
@@ -116,14 +125,49 @@ class Server:
             _replace_environment(request["environment"])
             for index in range(request["nprocs"]):
                 replies.append(self._fork_rank(launch, request, index, handed))
-                replies.append(fds.keep(pidfd_open(next(reversed(launch.ranks)))))
+                replies.append(self._watch(next(reversed(launch.ranks)), launch))
             messages.send(launch.sock, {"pids": list(launch.ranks)}, replies)
         except OSError as error:
             launch.kill()
             launch.tell_failure(error, len(replies) // 2)
         finally:
-            for fd in replies:
+            for fd in replies[::2]:  # its pidfds are needed until the ranks have ended
                 fds.drop(fd)
+
+    def _watch(self, pid: int, launch: ServedLaunch) -> int:
+        """Have the end of a rank noticed; return the pidfd that tells it."""
+        try:
+            pidfd = fds.keep(fds.above_streams(pidfd_open(pid)))
+        except OSError:  # no descriptors: nobody would reap it
+            del launch.ranks[pid]
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._pidfds[pidfd] = pid, launch
+        self._poll.register(pidfd, select.POLLIN)
+        return pidfd
+
+    def _reap(self, pidfd: int) -> None:
+        """Reap a rank that has ended, and tell its launcher."""
+        pid, launch = self._pidfds[pidfd]
+        try:
+            code = collect_child(pid, launch.mark)
+        except ChildProcessError:  # a module that was imported reaps, or ignores SIGCHLD
+            status = pidfd_wait_status(pidfd)
+            code = messages.UNKNOWN if status is None else os.waitstatus_to_exitcode(status)
+        if code is None:
+            return
+        self._poll.unregister(pidfd)
+        del self._pidfds[pidfd]
+        fds.drop(pidfd)
+        launch.note_end(pid, code)
+        if launch.sock.fileno() in self._launches:
+            self._tell(launch)
+
+    def _tell(self, launch: ServedLaunch) -> None:
+        """Tell a launcher what has ended, now and when it has room."""
+        more = launch.tell()
+        self._poll.register(launch.sock, select.POLLIN | (select.POLLOUT if more else 0))
 
     def _fork_rank(
         self, launch: ServedLaunch, request: dict[str, Any], index: int, handed: list[int]
@@ -154,18 +198,9 @@ class Server:
             return
         launch.kill()
         self._poll.unregister(fd)
-        self._let_go.append(self._launches.pop(fd))
+        del self._launches[fd]
         launch.sock.detach()
         fds.drop(fd)
-        self._reap()
-
-    def _reap(self) -> None:
-        for launch in (*self._launches.values(), *self._let_go):
-            for pid in list(launch.ranks):
-                code = collect_child(pid, launch.mark)
-                if code is not None:
-                    launch.tell_end(pid, code)
-        self._let_go = [launch for launch in self._let_go if launch.ranks]
 
 
 def preload(configuration: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +229,6 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
     try:
         descendants.mark(0, request["mark"])
         cgroups.join(request["cgroup"], 0)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         payload, death_pipe, *rest = handed
         for number in (0, 1, 2):
             stream = rest.pop(0)
@@ -221,15 +255,6 @@ def _replace_environment(environment: dict[str, str]) -> None:
     for name, value in environment.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
-
-
-def _watch_children() -> int:
-    """Return a descriptor that is readable when a child has ended."""
-    read, write = fds.open_pipe()
-    os.set_blocking(write, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(fds.keep(write), warn_on_full_buffer=False)
-    return fds.keep(read)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +14,8 @@ from procession.protocol import Launch, Process, Started
 
 if TYPE_CHECKING:
     from procession.rank import Orders
+
+log: logging.Logger = logging.getLogger("procession")
 
 LINGER = 0.3
 """Seconds for which what ranks have left may end by itself: a ``tee`` has their last lines to write."""
@@ -26,6 +30,9 @@ class Tree:
     def __init__(self, mark: int) -> None:
         self.mark = mark
         self.cgroup: str = cgroups.create(mark) if mark else ""
+        self._linger_until = 0.0
+        self._ended = False
+        self._missed = False
         if mark:
             lifeline.announce(mark)
 
@@ -42,21 +49,36 @@ class Tree:
                 started.on_finish()
             groups = _groups_left(started.processes)
             if groups:
-                descendants.end(self.mark, groups, LINGER)
+                self._end(groups)
             self.release()
 
         return replace(started, on_failure=self.end, on_finish=finish)
 
     def end(self) -> None:
         """End what is left of it."""
-        descendants.end(self.mark, linger=LINGER)
+        self._end(None)
         cgroups.kill(self.cgroup)
+        self._ended = True
 
     def release(self) -> None:
-        """Leave what is left of it alone from now on."""
-        cgroups.remove(self.cgroup)
-        if self.mark:
+        """Leave what is left of it alone from now on, unless it could not be looked for."""
+        cgroups.remove(self.cgroup, 1.0 if self._ended else LINGER)  # a daemon may stay in it
+        if self.mark and not self._missed:
             lifeline.withdraw(self.mark)
+
+    def _end(self, groups: list[int] | None) -> None:
+        """End all of it, or what is in some groups; again, after an interrupt, with less patience."""
+        now = time.monotonic()
+        self._linger_until = self._linger_until or now + LINGER
+        try:
+            if not descendants.end(self.mark, groups, max(self._linger_until - now, 0)):
+                log.warning("what a launch's ranks have started could not all be ended")
+            self._missed = False
+        except OSError as error:  # no descriptors, most likely: the warden stays responsible
+            if error.errno is None:  # a TimeoutError, say, that a signal handler has raised here
+                raise
+            self._missed = True
+            log.warning("cannot look for what a launch's ranks have started: %s", error)
 
 
 def _groups_left(processes: Sequence[Process]) -> list[int]:

@@ -21,7 +21,7 @@ def sort_failures(failures: Sequence[Failure]) -> list[Failure]:
     """Put the root cause first, then the others in the order of the ranks' own clocks.
 
     The root cause is a hard death (signal, exit without a report, contact lost) rather than an
-    exception, which may be a peer's reaction to it; an exception rather than SIGABRT, with which
+    exception or a `sys.exit`, which may be a peer's reaction to it; these rather than SIGABRT, with which
     libraries react to a lost peer; the earliest of its kind; and never a rank that we stopped.
     """
     ordered = sorted(failures, key=lambda failure: (failure.collateral, failure.time))
@@ -35,7 +35,7 @@ def sort_failures(failures: Sequence[Failure]) -> list[Failure]:
 def _suspicion(failure: Failure) -> tuple[bool, int, int]:
     if failure.signal_name in ("SIGABRT", "SIGIOT"):
         kind = 2
-    elif failure.kind == "raised":
+    elif failure.kind == "raised" or failure.reported:
         kind = 1
     else:
         kind = 0

@@ -27,6 +27,7 @@ class SelectorWaiter:
             self._selector = selectors.DefaultSelector()
             self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
             fds.keep_object(self)
+        os.set_blocking(self._wake_read, False)
         self.add(self._wake_read, ("wake", -1))
 
     def add(self, item: Any, key: Key) -> None:
@@ -55,7 +56,10 @@ class SelectorWaiter:
         for selected, _ in self._select(timeout):
             ready += self._keys.get(selected.data, ())
         if ("wake", -1) in ready:
-            os.read(self._wake_read, 4096)
+            try:
+                os.read(self._wake_read, 4096)
+            except OSError:  # a signal handler that waited has read it, or closed it
+                pass
             ready.remove(("wake", -1))
         return ready
 

@@ -1,0 +1,254 @@
+"""P7, P8, P11: a launch has finished only once all that follows its ranks' ends is done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ranks
+from faultacts import start_program, start_session
+from faultstage import Stage, state_of
+from procession import (
+    ProcessRaisedException,
+    ResultError,
+    descendants,
+    forkservers,
+    lifeline,
+    run,
+    served,
+    start_processes,
+    tree,
+)
+
+
+@pytest.fixture
+def slow_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the time for what ranks have left long enough to be interrupted in."""
+    monkeypatch.setattr(tree, "LINGER", 1.0)
+
+
+def leave_something(rank: int, folder: str, fails: bool) -> None:
+    stage = Stage(folder, 60)
+    start_program(stage)
+    if fails:
+        start_session(stage)
+        raise ValueError("boom")
+
+
+def assert_gone(folder: Path) -> None:
+    until = time.monotonic() + 2
+    while left := [pid for pid in Stage(str(folder), 0).noted() if state_of(pid) not in "XZ"]:
+        assert time.monotonic() < until, f"still running: {left}"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.usefixtures("slow_linger")
+def test_an_interrupt_while_the_rest_is_ended_leaves_none_of_it(
+    start_method: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = descendants.end
+    came: list[object] = []
+
+    def interrupted(*arguments: Any) -> bool:
+        came.append(arguments)
+        if len(came) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(descendants, "end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_processes(leave_something, (str(tmp_path), fails), start_method=start_method)
+    assert_gone(tmp_path)
+
+
+@pytest.mark.usefixtures("slow_linger")
+def test_an_exception_of_a_handler_there_is_not_the_end(start_method: str, tmp_path: Path) -> None:
+    def raise_late(*_: object) -> None:
+        raise TimeoutError("from a handler")
+
+    previous = signal.signal(signal.SIGALRM, raise_late)
+    context = start_processes(
+        leave_something, (str(tmp_path), True), join=False, start_method=start_method
+    )
+    context.processes[0].join()
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(TimeoutError):
+            context.join()
+        with pytest.raises(ProcessRaisedException, match="boom"):
+            context.join()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert_gone(tmp_path)
+
+
+@pytest.mark.usefixtures("slow_linger")
+def test_whoever_joins_meanwhile_waits_for_it(start_method: str, tmp_path: Path) -> None:
+    context = start_processes(
+        leave_something, (str(tmp_path), True), join=False, start_method=start_method
+    )
+    context.processes[0].join()
+    left: list[list[int]] = []
+
+    def join() -> None:
+        with pytest.raises(ProcessRaisedException):
+            context.join()
+        noted = Stage(str(tmp_path), 0).noted()
+        left.append([pid for pid in noted if state_of(pid) not in "XZ"])
+
+    threads = [threading.Thread(target=join) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert left == [[], []]
+
+
+def test_without_descriptors_the_cause_is_still_the_ranks(
+    start_method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> bool:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/proc")
+
+    withdrawn: list[int] = []
+    monkeypatch.setattr(descendants, "end", fail)
+    real = lifeline.withdraw
+    monkeypatch.setattr(lifeline, "withdraw", withdrawn.append)
+    with pytest.raises(ProcessRaisedException, match="boom"):
+        start_processes(ranks.fail_in, (0, "ValueError"), start_method=start_method)
+    assert "cannot look for what a launch's ranks have started" in caplog.text
+    assert withdrawn == []  # the warden stays responsible
+    for mark in list(lifeline._live):
+        real(mark)
+
+
+def test_the_search_for_the_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = os.eventfd(0, os.EFD_CLOEXEC) if hasattr(os, "eventfd") else os.pipe()[0]
+    monkeypatch.setattr(descendants, "PATIENCE", 0.2)
+    monkeypatch.setattr(descendants, "find", lambda *_, **__: ([os.dup(never)], False))
+    begun = time.monotonic()
+    assert descendants.end(1 << 61) is False
+    assert time.monotonic() - begun < 2
+    os.close(never)
+
+
+def test_a_result_that_the_limits_forbid_is_missed_not_a_failure(start_method: str) -> None:
+    with pytest.raises(ResultError, match=r"it cannot be handed over: .*File too large"):
+        run(give_beyond_the_limit, start_method=start_method)
+
+
+def give_beyond_the_limit(rank: int) -> bytes:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    return bytes(100_000)
+
+
+def test_many_ranks_that_nobody_asks_about_do_not_block_their_server() -> None:
+    context = start_processes(ranks.nothing, nprocs=400, join=False, start_method="forkserver")
+    for process in context.processes:
+        while state_of(process.pid or 0) not in "XZ":
+            time.sleep(0.001)
+    assert run(ranks.give, start_method="forkserver") == [(0,)]
+    assert context.join()
+
+
+def test_many_ranks_of_a_server_are_stopped_at_once() -> None:
+    context = start_processes(ranks.work, nprocs=400, join=False, start_method="forkserver")
+    context.terminate()
+    assert {process.exitcode for process in context.processes} <= {-15, -9}
+
+
+def test_a_handler_may_look_at_ranks_in_the_middle_of_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = start_processes(ranks.nothing, nprocs=2, join=False, start_method="forkserver")
+    real = served.ServedLaunch._read
+    seen: list[list[bool]] = []
+
+    def read(launch: served.ServedLaunch, timeout: float) -> bool | None:
+        if len(seen) < 3:
+            seen.append([])
+            seen[-1] += [process.is_alive() for process in context.processes]
+        return real(launch, timeout)
+
+    monkeypatch.setattr(served.ServedLaunch, "_read", read)
+    assert context.join()
+    assert seen
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "signal.set_wakeup_fd(-1); signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])",
+    ],
+)
+def test_what_a_preloaded_module_does_to_signals_is_its_own_business(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meddles.py").write_text(f"import signal\n{line}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = {"preload": ["meddles"]}
+    begun = time.monotonic()
+    answers = run(ranks.give, nprocs=4, start_method="forkserver", options=options)
+    assert answers == [(0,), (1,), (2,), (3,)]
+    assert time.monotonic() - begun < 3  # not a second a rank
+    server = next(reversed(forkservers._servers.values())).process
+    assert server is not None
+    assert server.is_alive()
+
+
+def test_a_stopped_server_delays_little_and_hides_no_kill() -> None:
+    start_processes(ranks.nothing, start_method="forkserver")
+    context = start_processes(ranks.work, nprocs=6, join=False, start_method="forkserver")
+    server = next(reversed(forkservers._servers.values())).process
+    assert server is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    try:
+        context.terminate(grace_period=0.1)
+        assert (
+            time.monotonic() - begun < 4
+        )  # KILL_WAIT alone is 3, and a second once for the server
+        for pid in context.pids():
+            assert state_of(pid) in "XZ"
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def test_a_rank_may_change_the_terminal_that_its_caller_has(
+    start_method: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pty, sys, termios\n"
+        "from procession import start_processes\n"
+        "def change(rank):\n"
+        "    termios.tcsetattr(1, termios.TCSADRAIN, termios.tcgetattr(1))\n"
+        "    print('changed')\n"
+        "if __name__ == '__main__':\n"
+        "    if sys.argv[2:]:\n"
+        "        sys.exit(pty.spawn([sys.executable, *sys.argv[:2]]))\n"
+        "    start_processes(change, start_method=sys.argv[1], timeout=20)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), start_method, "in a terminal"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "changed" in done.stdout
+    assert "Timeout" not in done.stdout
