@@ -241,6 +241,46 @@ def test_first_launches_of_many_threads_at_once(
     assert execute(tmp_path, text, start_method) == "True\n"
 
 
+@pytest.mark.parametrize("function", ["leave", "_become_rank"])
+@pytest.mark.parametrize("start_method", ["fork", "forkserver"])  # spawn has no frames below
+def test_an_interrupt_as_a_rank_begins_or_leaves_stays_in_it(
+    start_method: str, function: str, tmp_path: Path
+) -> None:
+    """In a fork, what is not caught unwinds into the frames of whoever forked: its caller's code."""
+    text = """
+        import os, signal, sys, time
+        from procession import ProcessException, start_processes
+
+        def interrupt_at(name):
+            def trace(frame, event, arg):
+                if frame.f_code.co_name == name and os.getpid() != caller:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            sys.settrace(trace)
+
+        def work(rank):
+            if rank == 1 and sys.argv[2] == "leave":
+                interrupt_at("leave")
+            elif rank == 0:
+                time.sleep(0.5)
+
+        caller = os.getpid()
+
+        if __name__ == "__main__":
+            if sys.argv[2] != "leave":
+                interrupt_at(sys.argv[2])
+            try:
+                start_processes(work, nprocs=3, start_method=sys.argv[1])
+                print("well", flush=True)
+            except ProcessException as error:
+                print("told of", error.exit_code, flush=True)
+            finally:
+                print("the caller" if os.getpid() == caller else "A RANK", flush=True)
+        """
+    told = execute(tmp_path, text, start_method, function).splitlines()
+    assert told in (["well", "the caller"], ["told of 1", "the caller"])
+
+
 def test_timeouts_of_a_year_are_timeouts(start_method: str) -> None:
     year = 366 * 86_400.0
     context = start_processes(

@@ -202,6 +202,8 @@ class Gang:
         """
         if self._evidence is None and any(member.exitcode == -9 for member in self.members):
             self._evidence = oom.tell_kills(self._oom_kills)
+        for member in self.members:  # an exception may have cut short what this does
+            self._dismiss(member)
         if self._on_failure is not None and (self._failed or self._stop is not None):
             self._on_failure()
         if self._on_finish is not None and not self.finished:  # a handler may have seen to it

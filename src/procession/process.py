@@ -26,7 +26,7 @@ class RankProcess:
         self.daemon = daemon
         self.sentinel: int = fds.keep(pidfd)
         self._exitcode: int | None = None
-        self._ended = False
+        self._ended = self._released = False
         self.leaves_group: bool = (
             False  # there may be something in its group, now that it has ended
         )
@@ -131,7 +131,8 @@ class RankProcess:
         """Free the sentinel of a process that has ended."""
         with self._lock:
             self._drop_inquiry()
-            if self._ended:
+            if self._ended and not self._released:  # its number may be another's afterwards
+                self._released = True
                 fds.drop(self.sentinel)
 
     def _drop_inquiry(self) -> None:

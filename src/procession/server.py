@@ -173,13 +173,18 @@ class Server:
         self, launch: ServedLaunch, request: dict[str, Any], index: int, handed: list[int]
     ) -> int:
         """Fork one rank; return the launcher's end of its error channel."""
+        server = os.getpid()
         ours, theirs = fds.open_channel_pair()
         fds.keep(ours)
         try:
             pid = os.fork()
             if pid == 0:
                 _become_rank(request, index, theirs, handed)
-        except OSError:
+        except BaseException:
+            if (
+                os.getpid() != server
+            ):  # raised by a signal handler: the frames below are the server's
+                os._exit(1)
             fds.drop(ours)
             raise
         finally:
@@ -245,7 +250,10 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
     except BaseException as error:  # of ours: a rank's own are in its report
         write_error(describe(error))
     finally:
-        rank.leave(status, succeeded)
+        try:
+            rank.leave(status, succeeded)
+        finally:  # a signal handler may raise before `leave` is on its guard
+            os._exit(status or 1)
 
 
 def _replace_environment(environment: dict[str, str]) -> None:

@@ -66,6 +66,7 @@ class ForkBackend:
 
 
 def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree: Tree) -> Handles:
+    caller = os.getpid()
     channel, theirs = SocketChannel.open()
     try:
         pid = os.fork()
@@ -74,6 +75,8 @@ def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree
         name = name_process("fork", index)
         process = RankProcess.of_child(pid, name=name, daemon=launch.daemon, mark=tree.mark)
     except BaseException:
+        if os.getpid() != caller:  # raised by a signal handler: the frames below are the caller's
+            os._exit(1)
         channel.close()
         raise
     finally:
@@ -97,7 +100,10 @@ def _become_rank(
     except BaseException as error:  # of ours: a rank's own are in its report
         write_error(describe(error))
     finally:
-        rank.leave(status, succeeded)
+        try:
+            rank.leave(status, succeeded)
+        finally:  # a signal handler may raise before `leave` is on its guard
+            os._exit(status or 1)
 
 
 def _flush_streams() -> None:
