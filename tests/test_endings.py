@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import ranks
 from faultacts import start_program, start_session
 from faultstage import Stage, state_of
 from procession import (
+    ProcessExitedException,
     ProcessRaisedException,
     ResultError,
     descendants,
@@ -28,6 +30,7 @@ from procession import (
     start_processes,
     tree,
 )
+from procession.process import RankProcess
 
 
 @pytest.fixture
@@ -252,3 +255,27 @@ def test_a_rank_may_change_the_terminal_that_its_caller_has(
     )
     assert "changed" in done.stdout
     assert "Timeout" not in done.stdout
+
+
+@pytest.mark.skipif(
+    tuple(map(int, platform.release().split("-")[0].split(".")[:2])) < (6, 15),
+    reason="Linux 6.15 tells the exit status of a process that the kernel has reaped",
+)
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_a_rank_that_ends_at_once_where_the_kernel_reaps_it_leaves_its_exit_code(
+    start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RankProcess.of_child
+
+    def take_hold_late(pid: int, **details: Any) -> RankProcess:
+        time.sleep(0.3)  # in which a rank that waits for nobody is long gone
+        return real(pid, **details)
+
+    monkeypatch.setattr(RankProcess, "of_child", take_hold_late)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(ProcessExitedException) as caught:
+            start_processes(ranks.fail_in, (0, "_exit 7"), start_method=start_method)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert caught.value.exit_code == 7

@@ -56,15 +56,15 @@ class SocketChannel:
             self._take_part()
         raise EOFError("the rank's end of the error channel is closed")
 
-    def send(self, data: bytes) -> None:
-        """Send bytes down to the rank.
+    def begin(self) -> None:
+        """Let the rank begin: its launcher has hold of it.
 
         Raises:
-            OSError: its end is closed.
+            ConnectionError: it has ended.
         """
         sock = fds.as_socket(self._fd)
         try:
-            sock.sendall(data, messages.NO_SIGNAL)
+            sock.sendall(wire.BEGIN, messages.NO_SIGNAL)
         finally:
             sock.detach()
 

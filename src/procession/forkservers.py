@@ -237,7 +237,7 @@ def _begin(started: Started) -> None:
     try:
         for channel in started.error_channels:
             if isinstance(channel, SocketChannel):
-                channel.send(b"g")
+                channel.begin()
     except BaseException as error:
         undo(started)
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ECONNRESET):

@@ -61,6 +61,8 @@ def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: st
 
 def main(rank: int, channel: int, payload: int, guard_fd: int) -> None:
     """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded."""
+    if not rank_life.may_begin(channel):
+        return
     orders, pickled = read_payload(payload)
     os.close(payload)
     status, succeeded = live(orders, pickled, rank, channel, guard_fd)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from procession import guard, identity, stacks
+from procession import guard, identity, stacks, wire
 from procession.report import describe, write_error
 
 TYPE_CHECKING = False
@@ -72,6 +72,11 @@ def live(
         reporter.raised(error)
         return 1, False
     return 0, True
+
+
+def may_begin(channel: int) -> bool:
+    """Wait until the launcher has hold of this process; return whether it ever will."""
+    return os.read(channel, 1) == wire.BEGIN
 
 
 def lead_group() -> None:

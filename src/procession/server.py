@@ -241,7 +241,7 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
             os.close(stream)
         forked.cut_off()
         rank.change_environment(request["changes"][index])
-        if os.read(channel, 1) == b"g":  # the launcher knows this rank: without that, it never was
+        if rank.may_begin(channel):  # else the launcher is gone, and this rank never was
             orders, pickled = fresh.read_payload(payload)
             os.close(payload)
             orders["tracker"] = rest.pop() if orders["tracker"] >= 0 else -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from procession.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.interrupts import held_back
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
@@ -31,6 +32,18 @@ def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
         undo(_gather(started))
         raise
     return _gather(started)
+
+
+def begin(channel: SocketChannel) -> None:
+    """Let a rank begin, whose process this launcher now has hold of.
+
+    Until then it waits: where SIGCHLD is ignored, or somebody reaps whatever ends, a rank that ended
+    earlier would take its exit code with it.
+    """
+    try:
+        channel.begin()
+    except ConnectionError:  # it has ended: its exit code says more
+        pass
 
 
 def _gather(started: list[Handles]) -> Started:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 _PIDFD_SEND_SIGNAL = 424
 _PIDFD_OPEN = 434  # the same numbers on every architecture: they are newer than the split
@@ -15,6 +16,7 @@ _PIDFD_GET_INFO = (
     0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13; exit status since 6.15
 )
 _PIDFD_INFO_EXIT = 1 << 3
+_RELEASE = 0.1  # seconds for the kernel, or whoever reaps, to let go of a process that has ended
 
 
 def pidfd_open(pid: int) -> int:
@@ -41,15 +43,36 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
 
 
 def pidfd_wait_status(pidfd: int) -> int | None:
-    """Return the wait status of a process that somebody else reaped; None where nobody knows."""
+    """Return the wait status of a process that somebody else reaped; None where nobody knows.
+
+    A process that the kernel itself reaps, because SIGCHLD is ignored, has ended for who polls a little
+    before its status is there: as long as the kernel still knows the process it is asked again.
+    """
+    until = time.monotonic() + _RELEASE
+    refusals = 0
+    while refusals < 2:
+        try:
+            status = _ask_exit_status(pidfd)
+        except OSError:  # ESRCH: it is gone, perhaps since the kernel looked for its status
+            refusals += 1
+            continue
+        if status is not None or time.monotonic() >= until:
+            return status
+        time.sleep(0.0002)
+    return None
+
+
+def _ask_exit_status(pidfd: int) -> int | None:
+    """Return a wait status, None if there is none yet.
+
+    Raises:
+        OSError: ESRCH, there is no such process, and no status of it.
+    """
     import fcntl
 
     info = bytearray(64)
     info[0:8] = _PIDFD_INFO_EXIT.to_bytes(8, sys.byteorder)
-    try:
-        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
-    except OSError:
-        return None
+    fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
     if not int.from_bytes(info[0:8], sys.byteorder) & _PIDFD_INFO_EXIT:
         return None
     return int.from_bytes(info[60:64], sys.byteorder, signed=True)

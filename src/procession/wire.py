@@ -20,6 +20,9 @@ RETURNED_NOTHING = b"U"
 RAISED = b"R"
 EXITED = b"X"
 
+BEGIN = b"g"
+"""What goes down the channel once the launcher has hold of the rank, whose end it can then not miss."""
+
 _HEAD = 4
 
 

@@ -15,7 +15,7 @@ from procession.platform import missing_mechanism, tell_availability, tell_capab
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.report import Reporter, describe, write_error
-from procession.starting import Handles, start_each
+from procession.starting import Handles, begin, start_each
 
 if TYPE_CHECKING:
     from procession.tree import Tree
@@ -74,6 +74,7 @@ def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree
             _become_rank(launch, orders, index, theirs, death_pipe, tree)
         name = name_process("fork", index)
         process = RankProcess.of_child(pid, name=name, daemon=launch.daemon, mark=tree.mark)
+        begin(channel)
     except BaseException:
         if os.getpid() != caller:  # raised by a signal handler: the frames below are the caller's
             os._exit(1)
@@ -94,9 +95,10 @@ def _become_rank(
         interrupts.restore_in_child()
         forked.cut_off()
         rank.change_environment(launch.environments[index])
-        status, succeeded = rank.live(
-            orders, index, Reporter(channel), death_pipe, lambda: (launch.fn, launch.args)
-        )
+        if rank.may_begin(channel):
+            status, succeeded = rank.live(
+                orders, index, Reporter(channel), death_pipe, lambda: (launch.fn, launch.args)
+            )
     except BaseException as error:  # of ours: a rank's own are in its report
         write_error(describe(error))
     finally:

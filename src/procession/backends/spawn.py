@@ -14,7 +14,7 @@ from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
-from procession.starting import Handles, start_each
+from procession.starting import Handles, begin, start_each
 
 if TYPE_CHECKING:
     from procession.tree import Tree
@@ -86,6 +86,7 @@ def _start_rank(
         popen.returncode = 0  # reaping is the RankProcess's business: Popen is to leave it alone
         name = name_process("spawn", rank)
         process = RankProcess.of_child(popen.pid, name=name, daemon=launch.daemon, mark=tree.mark)
+        begin(channel)
     except BaseException:
         channel.close()
         raise
