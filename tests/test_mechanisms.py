@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procession import fds, oom, syscalls
+from procession import fds, memory, oom, syscalls
 from procession.interrupts import held_back
 from procession.signals import name_signal
 from procession.waiter import HandleWaiter, SelectorWaiter
@@ -87,7 +87,7 @@ def test_descriptors_stay_clear_of_the_streams() -> None:
 
 
 def test_memory_files_hold_what_they_were_given_and_cannot_change() -> None:
-    fd = syscalls.memory_file("test", b"one", memoryview(b"two"))
+    fd = memory.file_of("test", b"onetwo")
     assert os.pread(fd, 9, 0) == b"onetwo"
     with pytest.raises(PermissionError):
         os.pwrite(fd, b"x", 0)
@@ -109,7 +109,7 @@ def test_builds_of_python_without_a_call_make_it_themselves(
     with pytest.raises(ProcessLookupError):
         syscalls.pidfd_open(child.pid)
     os.close(pidfd)
-    fd = syscalls.memory_file("test", b"one")
+    fd = memory.file_of("test", b"one")
     assert os.pread(fd, 9, 0) == b"one"
     os.close(fd)
     assert syscalls.pidfds_work()

@@ -1,7 +1,6 @@
 """A rank in an interpreter of its own: reads its orders and payload, then lives as any rank does.
 
-The payload is one file in memory that all ranks of a launch share: the length of the orders (8 bytes),
-the orders (`marshal`), and the pickled (fn, args).
+The payload is one file in memory that all ranks of a launch share (`procession.payloadfile` writes it).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from procession.report import Reporter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable
     from typing import Any
 
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
         main: tuple[str, str] | None  # how to import __main__ ("path" or "name"), and which
         sources: dict[str, str]  # source text of code that has no file, for tracebacks
         fds: list[int]  # descriptors handed over with the payload
+        buffers: list[int]  # sizes of what the pickle leaves out
+        imports: list[str]  # modules that it is sure to need
+
+
+HEAD = 16
+"""Bytes of the payload that tell the sizes of the pickle and of the orders."""
+
+_PAGE = 4096  # the least there is: where pages are larger, buffers only need not begin one
+_FIRST = 1 << 16  # bytes of the payload that are read at once; mostly, that is all of it
 
 
 inherited: list[int] = []
@@ -59,54 +68,113 @@ def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: st
     return make(*arguments).replace(co_filename=filename)
 
 
+class Payload:
+    """A launch's payload, as its ranks read it.  They share the descriptor's offset: nobody moves it."""
+
+    def __init__(self, fd: int) -> None:
+        import marshal
+
+        self._fd = fd
+        self._start = os.pread(fd, _FIRST, 0)
+        self._pickled = int.from_bytes(self._start[:8], "big")
+        ordered = int.from_bytes(self._start[8:HEAD], "big")
+        self._end = HEAD + self._pickled + ordered
+        self.orders: FreshOrders = marshal.loads(self._read(HEAD + self._pickled, ordered))
+
+    def load(self, channel: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Return fn and args, once the launcher has copied what the pickle leaves out."""
+        from _pickle import loads
+
+        sizes = self.orders["buffers"]
+        if not sizes and self._end <= len(self._start):
+            os.close(self._fd)
+            fn, args = loads(memoryview(self._start)[HEAD:])
+            return fn, args
+        if sizes:
+            _import_early(self.orders["imports"])
+            if not rank_life.may_begin(channel):
+                os._exit(1)
+        whole = self._map()
+        fn, args = loads(whole[HEAD:], buffers=self._cut(whole, sizes))
+        return fn, args
+
+    def _map(self) -> memoryview:
+        """Map all of it, as memory of this process's own from where it writes to it; let go of the file."""
+        from mmap import MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap
+
+        mapped = mmap(self._fd, 0, MAP_PRIVATE, PROT_READ | PROT_WRITE)
+        os.close(self._fd)
+        return memoryview(mapped)
+
+    def _cut(self, whole: memoryview, sizes: list[int]) -> list[memoryview]:
+        buffers = []
+        end = self._end
+        for size in sizes:
+            start = start_of_page(end)
+            end = start + size
+            buffers.append(whole[start:end])
+        return buffers
+
+    def _read(self, start: int, size: int) -> bytes:
+        if start + size <= len(self._start):
+            return self._start[start : start + size]
+        return os.pread(self._fd, size, start)
+
+
+def start_of_page(position: int) -> int:
+    """Return where the first page begins at or after a position."""
+    return -(-position // _PAGE) * _PAGE
+
+
+def make_array(typecode: str, content: Any) -> array[Any]:
+    """Make an array of what was left out of a pickle."""
+    from array import array
+
+    made = array(typecode)
+    made.frombytes(content)
+    return made
+
+
+def make_view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    """Make a view of what was left out of a pickle."""
+    flat: Any = memoryview(content)
+    view: memoryview = flat.cast(form) if 0 in shape else flat.cast(form, shape)
+    return view
+
+
 def main(rank: int, channel: int, payload: int, guard_fd: int) -> None:
     """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded."""
-    if not rank_life.may_begin(channel):
-        return
-    orders, pickled = read_payload(payload)
-    os.close(payload)
-    status, succeeded = live(orders, pickled, rank, channel, guard_fd)
-    if not succeeded:
-        rank_life.leave(status, succeeded)
+    if rank_life.may_begin(channel):
+        status, succeeded = live(Payload(payload), rank, channel, guard_fd)
+        if not succeeded:
+            rank_life.leave(status, succeeded)
 
 
-def live(
-    orders: FreshOrders, pickled: memoryview, rank: int, channel: int, guard_fd: int
-) -> tuple[int, bool]:
+def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int, bool]:
     """Live a rank's life on a payload; return its exit status and whether it succeeded."""
     reporter = Reporter(channel)
-    return rank_life.live(orders, rank, reporter, guard_fd, lambda: _load(orders, pickled))
+
+    def load() -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        _prepare(payload.orders)
+        return payload.load(reporter.fileno())
+
+    return rank_life.live(payload.orders, rank, reporter, guard_fd, load)
 
 
-def read_payload(fd: int) -> tuple[FreshOrders, memoryview]:
-    """Read the orders and the pickle; siblings share the descriptor's offset, so never move it."""
-    import marshal
-
-    size = os.fstat(fd).st_size
-    data = memoryview(_read_at(fd, size))
-    end = 8 + int.from_bytes(data[:8], "big")
-    return marshal.loads(data[8:end]), data[end:]
-
-
-def _read_at(fd: int, size: int) -> bytes | bytearray:
-    data = os.pread(fd, size, 0)
-    if len(data) == size:
-        return data
-    whole = bytearray(data)  # one read returns at most 2 GiB
-    while len(whole) < size:
-        whole += os.pread(fd, size - len(whole), len(whole))
-    return whole
-
-
-def _load(orders: FreshOrders, pickled: memoryview) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def _prepare(orders: FreshOrders) -> None:
+    """Make this process such that the payload can be unpickled."""
     inherited[:] = orders["fds"]
     _take_place(orders)
     if orders["main"] is not None:
         import_main(*orders["main"])
-    from _pickle import loads
 
-    fn, args = loads(pickled)
-    return fn, args
+
+def _import_early(names: list[str]) -> None:
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError:  # unpickling will say it, if it needs the module
+            pass
 
 
 def _take_place(orders: FreshOrders) -> None:

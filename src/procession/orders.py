@@ -46,6 +46,8 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
         "main": None,
         "sources": {},
         "fds": [],
+        "buffers": [],
+        "imports": [],
     }
 
 

@@ -1,46 +1,52 @@
-"""Turns a launch's fn and args into bytes, once for all its ranks.
+"""Pickles a launch's fn and args, once for all its ranks.
 
 Whatever `multiprocessing.reduction` or torch registered a reducer for (queues, locks, connections, shared
 tensors) is handed over as under multiprocessing: descriptors travel beside the pickle.  What lives in
 a main module that ranks can import goes by reference; what lives in one that they cannot (a notebook,
-a REPL, ``-c``, standard input) goes by value through cloudpickle, where that is installed.
+a REPL, ``-c``, standard input) goes by value through cloudpickle, where that is installed.  Large
+buffers (of numpy, pyarrow, `array`, memoryviews) are left out of the pickle: see `payloadfile`.
 """
 
 from __future__ import annotations
 
-import io
-import marshal
+import array
 import multiprocessing.context
 import os
 import pickle
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from procession.exceptions import note_on
-from procession.fresh import InheritedFd, make_code
+from procession.fresh import InheritedFd, make_array, make_code, make_view
+from procession.payloadfile import OUT_OF_BAND, PayloadFile
 from procession.protocol import Launch
-from procession.syscalls import memory_file
-
-if TYPE_CHECKING:
-    from procession.fresh import FreshOrders
-
-_MAIN_NAMES = (b"__main__", b"__mp_main__")  # the second is what a rank calls its launcher's
 
 
 @dataclass(frozen=True, slots=True)
 class Pickled:
     """A pickled (fn, args), what goes along with it, and what a rank must import first."""
 
-    data: bytes
+    file: PayloadFile
     fds: list[int]
     main: tuple[str, str] | None
     sources: dict[str, str]
+
+
+class _Nowhere:
+    """Stands for a payload's file where only the attempt to pickle counts."""
+
+    def write(self, data: bytes | bytearray) -> int:
+        return len(data)
+
+    def leave_in(self, buffer: pickle.PickleBuffer) -> bool:  # noqa: ARG002
+        return False
 
 
 class _Spawning:
@@ -56,38 +62,42 @@ class _Spawning:
         return len(self.fds) - 1
 
 
-def pickle_call(launch: Launch) -> Pickled:
-    """Pickle fn and args.
+@contextmanager
+def pickled_call(launch: Launch) -> Iterator[Pickled]:
+    """Provide fn and args, pickled, for as long as ranks are started with them.
 
     Raises:
         Exception: what pickling raised, with a note that names the argument.
         pickle.PicklingError: fn or args live in a main module that ranks cannot import.
     """
+    file = PayloadFile()
+    try:
+        yield _pickle_call(launch, file)
+    finally:
+        file.close()
+
+
+def _pickle_call(launch: Launch, file: PayloadFile) -> Pickled:
     main = find_main()
     try:
-        data, fds = _dump(launch, by_value=False)
+        fds = _dump(launch, file, by_value=False)
     except Exception:
         if main is not None or not _is_of_main(launch) or not _has_cloudpickle():
             raise  # else it is a lambda of a notebook
     else:
-        if not any(name in data for name in _MAIN_NAMES):
-            return Pickled(data, fds, None, {})
+        if not file.names_main:
+            return Pickled(file, fds, None, {})
         if main is not None:
-            return Pickled(data, fds, main, {})
+            return Pickled(file, fds, main, {})
     if not _has_cloudpickle():
         raise pickle.PicklingError(
             "fn or args are defined in __main__, which ranks cannot import because it was read from "
             f"a notebook, a REPL, -c or standard input; start method {launch.start_method!r} then "
             "needs cloudpickle: pip install 'procession[cloudpickle]', or use start_method='fork'"
         )
-    data, fds = _dump(launch, by_value=True)
-    return Pickled(data, fds, None, _sources_without_files())
-
-
-def write_payload(orders: FreshOrders, pickled: Pickled) -> int:
-    """Return the descriptor of a file in memory that holds the orders and the pickle."""
-    header = marshal.dumps(dict(orders))
-    return memory_file("procession-payload", len(header).to_bytes(8, "big"), header, pickled.data)
+    file.restart()
+    fds = _dump(launch, file, by_value=True)
+    return Pickled(file, fds, None, _sources_without_files())
 
 
 def find_main() -> tuple[str, str] | None:
@@ -102,11 +112,12 @@ def find_main() -> tuple[str, str] | None:
     return "path", os.path.abspath(path)
 
 
-def _dump(launch: Launch, *, by_value: bool) -> tuple[bytes, list[int]]:
+def _dump(launch: Launch, file: PayloadFile, *, by_value: bool) -> list[int]:
     spawning: Any = _Spawning()
     multiprocessing.context.set_spawning_popen(spawning)
     try:
-        return _pickle((launch.fn, launch.args), by_value), spawning.fds
+        _pickler(file, by_value).dump((launch.fn, launch.args))
+        return list(spawning.fds)
     except Exception as error:
         _blame(error, launch, by_value)
         raise
@@ -114,23 +125,42 @@ def _dump(launch: Launch, *, by_value: bool) -> tuple[bytes, list[int]]:
         multiprocessing.context.set_spawning_popen(None)
 
 
-def _pickle(value: object, by_value: bool) -> bytes:
-    buffer = io.BytesIO()
-    _pickler(buffer, by_value).dump(value)
-    return buffer.getvalue()
-
-
-def _pickler(buffer: io.BytesIO, by_value: bool) -> Any:
+def _pickler(file: PayloadFile | _Nowhere, by_value: bool) -> Any:
+    """Return a pickler with the reducers that `ForkingPickler.register` and copyreg hold, and ours."""
+    theirs: Any = ForkingPickler
+    pickler = theirs(file, pickle.HIGHEST_PROTOCOL, True, file.leave_in)
+    registered = pickler.dispatch_table
     if not by_value:
-        return ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL)
+        pickler.dispatch_table = ChainMap(registered, _REDUCERS)
+        return pickler
     import cloudpickle
 
-    theirs: Any = cloudpickle.Pickler.dispatch_table
-    registered = ForkingPickler(buffer).dispatch_table  # what register() and copyreg hold
-    own: Any = {types.CodeType: partial(_reduce_code, theirs[types.CodeType])}
+    by_name: Any = cloudpickle.Pickler.dispatch_table
+    own: Any = {types.CodeType: partial(_reduce_code, by_name[types.CodeType])}
     # the table is read where a pickler is made: one that is set later has no effect
-    table = {"dispatch_table": ChainMap(own, registered, theirs)}
-    return type("ByValuePickler", (cloudpickle.Pickler,), table)(buffer, pickle.HIGHEST_PROTOCOL)
+    table = {"dispatch_table": ChainMap(own, registered, _REDUCERS, by_name)}
+    made: Any = type("ByValuePickler", (cloudpickle.Pickler,), table)
+    return made(file, pickle.HIGHEST_PROTOCOL, file.leave_in)
+
+
+def _reduce_array(values: array.array[Any]) -> Any:
+    """Leave the content of a large array out of the pickle; `array` itself does not."""
+    if type(values) is not array.array or len(values) * values.itemsize < OUT_OF_BAND:
+        return values.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    return make_array, (values.typecode, pickle.PickleBuffer(values))
+
+
+def _reduce_view(view: memoryview) -> Any:
+    """Hand over what a view shows: the rank gets a view of the same format, shape and writability."""
+    form: Any = view.format
+    memoryview(bytes(view.itemsize)).cast(form)  # here, rather than in the rank, it fails
+    content: memoryview | bytes | bytearray = view
+    if not view.c_contiguous:
+        content = view.tobytes() if view.readonly else bytearray(view)
+    return make_view, (pickle.PickleBuffer(content), form, view.shape)
+
+
+_REDUCERS: dict[type, Callable[[Any], Any]] = {array.array: _reduce_array, memoryview: _reduce_view}
 
 
 def _reduce_code(reduce: Callable[[Any], tuple[Any, ...]], code: types.CodeType) -> Any:
@@ -144,7 +174,7 @@ def _blame(error: Exception, launch: Launch, by_value: bool) -> None:
     parts = [("fn", launch.fn), *((f"args[{i}]", arg) for i, arg in enumerate(launch.args))]
     for name, part in parts:
         try:
-            _pickle(part, by_value)
+            _pickler(_Nowhere(), by_value).dump(part)
         except Exception:
             note_on(
                 error,

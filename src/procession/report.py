@@ -44,6 +44,10 @@ class Reporter:
             b"",
         )
 
+    def fileno(self) -> int:
+        """Return the channel's descriptor."""
+        return self._fd
+
     def lift(self) -> None:
         """Move the channel's descriptor to where user code does not close it by its number."""
         self._fd = lift(self._fd)
@@ -102,12 +106,12 @@ class Reporter:
         """Send a frame and, along with it, the descriptor of a file that holds ``data``."""
         import socket
 
+        from procession import memory
         from procession.fds import as_socket
-        from procession.syscalls import memory_file
 
         if not self.is_ours():
             return
-        fd = memory_file("procession-result", data)
+        fd = memory.file_of("procession-result", data)
         try:
             with as_socket(os.dup(self._fd)) as sock:
                 socket.send_fds(sock, [frame], [fd])

@@ -242,11 +242,11 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
         forked.cut_off()
         rank.change_environment(request["changes"][index])
         if rank.may_begin(channel):  # else the launcher is gone, and this rank never was
-            orders, pickled = fresh.read_payload(payload)
-            os.close(payload)
+            content = fresh.Payload(payload)
+            orders = content.orders
             orders["tracker"] = rest.pop() if orders["tracker"] >= 0 else -1
             orders["fds"] = rest
-            status, succeeded = fresh.live(orders, pickled, index, channel, death_pipe)
+            status, succeeded = fresh.live(content, index, channel, death_pipe)
     except BaseException as error:  # of ours: a rank's own are in its report
         write_error(describe(error))
     finally:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.interrupts import held_back
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
+
+if TYPE_CHECKING:
+    from procession.payloadfile import PayloadFile
 
 Handles = tuple[Process, Sentinel, ErrorChannel]
 
@@ -44,6 +48,20 @@ def begin(channel: SocketChannel) -> None:
         channel.begin()
     except ConnectionError:  # it has ended: its exit code says more
         pass
+
+
+def hand_over(payload: PayloadFile, started: Started) -> Started:
+    """Fill the payload of ranks that are starting, and let them go on; if it fails, undo it all."""
+    if not payload.is_filled:
+        try:
+            payload.fill()
+            for channel in started.error_channels:
+                if isinstance(channel, SocketChannel):
+                    begin(channel)
+        except BaseException:
+            undo(started)
+            raise
+    return started
 
 
 def _gather(started: list[Handles]) -> Started:

@@ -78,25 +78,6 @@ def _ask_exit_status(pidfd: int) -> int | None:
     return int.from_bytes(info[60:64], sys.byteorder, signed=True)
 
 
-def memory_file(name: str, *parts: bytes | memoryview) -> int:
-    """Return a descriptor of an anonymous file in memory that holds ``parts`` and cannot be changed."""
-    if not hasattr(os, "memfd_create"):
-        return _unlinked_file(parts)
-    import fcntl
-
-    from procession.fds import above_streams
-
-    fd = above_streams(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-    try:
-        _write(fd, parts)
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
 def pidfds_work() -> bool:
     """Whether this kernel and sandbox allow pidfds."""
     try:
@@ -104,22 +85,6 @@ def pidfds_work() -> bool:
     except (OSError, AttributeError):
         return False
     return True
-
-
-def _unlinked_file(parts: tuple[bytes | memoryview, ...]) -> int:
-    import tempfile
-
-    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-        _write(file.fileno(), parts)
-        return os.dup(file.fileno())
-
-
-def _write(fd: int, parts: tuple[bytes | memoryview, ...]) -> None:
-    for part in parts:
-        view = memoryview(part)
-        while view:
-            view = view[os.write(fd, view) :]
 
 
 def _syscall(number: int, *args: int | None) -> int:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from procession import guard
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
+from procession.starting import hand_over
+
+if TYPE_CHECKING:
+    from procession.tree import Tree
 
 
 class ForkserverBackend:
@@ -39,30 +45,37 @@ class ForkserverBackend:
 
             return start(launch, "forkserver")
         from procession.forkservers import Configuration, start_on_server
-        from procession.payload import pickle_call, write_payload
+        from procession.payload import pickled_call
         from procession.tree import planted
 
-        pickled = pickle_call(launch)
         orders = write_fresh_orders(launch, "forkserver", forked=True)
-        orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()
-        tracker = orders["tracker"] = tracker_fd()
-        request: dict[str, Any] = {
-            "nprocs": launch.nprocs,
-            "environment": dict(os.environ),
-            "changes": [dict(changes) for changes in launch.environments],
-        }
-        configuration = Configuration.of_now(pickled.main, preload)
-        payload = write_payload(orders, pickled)
-        streams = [_stream_or_nothing(number) for number in (0, 1, 2)]
-        try:
-            shared = [*pickled.fds, *([tracker] if tracker >= 0 else [])]
-            handed = [payload, guard.death_pipe(), *streams, *shared]
-            with planted(launch, orders) as tree:
-                request["mark"], request["cgroup"] = tree.mark, tree.cgroup
-                return tree.attach(start_on_server(configuration, launch, request, handed))
-        finally:
-            for fd in (payload, *streams):
-                os.close(fd)
+        with (
+            pickled_call(launch) as pickled,
+            planted(launch, orders) as tree,
+            _streams() as streams,
+        ):
+            orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()
+            tracker = orders["tracker"] = tracker_fd()
+            shared = [fd for fd in (*pickled.fds, tracker) if fd >= 0]
+            pickled.file.write_orders(orders)
+            started = start_on_server(
+                Configuration.of_now(pickled.main, preload),
+                launch,
+                _write_request(launch, tree),
+                [pickled.file.fd, guard.death_pipe(), *streams, *shared],
+            )
+            return tree.attach(hand_over(pickled.file, started))
+
+
+def _write_request(launch: Launch, tree: Tree) -> dict[str, Any]:
+    """Return what the server is told of a launch."""
+    return {
+        "nprocs": launch.nprocs,
+        "environment": dict(os.environ),
+        "changes": [dict(changes) for changes in launch.environments],
+        "mark": tree.mark,
+        "cgroup": tree.cgroup,
+    }
 
 
 def _check_preload(launch: Launch) -> tuple[str, ...]:
@@ -73,6 +86,18 @@ def _check_preload(launch: Launch) -> tuple[str, ...]:
     module = getattr(launch.fn, "__module__", None)
     own = (module,) if isinstance(module, str) and module not in ("__main__", "__mp_main__") else ()
     return (*own, *(name for name in named if name not in own))
+
+
+@contextmanager
+def _streams() -> Iterator[list[int]]:
+    """Provide the standard streams that the ranks are to have, as descriptors of their own."""
+    streams: list[int] = []
+    try:
+        streams.extend(map(_stream_or_nothing, (0, 1, 2)))
+        yield streams
+    finally:
+        for fd in streams:
+            os.close(fd)
 
 
 def _stream_or_nothing(number: int) -> int:

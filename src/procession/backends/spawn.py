@@ -14,7 +14,7 @@ from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
-from procession.starting import Handles, begin, start_each
+from procession.starting import Handles, begin, hand_over, start_each
 
 if TYPE_CHECKING:
     from procession.tree import Tree
@@ -42,25 +42,21 @@ class SpawnBackend:
             from procession.backends.portable import start
 
             return start(launch, "spawn")
-        from procession.payload import pickle_call, write_payload
+        from procession.payload import pickled_call
         from procession.tree import planted
 
-        pickled = pickle_call(launch)
         orders = write_fresh_orders(launch, "spawn", forked=False)
-        orders["main"], orders["sources"] = pickled.main, pickled.sources
-        orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
-        shared = [fd for fd in (*pickled.fds, orders["tracker"]) if fd >= 0]
-        payload = write_payload(orders, pickled)
         own = dict(os.environ)
-        try:
-            with planted(launch, orders) as tree:
-                return tree.attach(
-                    start_each(
-                        launch, lambda rank: _start_rank(launch, rank, own, payload, shared, tree)
-                    )
-                )
-        finally:
-            os.close(payload)
+        with pickled_call(launch) as pickled, planted(launch, orders) as tree:
+            orders["main"], orders["sources"] = pickled.main, pickled.sources
+            orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
+            shared = [fd for fd in (*pickled.fds, orders["tracker"]) if fd >= 0]
+            payload = pickled.file
+            payload.write_orders(orders)
+            started = start_each(
+                launch, lambda rank: _start_rank(launch, rank, own, payload.fd, shared, tree)
+            )
+            return tree.attach(hand_over(payload, started))
 
 
 def _start_rank(
