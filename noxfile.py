@@ -93,6 +93,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what a launch costs, beside other launchers; takes rows and options."""
+    session.install(".[test]", TORCH, *read_groups("bench"))
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build both distributions, and use the wheel away from the checkout."""
     session.install("hatchling")

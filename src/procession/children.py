@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from procession import fds, syscalls
 from procession.descendants import read_mark
 
 
@@ -29,6 +30,21 @@ def collect_child(pid: int, mark: int = 0) -> int | None:
     except ChildProcessError:  # reaped in this instant
         pass
     return code
+
+
+def hold_child(pid: int) -> int:
+    """Return a pidfd of a child just started, kept for this process alone; if that fails, end the child.
+
+    One that somebody else has reaped already gets a descriptor that says it has ended.
+    """
+    try:
+        return fds.keep(fds.above_streams(syscalls.pidfd_open(pid)))
+    except ProcessLookupError:
+        return fds.keep(fds.above_streams(os.eventfd(1, os.EFD_CLOEXEC)))
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def leaves_group(pid: int) -> bool:

@@ -44,6 +44,12 @@ def keep_object(item: Holder) -> None:
         _objects.add(item)
 
 
+def forget(fd: int) -> None:
+    """Have a descriptor stay open in the children that this process forks."""
+    with LOCK:
+        _kept.discard(fd)
+
+
 def drop(fd: int) -> None:
     """Close a descriptor that `keep` noted.  Does nothing for one that is not (or no more) noted."""
     with LOCK:

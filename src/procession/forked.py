@@ -8,17 +8,49 @@ from __future__ import annotations
 import os
 import sys
 
+from procession import report
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
 
-def cut_off() -> None:
+_NEEDED = (
+    *("_pickle", "atexit", "faulthandler", "fcntl", "marshal", "signal", "socket"),
+    *("traceback", "ast"),  # the second is imported by the first when it writes one
+)
+
+
+def import_for_ranks() -> None:
+    """Import, before ranks are forked, what each of them would else import for itself."""
+    for name in _NEEDED:
+        try:
+            __import__(name)
+        except ImportError:  # a build of Python without it
+            pass
+    if "multiprocessing.context" in sys.modules:
+        __import__("multiprocessing.util")
+    report.reserve_memory()
+
+
+def open_no_input() -> TextIO | None:
+    """Return what ranks are to have in place of standard input; None where there is none anyway.
+
+    It reads descriptor 0, which is the caller's until `cut_off`.
+    """
+    try:
+        return open(0, encoding="utf-8", closefd=False) if sys.stdin is not None else None
+    except (OSError, ValueError):
+        return None
+
+
+def cut_off(no_input: TextIO | None) -> None:
     """Leave the parent's exit handlers, event loop, executors and standard input to the parent."""
     _forget_exit_handlers()
     _forget_event_loop()
     _forget_executors()
-    _close_stdin()
+    if no_input is not None:
+        _replace_stdin(no_input)
 
 
 def _forget_exit_handlers() -> None:
@@ -28,23 +60,29 @@ def _forget_exit_handlers() -> None:
     weakref = sys.modules.get("weakref")
     if weakref is not None:  # it registers its own handler, once, which is now cleared
         finalize: Any = weakref.finalize
-        finalize._registry.clear()
+        finalize._registry = {}
         finalize._registered_with_atexit = False
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        atexit.register(util._exit_function)
+    if "multiprocessing.util" in sys.modules:
+        atexit.register(_end_multiprocessing)
+
+
+def _end_multiprocessing() -> None:
+    """Do what multiprocessing does at a process's end, if there is any of it."""
+    util, process = sys.modules["multiprocessing.util"], sys.modules["multiprocessing.process"]
+    if util._finalizer_registry or process._children or util._logger is not None:
+        util._exit_function()
 
 
 def _forget_event_loop() -> None:
     """Undo what asyncio did to signals: a rank's would wake its parent's loop, and do nothing here."""
-    import signal
-
     try:
-        signal.set_wakeup_fd(-1)
+        __import__("_signal").set_wakeup_fd(-1)
     except ValueError:  # not the main thread
         return
     if "asyncio.unix_events" not in sys.modules:
         return
+    import signal
+
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
         module = getattr(getattr(handler, "func", handler), "__module__", None)
@@ -60,11 +98,12 @@ def _forget_executors() -> None:
         threads._threads_queues.clear()
 
 
-def _close_stdin() -> None:
+def _replace_stdin(no_input: TextIO) -> None:
     """Point standard input at nothing, as multiprocessing does."""
-    if sys.stdin is not None:
-        try:
-            sys.stdin.close()
-            sys.stdin = open(os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False)
-        except (OSError, ValueError):
-            pass
+    try:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+    except OSError:
+        pass
+    sys.stdin = no_input

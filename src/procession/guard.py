@@ -19,8 +19,6 @@ _pipe: tuple[int, int, int, int] | None = None  # both ends, their inode, the pr
 def death_pipe() -> int:
     """Return the read end of this process's death pipe, made when first asked for."""
     global _pipe
-    import fcntl  # noqa: F401  # a forked rank finds it imported
-
     from procession import fds
 
     with fds.LOCK:

@@ -53,20 +53,29 @@ def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
     context._force_start_method(method)
     process._process_counter = itertools.count(1)
     process._children = set()
-    own = context._concrete_contexts[method].Process(
-        name=name_process(method, rank),
-        daemon=orders["daemon"],
+    kind = context._concrete_contexts[method].Process
+    own = kind.__new__(kind)  # what its __init__ would do is a good part of a forked rank's cost
+    own.__dict__.update(
+        _identity=(*orders["identity"], rank + 1),
+        _name=name_process(method, rank),
+        _config={**process._current_process._config, "daemon": orders["daemon"]},
+        _parent_pid=orders["parent_pid"],
+        _parent_name=orders["parent_name"],
+        _popen=None,
+        _closed=False,
+        _target=None,
+        _args=(),
+        _kwargs={},
     )
-    own._identity = (*orders["identity"], rank + 1)
-    own._parent_pid, own._parent_name = orders["parent_pid"], orders["parent_name"]
-    process._current_process = own
     own.authkey = orders["authkey"]
+    process._current_process = own
     process._parent_process = process._ParentProcess(
         orders["parent_name"], orders["parent_pid"], parent_sentinel
     )
     if orders["forked"]:
         util._finalizer_registry.clear()
-        util._run_after_forkers()
+        if len(util._afterfork_registry):
+            util._run_after_forkers()
 
 
 def _share_tracker(fd: int) -> None:

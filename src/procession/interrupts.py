@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+signal: Any = __import__("_signal")  # without the enums of `signal`, which would cost a forked rank
+
 _original: Callable[[int, FrameType | None], Any] | None = None
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Run the block without KeyboardInterrupt; an interrupt that came meanwhile is raised after it."""
+def held_back() -> Iterator[Callable[[], None]]:
+    """Run the block without KeyboardInterrupt; an interrupt that came meanwhile is raised after it.
+
+    The block is given a function that lets one through where it is called.
+    """
     global _original
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield  # only the main thread is interrupted, and only by a handler
+        yield lambda: None  # only the main thread is interrupted, and only by a handler
         return
     came: list[FrameType | None] = []
     _original = handler
     signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+
+    def let_through() -> None:
+        if came:
+            handler(signal.SIGINT, came.pop())
+
     try:
-        yield
+        yield let_through
     finally:
         signal.signal(signal.SIGINT, handler)
         _original = None
-    if came:
-        handler(signal.SIGINT, came[0])
+    let_through()
 
 
 def restore_in_child() -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 
 from procession import fds, stacks, syscalls
-from procession.children import collect_child, leaves_group, signal_group
+from procession.children import collect_child, hold_child, leaves_group, signal_group
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
@@ -40,15 +40,7 @@ class RankProcess:
 
         ``mark`` is that of its launch, 0 where what it leaves in its group is to be ended with it.
         """
-        try:
-            pidfd = fds.above_streams(syscalls.pidfd_open(pid))
-        except ProcessLookupError:  # ended and reaped by somebody else: a sentinel that says so
-            pidfd = fds.above_streams(os.eventfd(1, os.EFD_CLOEXEC))
-        except BaseException:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        return cls(pid, pidfd, name=name, daemon=daemon, mark=mark)
+        return cls(pid, hold_child(pid), name=name, daemon=daemon, mark=mark)
 
     def __repr__(self) -> str:
         state = "alive" if self.is_alive() else f"exitcode={self._exitcode}"

@@ -28,21 +28,37 @@ _RESERVE = 1 << 18  # given back to the allocator when a rank fails for want of 
 _PICKLED_NONE = b"\x80\x04N."
 
 
+_EMERGENCY = wire.encode(
+    wire.RAISED,
+    0,
+    b"MemoryError",
+    b"",
+    b"MemoryError: no memory was left to tell more\n",
+    b"",
+)
+
+_reserve: bytes | None = None
+
+
+def reserve_memory() -> None:
+    """Have memory that a rank gives back if it fails for want of it; a forked rank has its parent's."""
+    global _reserve
+    if _reserve is None:
+        _reserve = bytes(_RESERVE)
+
+
+def _release_memory() -> None:
+    global _reserve
+    _reserve = None
+
+
 class Reporter:
     """The rank's end of its error channel; sends at most one report."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._pid = os.getpid()
-        self._reserve: bytearray | None = bytearray(_RESERVE)
-        self._emergency = wire.encode(
-            wire.RAISED,
-            0,
-            b"MemoryError",
-            b"",
-            b"MemoryError: no memory was left to tell more\n",
-            b"",
-        )
+        reserve_memory()
 
     def fileno(self) -> int:
         """Return the channel's descriptor."""
@@ -76,7 +92,7 @@ class Reporter:
     def raised(self, error: BaseException) -> None:
         """Report that fn, or what led up to it, raised."""
         now = monotonic_ns()
-        self._reserve = None
+        _release_memory()
         if not self.is_ours():
             write_error(describe(error))
             return
@@ -132,7 +148,7 @@ class Reporter:
                 return self._compose(now, error, tell)
             except BaseException:  # no memory, or an interrupt: once more, in fewer words
                 continue
-        return self._emergency
+        return _EMERGENCY
 
     def _compose(
         self, now: int, error: BaseException, tell: Callable[[BaseException], str]
@@ -150,11 +166,55 @@ class Reporter:
 def describe(error: BaseException) -> str:
     """Return the traceback of an exception as text: in full, or as much as can be had."""
     try:
+        if _is_told_as_well_without_traceback(error):
+            return _write_by_interpreter(error)
         import traceback
 
         return "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:
         return describe_plainly(error)
+
+
+def _is_told_as_well_without_traceback(error: BaseException) -> bool:
+    """Whether the interpreter writes the same text as `traceback`, whose import takes 10 ms.
+
+    That is so until Python 3.13, where it imports `traceback` itself; as long as all source files can be
+    read as such; and nothing else may be written to standard error meanwhile.
+    """
+    modules = sys.modules
+    if sys.version_info >= (3, 13) or "traceback" in modules or "linecache" in modules:
+        return False
+    if hasattr(error, "exceptions"):  # a group, whose own have tracebacks
+        return False
+    if "threading" in modules and modules["threading"].active_count() > 1:
+        return False
+    return all(map(os.path.exists, _files_of(error, set())))
+
+
+def _files_of(error: BaseException | None, seen: set[int]) -> set[str]:
+    """Return the names of the files that the traceback of an exception and its causes shows."""
+    files: set[str] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        step = error.__traceback__
+        while step is not None:
+            files.add(step.tb_frame.f_code.co_filename)
+            step = step.tb_next
+        files |= _files_of(error.__cause__, seen)
+        error = error.__context__
+    return files
+
+
+def _write_by_interpreter(error: BaseException) -> str:
+    """Have the interpreter write a traceback, as it would at its end."""
+    import io
+
+    before, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        sys.__excepthook__(type(error), error, error.__traceback__)
+        return sys.stderr.getvalue()
+    finally:
+        sys.stderr = before
 
 
 def write_error(text: str) -> None:

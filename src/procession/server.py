@@ -223,6 +223,7 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
             __import__(name)
         except BaseException as error:
             failed.append((name, describe(error)))
+    forked.import_for_ranks()
     threading = sys.modules["threading"]
     threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     return {"failed": failed, "threads": threads}
@@ -239,7 +240,7 @@ def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list
             stream = rest.pop(0)
             os.dup2(stream, number)
             os.close(stream)
-        forked.cut_off()
+        forked.cut_off(None)  # its input is nothing already
         rank.change_environment(request["changes"][index])
         if rank.may_begin(channel):  # else the launcher is gone, and this rank never was
             content = fresh.Payload(payload)

@@ -32,10 +32,15 @@ def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
             with held_back():
                 started.append(start_one(rank))
     except BaseException as error:
-        note_on(error, f"while starting rank {rank} of {launch.nprocs}; none is left running")
+        note_start(error, rank, launch.nprocs)
         undo(_gather(started))
         raise
     return _gather(started)
+
+
+def note_start(error: BaseException, rank: int, nprocs: int) -> None:
+    """Note on an error which rank could not be started."""
+    note_on(error, f"while starting rank {rank} of {nprocs}; none is left running")
 
 
 def begin(channel: SocketChannel) -> None:

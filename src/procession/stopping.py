@@ -96,10 +96,13 @@ class Stop:
         self._terminate_all(member for member in alive if not _is_leaving(member))
 
     def _terminate_all(self, alive: Iterable[Member]) -> None:
+        stopped = []
         for member in alive:
             if signal.SIGTERM not in member.sent and member.process.is_alive():
-                log.warning("Terminating process %s via signal SIGTERM", member.process.pid)
+                stopped.append(member.process.pid)
                 member.stop(signal.SIGTERM)
+        for pid in stopped:  # afterwards: they end meanwhile
+            log.warning("Terminating process %s via signal SIGTERM", pid)
 
     def _kill(self, alive: Iterable[Member]) -> None:
         for member in alive:

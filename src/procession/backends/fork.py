@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from procession import forked, guard, interrupts, rank
+from procession import guard, interrupts, rank
 from procession.channel import SocketChannel
 from procession.forkcheck import check_fork
+from procession.forked import cut_off, import_for_ranks, open_no_input
+from procession.forking import Forked, fork_each
 from procession.identity import name_process
 from procession.orders import write_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.report import Reporter, describe, write_error
-from procession.starting import Handles, begin, start_each
+from procession.starting import note_start, undo
 
 if TYPE_CHECKING:
     from procession.tree import Tree
@@ -57,55 +61,67 @@ class ForkBackend:
 
         orders = write_orders(launch, "fork", forked=True)
         death_pipe = guard.death_pipe()
+        import_for_ranks()
         _flush_streams()
-
         with planted(launch, orders) as tree:
-            return tree.attach(
-                start_each(launch, lambda index: _fork(launch, orders, index, death_pipe, tree))
-            )
+            estate = _Estate(launch, orders, tree, death_pipe, open_no_input())
+            return tree.attach(_fork_ranks(launch, estate.become_rank, tree.mark))
 
 
-def _fork(launch: Launch, orders: rank.Orders, index: int, death_pipe: int, tree: Tree) -> Handles:
-    caller = os.getpid()
-    channel, theirs = SocketChannel.open()
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _become_rank(launch, orders, index, theirs, death_pipe, tree)
-        name = name_process("fork", index)
-        process = RankProcess.of_child(pid, name=name, daemon=launch.daemon, mark=tree.mark)
-        begin(channel)
-    except BaseException:
-        if os.getpid() != caller:  # raised by a signal handler: the frames below are the caller's
-            os._exit(1)
-        channel.close()
-        raise
-    finally:
-        os.close(theirs)
-    return process, process.sentinel, channel
+@dataclass(frozen=True, slots=True)
+class _Estate:
+    """What all ranks of a launch inherit from their caller."""
 
+    launch: Launch
+    orders: rank.Orders
+    tree: Tree
+    death_pipe: int
+    no_input: TextIO | None
 
-def _become_rank(
-    launch: Launch, orders: rank.Orders, index: int, channel: int, death_pipe: int, tree: Tree
-) -> NoReturn:
-    """Live a rank's life in a process just forked, and never return to the caller's frames."""
-    status, succeeded = 1, False
-    try:
-        tree.adopt(0)
-        interrupts.restore_in_child()
-        forked.cut_off()
-        rank.change_environment(launch.environments[index])
-        if rank.may_begin(channel):
-            status, succeeded = rank.live(
-                orders, index, Reporter(channel), death_pipe, lambda: (launch.fn, launch.args)
-            )
-    except BaseException as error:  # of ours: a rank's own are in its report
-        write_error(describe(error))
-    finally:
+    def become_rank(self, index: int, channel: int) -> NoReturn:
+        """Live a rank's life in a process just forked, and never return to the caller's frames."""
+        status, succeeded = 1, False
         try:
-            rank.leave(status, succeeded)
-        finally:  # a signal handler may raise before `leave` is on its guard
-            os._exit(status or 1)
+            self.tree.adopt(0)
+            interrupts.restore_in_child()
+            cut_off(self.no_input)
+            rank.change_environment(self.launch.environments[index])
+            if rank.may_begin(channel):
+                status, succeeded = rank.live(
+                    self.orders, index, Reporter(channel), self.death_pipe, self._get_call
+                )
+        except BaseException as error:  # of ours: a rank's own are in its report
+            write_error(describe(error))
+        finally:
+            try:
+                rank.leave(status, succeeded)
+            finally:  # a signal handler may raise before `leave` is on its guard
+                os._exit(status or 1)
+
+    def _get_call(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.launch.fn, tuple(self.launch.args)
+
+
+def _fork_ranks(launch: Launch, become: Callable[[int, int], NoReturn], mark: int) -> Started:
+    """Fork all ranks, or none."""
+    forked: list[Forked] = []
+    try:
+        with interrupts.held_back() as let_interrupts_through:
+            fork_each(launch.nprocs, become, forked, begin=let_interrupts_through)
+    except BaseException as error:
+        note_start(error, len(forked), launch.nprocs)
+        undo(_gather(launch, forked, mark))
+        raise
+    return _gather(launch, forked, mark)
+
+
+def _gather(launch: Launch, forked: list[Forked], mark: int) -> Started:
+    processes = [
+        RankProcess(pid, pidfd, name=name_process("fork", index), daemon=launch.daemon, mark=mark)
+        for index, (pid, pidfd, _) in enumerate(forked)
+    ]
+    channels = [SocketChannel(one.channel) for one in forked]
+    return Started(processes, [process.sentinel for process in processes], channels)
 
 
 def _flush_streams() -> None:

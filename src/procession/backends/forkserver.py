@@ -49,13 +49,15 @@ class ForkserverBackend:
         from procession.tree import planted
 
         orders = write_fresh_orders(launch, "forkserver", forked=True)
+        tracker = orders["tracker"] = (
+            tracker_fd()
+        )  # before `_streams` fills the place of a closed one
         with (
             pickled_call(launch) as pickled,
             planted(launch, orders) as tree,
             _streams() as streams,
         ):
             orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()
-            tracker = orders["tracker"] = tracker_fd()
             shared = [fd for fd in (*pickled.fds, tracker) if fd >= 0]
             pickled.file.write_orders(orders)
             started = start_on_server(

@@ -1,0 +1,108 @@
+"""What a launch costs: ``python -m tests.benchmarks [ROW...]``, from the root of the repository.
+
+The contestants of a row measure in turn, in one run, so that whatever slows the machine slows them all;
+a ratio is one of two measurements of the same round.  Each contestant lives in a process of its own
+(worker.py); what a row measures is said in rows.py, and how in measures.py.  The exit status is 1 if
+procession or the limit could not be measured; a goal that is missed is only said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import signal
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent)]
+
+from contestants import CONTESTANTS  # noqa: E402
+from printing import print_result  # noqa: E402
+from rounds import play  # noqa: E402
+from rows import ROWS, Row  # noqa: E402
+from summaries import Result, describe  # noqa: E402
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is asked for, print it, and return the exit status."""
+    options = parse(arguments)
+    if options.list:
+        print(*(f"{row.name:18}{row.what}" for row in ROWS), sep="\n")
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an end is orderly
+    about = see_machine()
+    print("; ".join(f"{name} {value}" for name, value in about.items()), end="\n\n", flush=True)
+    results: list[Result] = []
+    for row in select(options.rows):
+        results.append(play(row, options.repeat, options.full))
+        print_result(results[-1])
+        if options.json:  # after each row: a long run that is interrupted has something to show
+            write(options.json, about, results)
+    if options.plot:
+        from plots import draw
+
+        draw(results, options.plot)
+    return int(any(map(has_failed, results)))
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="What a launch costs, beside other launchers.",
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="all if left out")
+    parser.add_argument("--list", action="store_true", help="list the rows, and measure nothing")
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds; else each row has its own")
+    parser.add_argument("--full", action="store_true", help="1024 ranks by spawn as well")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers to a file")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw them (needs matplotlib)")
+    options = parser.parse_args(arguments)
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install matplotlib")  # now, not after all rows
+    return options
+
+
+def select(names: list[str]) -> list[Row]:
+    """Return the rows with these names, or all.
+
+    Raises:
+        SystemExit: there is no such row.
+    """
+    rows = {row.name: row for row in ROWS}
+    if unknown := sorted(set(names) - set(rows)):
+        raise SystemExit(f"no such row: {', '.join(unknown)}; there are {', '.join(rows)}")
+    return [rows[name] for name in names or rows]
+
+
+def see_machine() -> dict[str, str]:
+    """Return what is compared, and on what."""
+    about = {"python": platform.python_version(), "kernel": platform.release()}
+    about["processors"] = str(len(os.sched_getaffinity(0)))
+    for module in sorted({one.module for one in CONTESTANTS.values()} - {"", "multiprocessing"}):
+        try:
+            about[module] = metadata.version(module)
+        except metadata.PackageNotFoundError:
+            about[module] = "not installed"
+    return about
+
+
+def write(path: str, about: dict[str, str], results: list[Result]) -> None:
+    """Write what there is so far."""
+    content: dict[str, Any] = {"about": about, "rows": list(map(describe, results))}
+    Path(path).write_text(json.dumps(content, indent=1))
+
+
+def has_failed(result: Result) -> bool:
+    """Tell whether procession or the limit should have been measured, and was not."""
+    expected = {"bare", "procession"} & set(result.row.contestants)
+    return any(line.contestant in expected and line.said for line in result.lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

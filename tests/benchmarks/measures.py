@@ -1,0 +1,189 @@
+"""What a worker measures: each function returns numbers by name, times in seconds.
+
+What a measurement needs is made before its clock starts, and what it leaves is cleaned up after it stopped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import work
+from contestants import Contestant, bare
+from rows import Answer
+
+_MIB = 1 << 20
+
+
+def clock(function: Callable[[], object]) -> float:
+    """Return what one call takes."""
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
+
+
+def launch(
+    contestant: Contestant, method: str, ranks: int, of_main: bool = False, cold: bool = False
+) -> Answer:
+    """Launch ranks that do nothing; ``of_main``: fn is of the main module, ``cold``: no server runs yet."""
+    fn = vars(sys.modules["__main__"])["nothing"] if of_main else work.nothing
+    if cold:
+        importlib.import_module("procession.forkservers").stop_servers()
+    seconds = clock(lambda: contestant.launch(fn, (), ranks, method))
+    return {"seconds": seconds, "seconds a rank": seconds / ranks}
+
+
+def scale(contestant: Contestant, method: str, few: int, many: int) -> Answer:
+    """Compare what a rank costs among many with what it costs among few, before and after (the median)."""
+
+    def cost(ranks: int) -> float:
+        return launch(contestant, method, ranks)["seconds a rank"]
+
+    before, large, after = [cost(few), cost(few)], cost(many), [cost(few), cost(few)]
+    small = statistics.median(before + after)
+    return {
+        "growth": large / small,
+        f"seconds a rank of {few}": small,
+        f"seconds a rank of {many}": large,
+    }
+
+
+def hand_array(contestant: Contestant, method: str, ranks: int, mib: int) -> Answer:
+    """Hand a numpy array to ranks; the limit copies it once into memory that can be shared."""
+    numbers = make_array(mib)
+    if contestant.launch is bare:
+        return {"seconds": clock(lambda: copy(memoryview(numbers).cast("B")))}
+    args = (numbers, len(numbers))
+    return {"seconds": clock(lambda: contestant.launch(work.check_array, args, ranks, method))}
+
+
+def make_array(mib: int) -> Any:
+    """Return an array of that many MiB that counts from 0."""
+    numpy: Any = importlib.import_module("numpy")
+    return numpy.arange(mib * _MIB // 8, dtype="float64")
+
+
+def copy(data: memoryview) -> None:
+    """Write bytes into a file in memory."""
+    fd = os.memfd_create("limit")
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+
+
+def hand_dict(contestant: Contestant, method: str, ranks: int, length: int) -> Answer:
+    """Hand a dict of integers to ranks."""
+    args = ({number: number for number in range(length)}, length)
+    return {"seconds": clock(lambda: contestant.launch(work.check_dict, args, ranks, method))}
+
+
+def weigh_array(contestant: Contestant, method: str, ranks: int, mib: int) -> Answer:
+    """Return the memory that a launch adds while its ranks hold an array, in sizes of the array.
+
+    Of that, what ranks need that were given an array of nothing is told too: their interpreters, and numpy.
+    """
+    bytes_added = [weigh(contestant, method, ranks, make_array(size)) for size in (0, mib)]
+    empty, full = (added / (mib * _MIB) for added in bytes_added)
+    return {"sizes": full, "sizes of empty ranks": empty, "sizes of the array": full - empty}
+
+
+def weigh(contestant: Contestant, method: str, ranks: int, load: Any) -> int:
+    """Return how much more memory ranks and caller have than the caller had before, in bytes."""
+    before = read_pss(os.getpid())
+    with holding(contestant, method, ranks, load) as (pids, _):
+        return sum(map(read_pss, [os.getpid(), *pids])) - before
+
+
+def read_pss(pid: int) -> int:
+    """Return a process's memory; of what is shared, its share."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    (size,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(size) * 1024
+
+
+def count_descriptors(contestant: Contestant, method: str, ranks: int) -> Answer:
+    """Return how many descriptors a caller has for each rank that runs, and how many a rank has."""
+    before = len(os.listdir("/proc/self/fd"))
+    with holding(contestant, method, ranks) as (_, counts):
+        in_caller = (len(os.listdir("/proc/self/fd")) - before) / ranks
+        return {"descriptors": in_caller, "descriptors in a rank": statistics.mean(counts)}
+
+
+@contextmanager
+def holding(
+    contestant: Contestant, method: str, ranks: int, *load: Any
+) -> Iterator[tuple[list[int], Sequence[int]]]:
+    """Have ranks hold what they are given until the block ends; tells their pids and what they noted."""
+    assert contestant.begin is not None
+    with tempfile.TemporaryDirectory() as folder:
+        notes = work.make_notes(f"{folder}/up", ranks)
+        running = contestant.begin(work.hold, (folder, *load), ranks, method)
+        try:
+            yield running.pids, work.await_all(notes)
+        finally:
+            Path(folder, "leave").touch()
+            running.wait()
+
+
+def detect(contestant: Contestant, method: str, ranks: int) -> Answer:
+    """Return how long after the raise in a rank its caller has the exception."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = work.make_notes(f"{folder}/notes", ranks)
+        try:
+            contestant.launch(work.raise_in_one, (notes,), ranks, method)
+        except Exception as error:
+            known = time.monotonic_ns()
+            if "ValueError: measured" not in str(error):
+                raise
+            return {"seconds": (known - work.read_notes(notes)[0]) / 1e9}
+    raise AssertionError("nothing was raised")
+
+
+def enter(contestant: Contestant, method: str, ranks: int) -> Answer:
+    """Return how long after the call all ranks are inside fn."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = work.make_notes(f"{folder}/notes", ranks)
+        begun = time.monotonic_ns()
+        contestant.launch(work.arrive, (notes,), ranks, method)
+        arrived = [(at - begun) / 1e9 for at in work.read_notes(notes)]
+    return {"seconds": max(arrived), "seconds of the first": min(arrived)}
+
+
+def time_import(contestant: Contestant) -> Answer:
+    """Return what an import adds to an interpreter that does nothing; the limit is that interpreter."""
+    without = clock(lambda: interpret("pass"))
+    if not contestant.module:
+        return {"seconds": without}
+    whole = clock(lambda: interpret(f"import {contestant.module}"))
+    return {"seconds": whole - without, "seconds with the interpreter": whole}
+
+
+def interpret(code: str) -> None:
+    """Run code in an interpreter of its own."""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+Measure = Callable[..., Answer]
+MEASURES: dict[str, Measure] = {
+    "launch": launch,
+    "scale": scale,
+    "array": hand_array,
+    "dict": hand_dict,
+    "memory": weigh_array,
+    "descriptors": count_descriptors,
+    "raise": detect,
+    "enter": enter,
+    "import": time_import,
+}

@@ -1,0 +1,91 @@
+"""What the ranks of the benchmark of a launch do; imports next to nothing, because every rank pays for it.
+
+Ranks and their caller share a file of one number of 8 bytes a rank, which is 0 until the rank has noted it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+PATIENCE = 120.0
+"""Seconds after which ranks and callers stop waiting for each other."""
+
+
+def nothing(rank: int) -> None:
+    """Do nothing: what is left is the cost of the launch."""
+
+
+def check_array(rank: int, numbers: Any, length: int) -> None:
+    """Read the first, middle and last element of an array that counts from 0."""
+    assert numbers.shape == (length,)
+    for index in (0, length // 2, length - 1):
+        assert numbers[index] == index
+
+
+def check_dict(rank: int, numbers: dict[int, int], length: int) -> None:
+    """Read the first and the last entry."""
+    assert len(numbers) == length
+    assert numbers[0] == 0
+    assert numbers[length - 1] == length - 1
+
+
+def arrive(rank: int, path: str) -> None:
+    """Note when this rank is inside fn."""
+    note(rank, path, time.monotonic_ns())
+
+
+def raise_in_one(rank: int, path: str) -> None:
+    """Have rank 0 raise once all are up; it notes when."""
+    note(rank, path, 1)
+    if rank:
+        time.sleep(PATIENCE)
+        return
+    await_all(path)
+    time.sleep(0.1)
+    fd = os.open(path, os.O_WRONLY)
+    os.pwrite(fd, time.monotonic_ns().to_bytes(8, "little"), 0)
+    raise ValueError("measured")
+
+
+def hold(rank: int, folder: str, load: Any = None) -> None:
+    """Hold what it was given until told to leave; notes how many descriptors it has."""
+    if load is not None:
+        load.sum()  # reads all of it: pages that nobody has touched would count for nothing
+    note(rank, f"{folder}/up", len(os.listdir("/proc/self/fd")) - 1)  # one of them lists
+    until = time.monotonic() + PATIENCE
+    while not os.path.exists(f"{folder}/leave") and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def make_notes(path: str, ranks: int) -> str:
+    """Make the file that ranks note numbers in."""
+    with open(path, "wb") as file:
+        file.write(bytes(8 * ranks))
+    return path
+
+
+def note(rank: int, path: str, number: int) -> None:
+    """Put down a rank's number."""
+    fd = os.open(path, os.O_WRONLY)
+    os.pwrite(fd, number.to_bytes(8, "little"), 8 * rank)
+    os.close(fd)
+
+
+def read_notes(path: str) -> Sequence[int]:
+    """Return what ranks have noted, by rank."""
+    with open(path, "rb") as file:
+        return array("Q", file.read())
+
+
+def await_all(path: str) -> Sequence[int]:
+    """Wait until all ranks have noted something, and return it."""
+    until = time.monotonic() + PATIENCE
+    while not all(notes := read_notes(path)):
+        if time.monotonic() > until:
+            raise TimeoutError(f"ranks are not up after {PATIENCE:.0f} s: {list(notes)}")
+        time.sleep(0.005)
+    return notes
