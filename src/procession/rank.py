@@ -154,8 +154,7 @@ def change_environment(changes: Mapping[str, str | None]) -> None:
 
 
 def _bound_exit() -> None:
-    import signal
-
+    signal = __import__("_signal")  # without the enums of `signal`
     if not hasattr(signal, "setitimer"):  # Windows: the launcher ends a rank that stays
         return
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default action needs no interpreter

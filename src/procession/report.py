@@ -176,17 +176,16 @@ def describe(error: BaseException) -> str:
 
 
 def _is_told_as_well_without_traceback(error: BaseException) -> bool:
-    """Whether the interpreter writes the same text as `traceback`, whose import takes 10 ms.
+    """Whether the interpreter writes the same text as `traceback`, and ten times as fast.
 
-    That is so until Python 3.13, where it imports `traceback` itself; as long as all source files can be
-    read as such; and nothing else may be written to standard error meanwhile.
+    (A hundred times, where `traceback` is not imported yet.)  That is so until Python 3.13, where it calls
+    `traceback` itself; as long as all source files can be read as such; and nothing else may be written
+    to standard error meanwhile.
     """
-    modules = sys.modules
-    if sys.version_info >= (3, 13) or "traceback" in modules or "linecache" in modules:
+    if sys.version_info >= (3, 13) or hasattr(error, "exceptions"):  # a group's have tracebacks too
         return False
-    if hasattr(error, "exceptions"):  # a group, whose own have tracebacks
-        return False
-    if "threading" in modules and modules["threading"].active_count() > 1:
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.active_count() > 1:
         return False
     return all(map(os.path.exists, _files_of(error, set())))
 

@@ -13,12 +13,14 @@ import select
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
 from procession.children import collect_child, signal_group
+from procession.forking import Forked, fork_each
 from procession.report import describe, write_error
-from procession.syscalls import pidfd_open, pidfd_wait_status
+from procession.syscalls import pidfd_wait_status
 
 
 def main(control: int, guard_fd: int) -> None:
@@ -120,32 +122,28 @@ class Server:
 
     def _fork_ranks(self, launch: ServedLaunch, request: dict[str, Any], handed: list[int]) -> None:
         """Fork all ranks, or tell why not and leave none."""
-        replies: list[int] = []
+        made: list[Forked] = []
         try:
             _replace_environment(request["environment"])
-            for index in range(request["nprocs"]):
-                replies.append(self._fork_rank(launch, request, index, handed))
-                replies.append(self._watch(next(reversed(launch.ranks)), launch))
-            messages.send(launch.sock, {"pids": list(launch.ranks)}, replies)
+            fork_each(request["nprocs"], partial(_become_rank, request, handed), made)
+            replies = [fd for one in made for fd in (one.channel, one.pidfd)]
+            self._watch(launch, made)
+            messages.send(launch.sock, {"pids": [one.pid for one in made]}, replies)
         except OSError as error:
+            self._watch(launch, made)
             launch.kill()
-            launch.tell_failure(error, len(replies) // 2)
+            launch.tell_failure(error, len(made))
         finally:
-            for fd in replies[::2]:  # its pidfds are needed until the ranks have ended
-                fds.drop(fd)
+            for one in made:  # its pidfds are needed until the ranks have ended
+                fds.drop(one.channel)
 
-    def _watch(self, pid: int, launch: ServedLaunch) -> int:
-        """Have the end of a rank noticed; return the pidfd that tells it."""
-        try:
-            pidfd = fds.keep(fds.above_streams(pidfd_open(pid)))
-        except OSError:  # no descriptors: nobody would reap it
-            del launch.ranks[pid]
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        self._pidfds[pidfd] = pid, launch
-        self._poll.register(pidfd, select.POLLIN)
-        return pidfd
+    def _watch(self, launch: ServedLaunch, made: list[Forked]) -> None:
+        """Have the ends of ranks noticed."""
+        for index, one in enumerate(made):
+            if one.pidfd not in self._pidfds:
+                launch.ranks[one.pid] = index
+                self._pidfds[one.pidfd] = one.pid, launch
+                self._poll.register(one.pidfd, select.POLLIN)
 
     def _reap(self, pidfd: int) -> None:
         """Reap a rank that has ended, and tell its launcher."""
@@ -168,29 +166,6 @@ class Server:
         """Tell a launcher what has ended, now and when it has room."""
         more = launch.tell()
         self._poll.register(launch.sock, select.POLLIN | (select.POLLOUT if more else 0))
-
-    def _fork_rank(
-        self, launch: ServedLaunch, request: dict[str, Any], index: int, handed: list[int]
-    ) -> int:
-        """Fork one rank; return the launcher's end of its error channel."""
-        server = os.getpid()
-        ours, theirs = fds.open_channel_pair()
-        fds.keep(ours)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                _become_rank(request, index, theirs, handed)
-        except BaseException:
-            if (
-                os.getpid() != server
-            ):  # raised by a signal handler: the frames below are the server's
-                os._exit(1)
-            fds.drop(ours)
-            raise
-        finally:
-            os.close(theirs)
-        launch.ranks[pid] = index
-        return ours
 
     def _take_command(self, fd: int) -> None:
         launch = self._launches[fd]
@@ -229,7 +204,7 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
     return {"failed": failed, "threads": threads}
 
 
-def _become_rank(request: dict[str, Any], index: int, channel: int, handed: list[int]) -> None:
+def _become_rank(request: dict[str, Any], handed: list[int], index: int, channel: int) -> None:
     """Live a rank's life in a process just forked, and never return to the server."""
     status, succeeded = 1, False
     try:
