@@ -33,6 +33,9 @@ def import_for_ranks() -> None:
     report.reserve_memory()
 
 
+_kept: list[object] = []
+
+
 def open_no_input() -> TextIO | None:
     """Return what ranks are to have in place of standard input; None where there is none anyway.
 
@@ -60,6 +63,7 @@ def _forget_exit_handlers() -> None:
     weakref = sys.modules.get("weakref")
     if weakref is not None:  # it registers its own handler, once, which is now cleared
         finalize: Any = weakref.finalize
+        _kept.append(finalize._registry)  # to free it would touch all of it, and end what it holds
         finalize._registry = {}
         finalize._registered_with_atexit = False
     if "multiprocessing.util" in sys.modules:

@@ -182,25 +182,37 @@ def _is_told_as_well_without_traceback(error: BaseException) -> bool:
     `traceback` itself; as long as all source files can be read as such; and nothing else may be written
     to standard error meanwhile.
     """
-    if sys.version_info >= (3, 13) or hasattr(error, "exceptions"):  # a group's have tracebacks too
+    if sys.version_info >= (3, 13) or "exceptiongroup" in sys.modules:  # which changes `traceback`
         return False
     threading = sys.modules.get("threading")
     if threading is not None and threading.active_count() > 1:
         return False
-    return all(map(os.path.exists, _files_of(error, set())))
+    return all(map(os.path.exists, _files_of(error)))
 
 
-def _files_of(error: BaseException | None, seen: set[int]) -> set[str]:
-    """Return the names of the files that the traceback of an exception and its causes shows."""
+def _files_of(error: BaseException) -> set[str]:
+    """Return the names of the files that the traceback of an exception shows, and of what led to it."""
     files: set[str] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        step = error.__traceback__
-        while step is not None:
-            files.add(step.tb_frame.f_code.co_filename)
-            step = step.tb_next
-        files |= _files_of(error.__cause__, seen)
-        error = error.__context__
+    seen: set[int] = set()
+    ahead: list[Any] = [error]
+    group: Any = getattr(sys.modules["builtins"], "BaseExceptionGroup", ())  # from Python 3.11 on
+    while ahead:
+        one = ahead.pop()
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        files |= _files_of_traceback(one.__traceback__)
+        ahead += (one.__cause__, one.__context__)
+        if isinstance(one, group):
+            ahead += one.exceptions
+    return files
+
+
+def _files_of_traceback(step: TracebackType | None) -> set[str]:
+    files = set()
+    while step is not None:
+        files.add(step.tb_frame.f_code.co_filename)
+        step = step.tb_next
     return files
 
 

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import platform
+import py_compile
 import signal
 import sys
 from importlib import metadata
@@ -21,6 +22,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
+import work  # noqa: E402
 from contestants import CONTESTANTS  # noqa: E402
 from printing import print_result  # noqa: E402
 from rounds import play  # noqa: E402
@@ -34,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print(*(f"{row.name:18}{row.what}" for row in ROWS), sep="\n")
         return 0
+    py_compile.compile(work.__file__)  # as any module is that is installed; ranks would else do it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an end is orderly
     about = see_machine()
     print("; ".join(f"{name} {value}" for name, value in about.items()), end="\n\n", flush=True)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from array import array
-from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 PATIENCE = 120.0
 """Seconds after which ranks and callers stop waiting for each other."""
@@ -78,7 +80,8 @@ def note(rank: int, path: str, number: int) -> None:
 def read_notes(path: str) -> Sequence[int]:
     """Return what ranks have noted, by rank."""
     with open(path, "rb") as file:
-        return array("Q", file.read())
+        data = file.read()
+    return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
 
 
 def await_all(path: str) -> Sequence[int]:
