@@ -41,8 +41,8 @@ def test_oom_counters_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "no counter" in oom.tell_kills({})
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 3\noom_kill 2\n")
-    assert oom._read_counter(events) == 2
-    assert oom._read_counter(tmp_path / "absent") is None
+    assert oom._read_counter(str(events)) == 2
+    assert oom._read_counter(str(tmp_path / "absent")) is None
 
 
 def test_descriptors_that_are_kept_close_in_forked_children() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS = "/sys/fs/cgroup"
 
 
 def count_kills() -> dict[str, int]:
@@ -13,7 +13,7 @@ def count_kills() -> dict[str, int]:
     for path in _candidates():
         count = _read_counter(path)
         if count is not None:
-            counters[str(path)] = count
+            counters[path] = count
     return counters
 
 
@@ -31,27 +31,30 @@ def tell_kills(before: dict[str, int]) -> str:
     return f"the kernel's OOM counter did not move (oom_kill in {', '.join(before)})"
 
 
-def _candidates() -> list[Path]:
+def _candidates() -> list[str]:
     """Return memory.events (v2), memory.oom_control (v1) of this process, or /proc/vmstat."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _read_lines("/proc/self/cgroup")
     except OSError:
         return []
     found = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            found += [_CGROUPS / path[1:] / "memory.events"]
-            found += [_CGROUPS / "unified" / path[1:] / "memory.events"]
+            found += [f"{_CGROUPS}{path}/memory.events", f"{_CGROUPS}/unified{path}/memory.events"]
         elif "memory" in controllers.split(","):
-            found += [_CGROUPS / "memory" / path[1:] / "memory.oom_control"]
-    present = [file for file in found if file.exists()]
-    return present or [Path("/proc/vmstat")]
+            found += [f"{_CGROUPS}/memory{path}/memory.oom_control"]
+    return [file for file in found if os.path.exists(file)] or ["/proc/vmstat"]
 
 
-def _read_counter(path: Path) -> int | None:
+def _read_lines(path: str) -> list[str]:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().splitlines()
+
+
+def _read_counter(path: str) -> int | None:
     try:
-        lines = path.read_text().splitlines()
+        lines = _read_lines(path)
     except OSError:
         return None
     for line in lines:

@@ -126,6 +126,27 @@ def test_an_interrupt_while_a_rank_is_started(
             os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_an_interrupt_that_a_handler_takes_stops_no_launch(
+    start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = syscalls.pidfd_open
+    taken: list[int] = []
+
+    def interrupted(pid: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return real(pid)
+
+    run(ranks.give, start_method=start_method)
+    monkeypatch.setattr(syscalls, "pidfd_open", interrupted)
+    before = signal.signal(signal.SIGINT, lambda number, _: taken.append(number))
+    try:
+        assert run(ranks.give, nprocs=RANKS, start_method=start_method) == [(0,), (1,), (2,)]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert taken == [signal.SIGINT] * RANKS
+
+
 def test_an_interrupt_while_a_server_starts_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     real = messages.receive
     start_processes(ranks.nothing, start_method="forkserver")
