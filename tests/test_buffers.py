@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import ranks
 from procession import (
     ProcessExitedException,
     ProcessRaisedException,
@@ -88,8 +89,8 @@ def test_a_view_that_no_rank_could_rebuild_is_refused_before_anything_starts(
     view = memoryview(numpy.zeros(3, dtype=[("a", "i4"), ("b", "f8")]))
     with pytest.raises(ValueError, match="destination format") as caught:
         start_processes(tell, (view,), start_method=start_method)
-    notes = getattr(caught.value, "__notes__", [])
-    assert "args[0] (memoryview) cannot be pickled" in "".join(notes)
+    told = [str(caught.value), *ranks.notes_on(caught.value)]
+    assert "args[0] (memoryview) cannot be pickled" in "\n".join(told)
 
 
 def test_arrays_of_numpy_keep_what_they_are(start_method: str) -> None:
@@ -221,8 +222,10 @@ def test_a_copy_that_fails_leaves_no_rank(
 
     monkeypatch.setattr(PayloadFile, "fill", fail)
     mark = tmp_path / "ran"
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         start_processes(touch, (memoryview(MANY), str(mark)), 3, start_method=start_method)
+    told = [str(caught.value), *ranks.notes_on(caught.value)]
+    assert "while copying what args hold into memory" in "\n".join(told)
     assert not mark.exists()
 
 

@@ -204,7 +204,8 @@ def _files_of(error: BaseException) -> set[str]:
         files |= _files_of_traceback(one.__traceback__)
         ahead += (one.__cause__, one.__context__)
         if isinstance(one, group):
-            ahead += one.exceptions
+            members: Any = one
+            ahead += members.exceptions
     return files
 
 

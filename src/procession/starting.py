@@ -63,7 +63,8 @@ def hand_over(payload: PayloadFile, started: Started) -> Started:
             for channel in started.error_channels:
                 if isinstance(channel, SocketChannel):
                     begin(channel)
-        except BaseException:
+        except BaseException as error:
+            note_on(error, "while copying what args hold into memory; no rank is left running")
             undo(started)
             raise
     return started
