@@ -199,7 +199,7 @@ def test_the_file_is_held_by_the_ranks_that_have_mapped_it_and_nobody_else(
 
 
 def look(rank: int, view: memoryview) -> int:
-    return len(payload_files())  # a mapping has a descriptor of its own until Python 3.13
+    return len(payload_files())  # a mapping has a descriptor of its own
 
 
 def payload_files() -> list[str]:

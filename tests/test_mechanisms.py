@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import select
 import signal
 import subprocess
 import sys
@@ -92,6 +94,22 @@ def test_memory_files_hold_what_they_were_given_and_cannot_change() -> None:
     with pytest.raises(PermissionError):
         os.pwrite(fd, b"x", 0)
     os.close(fd)
+
+
+def test_an_exit_status_that_is_there_a_little_later_is_waited_for() -> None:
+    """As where the kernel itself reaps: who polls may be earlier than the status."""
+    if tuple(map(int, platform.release().split("-")[0].split(".")[:2])) < (6, 15):
+        pytest.skip("Linux 6.15 tells the exit status of a process that somebody has reaped")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    pidfd = syscalls.pidfd_open(pid)
+    assert select.select([pidfd], [], [], 10)[0]
+    reaper = threading.Timer(0.02, os.waitpid, (pid, 0))
+    reaper.start()
+    assert syscalls.pidfd_wait_status(pidfd) == 7 << 8
+    reaper.join()
+    os.close(pidfd)
 
 
 @pytest.mark.parametrize("missing", ["pidfd_open", "pidfd_send_signal", "memfd_create"])

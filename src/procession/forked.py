@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 
-_NEEDED = (
-    *("_pickle", "atexit", "faulthandler", "fcntl", "marshal", "signal", "socket"),
-    *("traceback", "ast"),  # the second is imported by the first when it writes one
-)
+_NEEDED = [
+    "_pickle",
+    "atexit",
+    "faulthandler",
+    "fcntl",
+    "marshal",
+    "signal",
+    "socket",
+    "traceback",
+    "ast",
+]
 
 
 def import_for_ranks() -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn, TypeAlias
 
-from procession import fds, wire
+from procession import fds, rank, wire
 from procession.children import hold_child
 from procession.messages import NO_SIGNAL
+from procession.report import describe, write_error
+
+Live: TypeAlias = Callable[[int, int], tuple[int, bool]]
+"""Lives a rank's life, by its index and channel; returns its exit status and whether it succeeded."""
 
 
 class Forked(NamedTuple):
@@ -26,12 +30,12 @@ class Forked(NamedTuple):
 
 def fork_each(
     nprocs: int,
-    become: Callable[[int, int], object],
+    live: Live,
     forked: list[Forked],
     *,
     begin: Callable[[], None] | None = None,
 ) -> None:
-    """Fork ``nprocs`` children, each of which calls ``become(index, channel)`` and never returns.
+    """Fork ``nprocs`` children, each of which lives ``live(index, channel)`` and then ends.
 
     Each is noted in ``forked`` as soon as this process has hold of it.  With ``begin`` it is then told so
     down its channel, and ``begin`` is called, which may raise.
@@ -46,7 +50,7 @@ def fork_each(
         for _ in range(nprocs):
             _open_channel(ours, theirs)
         theirs.reverse()
-        _fork_all(become, ours, theirs, forked, begin)
+        _fork_all(live, ours, theirs, forked, begin)
     except BaseException:
         if os.getpid() != parent:  # raised by a signal handler: the frames below are the parent's
             os._exit(1)
@@ -64,7 +68,7 @@ def _open_channel(ours: list[int], theirs: list[int]) -> None:
 
 
 def _fork_all(
-    become: Callable[[int, int], object],
+    live: Live,
     ours: list[int],
     theirs: list[int],
     forked: list[Forked],
@@ -78,7 +82,7 @@ def _fork_all(
             fds.forget(end)  # the next child keeps it, and closes all the others
             pid = os.fork()
             if pid == 0:
-                become(index, end)
+                _become_rank(live, index, end)
             forked.append(Forked(pid, hold_child(pid), ours[index]))
             os.close(theirs.pop())
             if begin is not None:
@@ -90,3 +94,17 @@ def _fork_all(
     finally:
         for sender in senders:
             sender.detach()
+
+
+def _become_rank(live: Live, index: int, channel: int) -> NoReturn:
+    """Live a rank's life in a process just forked, and never return to its parent's frames."""
+    status, succeeded = 1, False
+    try:
+        status, succeeded = live(index, channel)
+    except BaseException as error:  # of ours: a rank's own are in its report
+        write_error(describe(error))
+    finally:
+        try:
+            rank.leave(status, succeeded)
+        finally:  # a signal handler may raise before `leave` is on its guard
+            os._exit(status or 1)

@@ -19,7 +19,7 @@ from typing import Any
 from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
 from procession.children import collect_child, signal_group
 from procession.forking import Forked, fork_each
-from procession.report import describe, write_error
+from procession.report import describe
 from procession.syscalls import pidfd_wait_status
 
 
@@ -125,7 +125,7 @@ class Server:
         made: list[Forked] = []
         try:
             _replace_environment(request["environment"])
-            fork_each(request["nprocs"], partial(_become_rank, request, handed), made)
+            fork_each(request["nprocs"], partial(_live, request, handed), made)
             replies = [fd for one in made for fd in (one.channel, one.pidfd)]
             self._watch(launch, made)
             messages.send(launch.sock, {"pids": [one.pid for one in made]}, replies)
@@ -204,32 +204,23 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
     return {"failed": failed, "threads": threads}
 
 
-def _become_rank(request: dict[str, Any], handed: list[int], index: int, channel: int) -> None:
-    """Live a rank's life in a process just forked, and never return to the server."""
-    status, succeeded = 1, False
-    try:
-        descendants.mark(0, request["mark"])
-        cgroups.join(request["cgroup"], 0)
-        payload, death_pipe, *rest = handed
-        for number in (0, 1, 2):
-            stream = rest.pop(0)
-            os.dup2(stream, number)
-            os.close(stream)
-        forked.cut_off(None)  # its input is nothing already
-        rank.change_environment(request["changes"][index])
-        if rank.may_begin(channel):  # else the launcher is gone, and this rank never was
-            content = fresh.Payload(payload)
-            orders = content.orders
-            orders["tracker"] = rest.pop() if orders["tracker"] >= 0 else -1
-            orders["fds"] = rest
-            status, succeeded = fresh.live(content, index, channel, death_pipe)
-    except BaseException as error:  # of ours: a rank's own are in its report
-        write_error(describe(error))
-    finally:
-        try:
-            rank.leave(status, succeeded)
-        finally:  # a signal handler may raise before `leave` is on its guard
-            os._exit(status or 1)
+def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) -> tuple[int, bool]:
+    """Live a rank's life in a process just forked."""
+    descendants.mark(0, request["mark"])
+    cgroups.join(request["cgroup"], 0)
+    file, death_pipe, *rest = handed
+    for number in (0, 1, 2):
+        stream = rest.pop(0)
+        os.dup2(stream, number)
+        os.close(stream)
+    forked.cut_off(None)  # its input is nothing already
+    rank.change_environment(request["changes"][index])
+    if not rank.may_begin(channel):  # the launcher is gone, and this rank never was
+        return 1, False
+    payload = fresh.Payload(file)  # read here, not once in the server, which nothing in it may end
+    payload.orders["tracker"] = rest.pop() if payload.orders["tracker"] >= 0 else -1
+    payload.orders["fds"] = rest
+    return fresh.live(payload, index, channel, death_pipe)
 
 
 def _replace_environment(environment: dict[str, str]) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from procession import guard, interrupts, rank
 from procession.channel import SocketChannel
 from procession.forkcheck import check_fork
 from procession.forked import cut_off, import_for_ranks, open_no_input
-from procession.forking import Forked, fork_each
+from procession.forking import Forked, Live, fork_each
 from procession.identity import name_process
 from procession.orders import write_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
-from procession.report import Reporter, describe, write_error
+from procession.report import Reporter
 from procession.starting import note_start, undo
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class ForkBackend:
         _flush_streams()
         with planted(launch, orders) as tree:
             estate = _Estate(launch, orders, tree, death_pipe, open_no_input())
-            return tree.attach(_fork_ranks(launch, estate.become_rank, tree.mark))
+            return tree.attach(_fork_ranks(launch, estate.live, tree.mark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,36 +77,27 @@ class _Estate:
     death_pipe: int
     no_input: TextIO | None
 
-    def become_rank(self, index: int, channel: int) -> NoReturn:
-        """Live a rank's life in a process just forked, and never return to the caller's frames."""
-        status, succeeded = 1, False
-        try:
-            self.tree.adopt(0)
-            interrupts.restore_in_child()
-            cut_off(self.no_input)
-            rank.change_environment(self.launch.environments[index])
-            if rank.may_begin(channel):
-                status, succeeded = rank.live(
-                    self.orders, index, Reporter(channel), self.death_pipe, self._get_call
-                )
-        except BaseException as error:  # of ours: a rank's own are in its report
-            write_error(describe(error))
-        finally:
-            try:
-                rank.leave(status, succeeded)
-            finally:  # a signal handler may raise before `leave` is on its guard
-                os._exit(status or 1)
+    def live(self, index: int, channel: int) -> tuple[int, bool]:
+        """Live a rank's life in a process just forked."""
+        self.tree.adopt(0)
+        interrupts.restore_in_child()
+        cut_off(self.no_input)
+        rank.change_environment(self.launch.environments[index])
+        if not rank.may_begin(channel):
+            return 1, False
+        reporter = Reporter(channel)
+        return rank.live(self.orders, index, reporter, self.death_pipe, self._get_call)
 
     def _get_call(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return self.launch.fn, tuple(self.launch.args)
+        return self.launch.fn, self.launch.args
 
 
-def _fork_ranks(launch: Launch, become: Callable[[int, int], NoReturn], mark: int) -> Started:
+def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
     """Fork all ranks, or none."""
     forked: list[Forked] = []
     try:
         with interrupts.held_back() as let_interrupts_through:
-            fork_each(launch.nprocs, become, forked, begin=let_interrupts_through)
+            fork_each(launch.nprocs, live, forked, begin=let_interrupts_through)
     except BaseException as error:
         note_start(error, len(forked), launch.nprocs)
         undo(_gather(launch, forked, mark))

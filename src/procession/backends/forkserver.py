@@ -49,9 +49,8 @@ class ForkserverBackend:
         from procession.tree import planted
 
         orders = write_fresh_orders(launch, "forkserver", forked=True)
-        tracker = orders["tracker"] = (
-            tracker_fd()
-        )  # before `_streams` fills the place of a closed one
+        # before `_streams` fills the place of one that is closed
+        tracker = orders["tracker"] = tracker_fd()
         with (
             pickled_call(launch) as pickled,
             planted(launch, orders) as tree,
