@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from faultacts import Act
 from faultstage import Stage, state_of
@@ -41,12 +42,15 @@ def work_in_c(stage: Stage) -> None:
     lock_forever()
 
 
-def lock_forever() -> None:
-    """Lock a mutex twice, in C and with the GIL held: no signal interrupts that, but for SIGKILL."""
+def lock_forever(loader: Callable[[None], ctypes.CDLL] = ctypes.PyDLL) -> None:
+    """Lock a mutex twice, in C: no signal interrupts that, but for SIGKILL.
+
+    With `ctypes.PyDLL` the GIL is held meanwhile, with `ctypes.CDLL` it is not.
+    """
     mutex = ctypes.create_string_buffer(
         64
     )  # zeros: pthread_mutex_init(3), PTHREAD_MUTEX_INITIALIZER
-    library = ctypes.PyDLL(None)
+    library = loader(None)
     library.pthread_mutex_lock(mutex)
     library.pthread_mutex_lock(mutex)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import ranks
+from events import await_event
 from faultpeers import lock_forever
 from faultstage import Stage
 from procession import ProcessTimeoutError, get_context, hangs, stacks, start_processes
@@ -118,14 +120,14 @@ def test_a_rank_that_does_not_take_the_signal_is_not_harmed(start_method: str) -
     with start_processes(
         refuse_the_signal, (ready,), 1, join=False, start_method=start_method
     ) as context:
-        ready.wait()
+        await_event(context, ready)
         told = context.dump_stacks()
         assert told[0].startswith("(the rank does not answer the signal that asks for stacks")
         assert context.join(0.05) is False
 
 
 def refuse_the_signal(rank: int, ready: Any) -> None:
-    signal.signal(stacks.signal_number(), signal.SIG_DFL)  # which would end the process
+    signal.signal(stacks.signal_numbers()[0], signal.SIG_DFL)  # which would end the process
     ready.set()
     ranks.work(rank)
 
@@ -154,6 +156,61 @@ def test_ranks_that_have_ended_have_no_stacks(start_method: str) -> None:
     assert context.dump_stacks() == {}
 
 
+def test_a_rank_that_is_busy_in_python_is_not_harmed(start_method: str) -> None:
+    """A signal handler in C that reads frames while they change crashes, one in 14 to 700 times."""
+    ready = get_context(start_method).Event()
+    with start_processes(
+        change_frames, (ready,), 1, join=False, start_method=start_method
+    ) as context:
+        await_event(context, ready)
+        for _ in range(1000):
+            assert "in change_frames" in context.dump_stacks()[0]
+        assert context.join(0) is False
+
+
+def change_frames(rank: int, ready: Any) -> None:
+    ready.set()
+    while True:
+        sorted([3, 1, 2], key=lambda number: -number)
+        list(number for number in range(10))  # noqa: C400  # a generator's frame is what is wanted
+
+
+def test_a_rank_in_c_shows_its_other_threads_if_they_sleep(start_method: str) -> None:
+    ready = get_context(start_method).Event()
+    with start_processes(
+        block_in_c, (ready, sleep_long), 1, join=False, start_method=start_method
+    ) as context:
+        await_event(context, ready)
+        until = time.monotonic() + 10
+        while "in sleep_long" not in (told := context.dump_stacks()[0]):  # it may not sleep yet
+            assert time.monotonic() < until, told
+        assert "in block_in_c" in told
+
+
+def test_a_rank_in_c_shows_one_thread_alone_if_others_run(start_method: str) -> None:
+    """To read the frames of a thread that runs could crash the rank."""
+    ready = get_context(start_method).Event()
+    with start_processes(
+        block_in_c, (ready, change_frames), 1, join=False, start_method=start_method
+    ) as context:
+        await_event(context, ready)
+        for _ in range(5):
+            told = context.dump_stacks()[0]
+            assert "in block_in_c" in told
+            assert "in change_frames" not in told
+            assert told.endswith("(other threads run: their stacks could not be read)")
+
+
+def block_in_c(rank: int, ready: Any, beside: Any) -> None:
+    threading.Thread(target=beside, args=(rank, ready), daemon=True).start()
+    lock_forever(ctypes.CDLL)
+
+
+def sleep_long(rank: int, ready: Any) -> None:
+    ready.set()
+    time.sleep(60)
+
+
 def test_equal_stacks_are_told_once() -> None:
     told = hangs.group_stacks({0: "Thread 0x1f:\n  a\n", 2: "b", 1: "Thread 0x2e:\n  a\n"})
     assert told == ["rank 0, 1:\nThread 0x...:\n  a", "rank 2:\nb"]
@@ -175,7 +232,7 @@ def test_a_nested_rank_offers_its_own_stacks(start_method: str) -> None:
     with start_processes(
         launch_inner, (ready,), 1, join=False, start_method=start_method
     ) as context:
-        ready.wait()
+        await_event(context, ready)
         assert "in launch_inner" in context.dump_stacks()[0]
 
 

@@ -105,8 +105,9 @@ class ProcessContext:
     def dump_stacks(self) -> dict[int, str]:
         """Return the Python stacks of all threads of the ranks that run, by rank, within about 1 s.
 
-        A rank answers from a signal handler in C (`faulthandler`), even if it is deadlocked or in C
-        code.  Where a rank does not answer, the text says why, with the state of its process.
+        A rank answers even if it is deadlocked or in C code, there from a signal handler in C
+        (`faulthandler`), and goes on.  If its main thread is in C and others run, the main thread is
+        shown alone.  Where a rank does not answer, the text says why, with the state of its process.
         """
         return self._gang.collect_stacks()
 

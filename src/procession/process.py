@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 
-from procession import fds, stacks, syscalls
+from procession import fds, syscalls
 from procession.children import collect_child, hold_child, leaves_group, signal_group
+from procession.inquiry import Inquiry
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
@@ -31,7 +32,7 @@ class RankProcess:
             False  # there may be something in its group, now that it has ended
         )
         self._mark = mark
-        self._inquiry: stacks.Inquiry | None = None
+        self._inquiry: Inquiry | None = None
         self._lock = threading.RLock()
 
     @classmethod
@@ -96,20 +97,13 @@ class RankProcess:
         """Ask for the process's Python stacks; return whether it can answer.  Never blocks."""
         with self._lock:
             self._drop_inquiry()
-            if self._has_ended():
+            if self._has_ended():  # not reaped before `_collect`: the number is its own
                 return False
-            inquiry = stacks.Inquiry(
-                self.pid
-            )  # not reaped before `_collect`: the number is its own
-            if not inquiry.can_answer:
-                inquiry.close()
-                return False
-            self._inquiry = inquiry
-            try:
-                syscalls.pidfd_send_signal(self.sentinel, stacks.signal_number())
-            except OSError:  # it is gone
-                pass
-            return True
+            self._inquiry = Inquiry(self.pid, self._send_alone)
+            asked = self._inquiry.ask()
+            if not asked:
+                self._drop_inquiry()
+            return asked
 
     def take_stacks(self) -> str | None:
         """Return the stacks that were asked for; None as long as they are not complete."""
@@ -126,6 +120,12 @@ class RankProcess:
             if self._ended and not self._released:  # its number may be another's afterwards
                 self._released = True
                 fds.drop(self.sentinel)
+
+    def _send_alone(self, number: int) -> None:
+        try:
+            syscalls.pidfd_send_signal(self.sentinel, number)
+        except OSError:  # it is gone
+            pass
 
     def _drop_inquiry(self) -> None:
         if self._inquiry is not None:

@@ -1,0 +1,13 @@
+"""Waits for what ranks tell, and fails with what became of them if they can no longer tell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from procession import ProcessContext
+
+
+def await_event(context: ProcessContext, event: Any) -> None:
+    """Wait until a rank has set a `multiprocessing.Event`; raise as the launch does if it fails first."""
+    while not event.wait(0.1):
+        assert not context.join(timeout=0), "all ranks have ended without setting it"
