@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -80,6 +81,36 @@ def surroundings(session: nox.Session) -> None:
     session.run(
         "python", "-m", "pytest", "tests/faults/surroundings.py", *session.posargs, env=STRICT
     )
+
+
+@nox.session
+def frozen(session: nox.Session) -> None:
+    """Freeze an application and zip one, with a plugin, as the docs say, and run them."""
+    session.install(".[test]", "pyinstaller")
+    session.run(
+        "python", "-m", "pytest", "tests/frozen/applications.py", *session.posargs, env=STRICT
+    )
+
+
+@nox.session
+def kit(session: nox.Session) -> None:
+    """Apply the conformance kit to backends that are wrong."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "tests/kit/kit_tests.py", *session.posargs, env=STRICT)
+
+
+@nox.session
+def plugins(session: nox.Session) -> None:
+    """Certify each plugin: by its own tests, and by the kit with no code."""
+    for folder in sorted(Path("plugins").iterdir()):
+        session.install(".", f"./{folder}[test]")
+        with session.chdir(folder):
+            session.run("python", "-m", "pytest", *session.posargs, env=STRICT)
+    certify = ("python", "-m", "pytest", "--pyargs", "procession.testing", "-c", os.devnull)
+    options = ("--rootdir", session.create_tmp(), "-p", "no:cacheprovider")
+    with session.chdir(session.create_tmp()):
+        backend = ("--procession-backend", "prefix", "--procession-option", 'arguments=["env"]')
+        session.run(*certify, *options, *backend)
 
 
 @nox.session

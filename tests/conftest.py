@@ -25,6 +25,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 _INSTALLABLE = re.compile(r"could not import '|pip install")
 _SERVERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 _SHARED = ("psm_", "sem.mp-", "torch_", "procession")  # others belong to other programs
+_FOLDERS = ("pymp-", "pytest-of-")  # multiprocessing's, and those of pytest in a test
 _PATIENCE = 5.0  # seconds that what ends by itself has for it
 
 Stock = set[tuple[str, str]]
@@ -115,7 +116,7 @@ def take_stock(folder: Path) -> Stock:
         *(("child", name) for name in _list_children()),
         *(("descriptor", name) for name in _list_descriptors()),
         *(("thread", f"{thread.name} {thread.ident}") for thread in threading.enumerate()),
-        *(("file", name) for name in os.listdir(folder) if not name.startswith("pymp-")),
+        *(("file", name) for name in os.listdir(folder) if not name.startswith(_FOLDERS)),
         *(("shared memory", name) for name in memory if name.startswith(_SHARED)),
     }
 

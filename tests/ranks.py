@@ -9,8 +9,8 @@ import sys
 import time
 from typing import Any
 
-from faultcases import CASES
-from faultstage import Stage, state_of
+from procession.testing.cases import CASES
+from procession.testing.stage import Stage, state_of
 
 LONG = 60  # seconds that a healthy rank works: far longer than any test waits for it
 

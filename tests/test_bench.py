@@ -21,6 +21,7 @@ ROWS = [
         for method in ("fork", "spawn", "forkserver")
     ),
     *("fds", "import"),
+    *("resolve-built-in", "resolve-first-party", "resolve-third-party"),
 ]
 
 
@@ -60,6 +61,19 @@ def test_cheap_rows_have_times(tmp_path: Path) -> None:
     assert times["raise-fork", "procession", "seconds"] > 0
     assert times["import", "bare", "seconds"] > 0
     assert times["import", "procession", "seconds with the interpreter"] > 0
+
+
+def test_names_are_resolved_among_so_many_distributions(tmp_path: Path) -> None:
+    rows = measure(tmp_path / "results.json", "resolve-first-party", "resolve-third-party")
+    for row in rows.values():
+        lines = [line for line in row["lines"] if line["contestant"] in ("bare", "procession")]
+        assert len(lines) == 6
+        for line in lines:
+            (answer,) = line["answers"]
+            assert line["variant"] == f"{answer['distributions']} distributions"
+            assert (
+                min(answer["seconds"], answer["seconds again"], answer["seconds from nothing"]) > 0
+            )
 
 
 def test_goals_are_judged_by_the_ratio_of_each_round(tmp_path: Path) -> None:

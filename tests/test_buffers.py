@@ -237,7 +237,8 @@ def touch(rank: int, view: memoryview, path: str) -> None:
 def test_a_rank_that_dies_while_the_buffers_are_copied_is_told(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module(f"procession.backends.{start_method}")
+    modules = {"spawn": "procession.commands", "forkserver": "procession.backends.forkserver"}
+    module = importlib.import_module(modules[start_method])
 
     def hand_over(file: PayloadFile, started: Started) -> Started:
         process = started.processes[0]

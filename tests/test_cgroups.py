@@ -11,9 +11,9 @@ import pytest
 
 import ranks
 from callers import Caller
-from faultacts import start_session
-from faultstage import Stage, state_of
 from procession import ProcessRaisedException, cgroups, run, start_processes
+from procession.testing.acts import start_session
+from procession.testing.stage import Stage, state_of
 
 
 def is_delegated() -> bool:

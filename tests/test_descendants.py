@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import ranks
-from faultacts import fork_daemon, start_program, start_session, start_stranger
-from faultstage import Stage, state_of
 from procession import ProcessRaisedException, descendants, run, start_processes
+from procession.testing.acts import fork_daemon, start_program, start_session, start_stranger
+from procession.testing.stage import Stage, state_of
 from scripts import execute
 
 

@@ -100,7 +100,9 @@ def run_block(block: Block, folder: Folder) -> None:
     elif "output" in block.remarks:
         assert_printed(folder.printed, block.text)
     elif "file" in block.remarks:
-        (folder.path / block.remarks["file"]).write_text(block.text, encoding="utf-8")
+        path = folder.path / block.remarks["file"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text, encoding="utf-8")
     elif block.language == "python":
         run_python(block, folder)
     elif block.language == "console":

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 
 import ranks
-from faultacts import start_program, start_session
-from faultstage import Stage, state_of
 from procession import (
     ProcessExitedException,
     ProcessRaisedException,
@@ -31,6 +29,8 @@ from procession import (
     tree,
 )
 from procession.process import RankProcess
+from procession.testing.acts import start_program, start_session
+from procession.testing.stage import Stage, state_of
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 
 import ranks
 from events import await_event
-from faultpeers import lock_forever
-from faultstage import Stage
 from procession import ProcessTimeoutError, get_context, hangs, stacks, start_processes
+from procession.testing.peers import lock_forever
+from procession.testing.stage import Stage
 
 
 def deadlock(stage: Stage) -> None:

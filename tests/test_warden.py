@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import ranks
-from faultstage import state_of
 from procession import lifeline, start_processes, warden
+from procession.testing.stage import state_of
 from scripts import execute
 
 
@@ -63,8 +63,8 @@ def test_one_that_was_killed_is_replaced(start_method: str) -> None:
 UNDER_WAY = """
         import os, signal, sys
         sys.path.insert(0, sys.argv[3])
-        from faultacts import start_stranger
-        from faultstage import Stage
+        from procession.testing.acts import start_stranger
+        from procession.testing.stage import Stage
         from procession import lifeline, start_processes
 
         def work(rank, folder):

@@ -37,6 +37,18 @@ def mark(pid: int, number: int) -> None:
         _set_limit(pid, number)
 
 
+def list_children(pid: int) -> list[int]:
+    """Return the children of a process, of all its threads (proc_pid_children(5)); none if it has ended."""
+    children: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                children += map(int, file.read().split())
+    except OSError:  # it has ended, or this kernel does not tell
+        pass
+    return children
+
+
 def spare(pid: int) -> None:
     """Take the mark off a process (0: this one), and so off all that it starts from now on."""
     _set_limit(pid, 0)

@@ -11,14 +11,12 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from procession.packaging import GROUP, is_distribution_name, normalize, parse_entry_points
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One entry point: a distribution says that it provides a start method.
 
     ``problem`` is why the claim cannot be used although its text could be read; ``shadowed`` is
@@ -34,8 +32,7 @@ class Claim:
     shadowed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Defect:
+class Defect(NamedTuple):
     """A distribution (or a finder of distributions) that could not be read, and why.
 
     ``relevant`` is false if it is certain that it provides no start method.
@@ -47,16 +44,14 @@ class Defect:
     relevant: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """What one reading of the installed distributions found."""
 
     claims: tuple[Claim, ...] = ()
     defects: tuple[Defect, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A folder of metadata; ``version`` is empty where only its content tells."""
 
     name: str
@@ -153,15 +148,22 @@ def _locate(distribution: str, defects: list[Defect]) -> Iterator[_Found]:
 
 def _finders(distribution: str, defects: list[Defect]) -> Iterator[tuple[Any, Any]]:
     try:
-        from importlib_metadata import DistributionFinder
+        from importlib_metadata import DistributionFinder, MetadataPathFinder
     except ImportError as error:  # a frozen application may leave it out
         defects.append(Defect("all distributions", "importlib_metadata", _in_words(error)))
         return
     make_context: Any = DistributionFinder.Context
-    context = make_context(name=distribution) if distribution else make_context()
+    wanted = {"name": distribution} if distribution else {}
     for finder in list(sys.meta_path):
-        if hasattr(finder, "find_distributions"):
-            yield finder, context
+        if type(finder) is MetadataPathFinder:
+            yield finder, make_context(**wanted, path=_existing_path())
+        elif hasattr(finder, "find_distributions"):  # its entries may be no files
+            yield finder, make_context(**wanted)
+
+
+def _existing_path() -> list[Any]:
+    """Leave out what is not there, as Python's own archive mostly: it would be tried as a zip file."""
+    return [each for each in sys.path if not isinstance(each, str) or os.path.exists(each or ".")]
 
 
 def _describe(reader: Any) -> _Found:

@@ -139,7 +139,7 @@ class ProcessException(Exception):
 
         def __str__(self) -> str:
             notes = self.__dict__.get("__notes__", ())
-            return "".join(f"\n{note}" for note in notes) + super().__str__()
+            return "\n".join([*(f"\n{note}" for note in notes), super().__str__()])
 
 
 class ProcessRaisedException(ProcessException):

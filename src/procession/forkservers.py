@@ -15,7 +15,7 @@ from procession import fds, guard, messages
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.identity import name_process
-from procession.interpreter import interpreter_flags, start_interpreter
+from procession.interpreter import compose_command, interpreter_flags, start_interpreter
 from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
@@ -96,9 +96,7 @@ class Server:
         death_pipe = guard.death_pipe()
         try:
             popen = start_interpreter(
-                "procession.server",
-                "main",
-                (theirs, death_pipe),
+                compose_command("procession.server", "main", (theirs, death_pipe)),
                 pass_fds=(theirs, death_pipe),
                 env=os.environ,
                 new_session=True,

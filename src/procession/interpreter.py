@@ -16,31 +16,34 @@ SOURCE: str = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 """The folder that procession is imported from."""
 
 
+def compose_command(module: str, function: str, arguments: Sequence[int]) -> list[str]:
+    """Return the command of an interpreter that calls ``module.function(*arguments)``.
+
+    It is configured as this one is (flags, -X options), and finds procession where this one did, even
+    if that is on no path of its own.
+    """
+    call = f"{function}({', '.join(map(str, arguments))})"
+    # -c puts the working directory on the path: what lies there must not stand for the library
+    path = f"import sys; sys.path[:] = [*filter(None, sys.path), {SOURCE!r}]"
+    code = f"{path}; from {module} import {function}; {call}"
+    return [find_executable(), *interpreter_flags(), "-c", code]
+
+
 def start_interpreter(
-    module: str,
-    function: str,
-    arguments: Sequence[int],
+    command: Sequence[str],
     *,
     pass_fds: Sequence[int],
     env: Mapping[str, str],
     new_session: bool,
 ) -> subprocess.Popen[Any]:
-    """Start an interpreter that calls ``module.function(*arguments)``; return its Popen.
-
-    It is configured as this one is (flags, -X options), reads its standard input from nothing, and
-    finds procession where this one did, even if that is on no path of its own.
-    """
+    """Start a composed command, which reads its standard input from nothing; return its Popen."""
     import subprocess
 
-    call = f"{function}({', '.join(map(str, arguments))})"
-    # -c puts the working directory on the path: what lies there must not stand for the library
-    path = f"import sys; sys.path[:] = [*filter(None, sys.path), {SOURCE!r}]"
-    code = f"{path}; from {module} import {function}; {call}"
     return subprocess.Popen(
-        [find_executable(), *interpreter_flags(), "-c", code],
+        command,
         stdin=subprocess.DEVNULL,
         pass_fds=pass_fds,
-        env=dict(env),
+        env=env,
         start_new_session=new_session,
         **_own_group(new_session),
     )

@@ -92,8 +92,9 @@ def _pickle_call(launch: Launch, file: PayloadFile) -> Pickled:
     if not _has_cloudpickle():
         raise pickle.PicklingError(
             "fn or args are defined in __main__, which ranks cannot import because it was read from "
-            f"a notebook, a REPL, -c or standard input; start method {launch.start_method!r} then "
-            "needs cloudpickle: pip install 'procession[cloudpickle]', or use start_method='fork'"
+            "a notebook, a REPL, -c or standard input, or is the __main__.py of a package or an "
+            f"archive; start method {launch.start_method!r} then needs them in a module, or "
+            "cloudpickle: pip install 'procession[cloudpickle]'; or use start_method='fork'"
         )
     file.restart()
     fds = _dump(launch, file, by_value=True)

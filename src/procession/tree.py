@@ -41,6 +41,12 @@ class Tree:
         descendants.mark(pid, self.mark)
         cgroups.join(self.cgroup, pid)
 
+    def adopt_with_children(self, pid: int) -> None:
+        """Have a process be one of them that may have started others already: these first carry no mark."""
+        self.adopt(pid)
+        for child in descendants.list_children(pid):
+            self.adopt_with_children(child)
+
     def attach(self, started: Started) -> Started:
         """Return what was started, with this tree's end bound to that of the launch."""
 

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what is asked for, print it, and return the exit status."""
     options = parse(arguments)
     if options.list:
-        print(*(f"{row.name:18}{row.what}" for row in ROWS), sep="\n")
+        print(*(f"{row.name:22}{row.what}" for row in ROWS), sep="\n")
         return 0
     py_compile.compile(work.__file__)  # as any module is that is installed; ranks would else do it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an end is orderly
@@ -87,7 +87,8 @@ def see_machine() -> dict[str, str]:
     """Return what is compared, and on what."""
     about = {"python": platform.python_version(), "kernel": platform.release()}
     about["processors"] = str(len(os.sched_getaffinity(0)))
-    for module in sorted({one.module for one in CONTESTANTS.values()} - {"", "multiprocessing"}):
+    modules = {"importlib_metadata", *(one.module for one in CONTESTANTS.values())}
+    for module in sorted(modules - {"", "multiprocessing"}):
         try:
             about[module] = metadata.version(module)
         except metadata.PackageNotFoundError:

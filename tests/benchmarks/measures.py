@@ -20,6 +20,7 @@ from typing import Any
 
 import work
 from contestants import Contestant, bare
+from resolving import resolve
 from rows import Answer
 
 _MIB = 1 << 20
@@ -186,4 +187,5 @@ MEASURES: dict[str, Measure] = {
     "raise": detect,
     "enter": enter,
     "import": time_import,
+    "resolve": resolve,
 }

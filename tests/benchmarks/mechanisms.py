@@ -19,7 +19,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from callers import Caller  # noqa: E402
-from faultstage import state_of  # noqa: E402
 from procession import (  # noqa: E402
     ProcessRaisedException,
     cgroups,
@@ -31,6 +30,7 @@ from procession import (  # noqa: E402
     stacks,
     start_processes,
 )
+from procession.testing.stage import state_of  # noqa: E402
 
 Measure = Callable[[], float]
 

@@ -21,9 +21,9 @@ from typing import Any
 
 from verdicts import explain, judge_error, shorten
 
-from faultacts import work
-from faultcases import CASES, RANKS, Case
-from faultstage import Stage
+from procession.testing.acts import work
+from procession.testing.cases import CASES, RANKS, Case
+from procession.testing.stage import Stage
 from ranks import RaisesOnLoad
 
 Function = Callable[..., object]
@@ -192,7 +192,7 @@ class Patient(Stage):
 
 
 def perform(rank: int, name: str, folder: str, busy: float, burden: object = None) -> object:
-    """Play one rank's part, as `faultcases.play` does; the healthy ones work just once."""
+    """Play one rank's part, as `cases.play` does; the healthy ones work just once."""
     case, stage = ALL_CASES[name], Patient(folder, busy)
     if rank != 1:
         case.others(stage)

@@ -12,6 +12,7 @@ Request = Mapping[str, Any]
 Answer: TypeAlias = "dict[str, float]"
 """What it answers: numbers by name."""
 
+GROUP = "procession.start_methods"
 METHODS = ("fork", "spawn", "forkserver")
 SECONDS = "seconds"
 RATIO = "ratio"
@@ -128,6 +129,27 @@ def _make_inside(method: str) -> Row:
     )
 
 
+def _make_resolve(kind: str, what: str, goal: Goal | None = None, **codes: str) -> Row:
+    return Row(
+        f"resolve-{kind}",
+        f"from the name of a {kind} start method to its backend, in a fresh interpreter; {what}",
+        {"measure": "resolve"},
+        tuple(codes),
+        "bare",
+        goal,
+        repeat=15,
+        own={contestant: {"code": code} for contestant, code in codes.items()},
+        variants={f"{count} distributions": {"distributions": count} for count in (50, 200, 800)},
+    )
+
+
+_READ_ALL = "from {} import entry_points; [entry] = entry_points(group='{}', name='third')"
+_READ_ONE = (
+    "import importlib_metadata as m; entries = m.distribution('procession-xla').entry_points"
+)
+_SELECT = f"[entry] = entries.select(group='{GROUP}', name='xla')"
+_USE = "entry.load()().availability()"
+
 ROWS = [
     Row(
         "fork",
@@ -207,5 +229,25 @@ ROWS = [
         ("bare", *_PEERS, "mpire", "loky"),
         goal=Goal(0.005, SECONDS),
         repeat=15,
+    ),
+    _make_resolve(
+        "built-in",
+        "bare: its class, imported from its module and asked whether it can be used",
+        bare="from procession.backends.spawn import SpawnBackend; SpawnBackend().availability()",
+        procession="from procession import get_backend; get_backend('spawn')",
+    ),
+    _make_resolve(
+        "first-party",
+        "bare: the entry points of its distribution, by importlib_metadata",
+        bare=f"{_READ_ONE}; {_SELECT}; {_USE}",
+        procession="from procession import get_backend; get_backend('xla')",
+    ),
+    _make_resolve(
+        "third-party",
+        "bare: entry_points() of importlib_metadata, stdlib: of importlib.metadata",
+        Goal(1.0),
+        bare=f"{_READ_ALL.format('importlib_metadata', GROUP)}; {_USE}",
+        procession="from procession import get_backend; get_backend('third')",
+        stdlib=f"{_READ_ALL.format('importlib.metadata', GROUP)}; {_USE}",
     ),
 ]

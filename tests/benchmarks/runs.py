@@ -20,8 +20,8 @@ from typing import Any
 from peers import PEERS, why_not
 from verdicts import HANG, LOST, NOT_APPLICABLE, Run, judge
 
-from faultstage import Stage, state_of
 from procession import descendants
+from procession.testing.stage import Stage, state_of
 
 HERE = Path(__file__).parent
 PATIENCE = 1.0

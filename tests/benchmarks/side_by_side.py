@@ -1,6 +1,6 @@
 """Has launchers meet the same faults, and prints what each makes of them.
 
-The faults are those of ``tests/faultcases.py``, and three of what is pickled (peers.py).  A launch
+The faults are those of `procession.testing.cases`, and three of what is pickled (peers.py).  A launch
 has three ranks; rank 1 has the fault, the healthy ones are busy for 12 seconds.  Each fault is met
 by a fresh caller in a session of its own, with its own TMPDIR; afterwards all that it left is ended.
 All peers are judged by the same rules, and get the first verdict of these that applies:

@@ -1,7 +1,7 @@
 """Thousands of launches with random faults: every answer right, nothing left, memory flat.
 
 Each launch draws a start method and a scenario from a seeded generator: a success, a fault case of
-``tests/faultcases.py``, or something that befalls the caller.  What was wrong is printed with its seed and
+`procession.testing.cases`, or something that befalls the caller.  What was wrong is printed with its seed and
 number.  At the end this process must hold what it held after the first tenth of the reports, and no
 more: no process, descriptor, thread or file, and its memory must not grow by more than `GROWTH`.
 
@@ -29,12 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "faults")]
+sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from test_rank_faults import assert_gone, assert_told  # noqa: E402
-
-from faultcases import CASES, Case, play  # noqa: E402
-from faultstage import Stage  # noqa: E402
 from procession import (  # noqa: E402
     ProcessException,
     ProcessTimeoutError,
@@ -42,6 +38,9 @@ from procession import (  # noqa: E402
     run,
     start_processes,
 )
+from procession.testing.cases import CASES, Case, play  # noqa: E402
+from procession.testing.outcomes import assert_gone, assert_told  # noqa: E402
+from procession.testing.stage import Stage  # noqa: E402
 
 METHODS = {"fork": 6, "forkserver": 3, "spawn": 1}  # by how often: by how cheap they are
 GROWTH = 2.0

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from faultcases import Case
+from procession.testing.cases import Case
 
 LATE = 10.0
 """Seconds from which on an answer is late."""
@@ -30,7 +30,7 @@ _DEATHS = {
 }
 """Errors that say no more than that a process ended."""
 
-_SECONDARY = "secondary"  # what a victim of rank 1 raises (faultcases.follow_soon)
+_SECONDARY = "secondary"  # what a victim of rank 1 raises (procession.testing.peers.follow_soon)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # mpire's tracebacks have colours
 _EXCERPT = 2000
 

@@ -12,23 +12,24 @@ import time
 import traceback
 from pathlib import Path
 
-from test_rank_faults import GRACE, assert_gone, assert_told, launch
-
-from faultcases import CASES
-from faultstage import Stage
 from procession import get_backend
+from procession.testing.cases import CASES
+from procession.testing.outcomes import GRACE, assert_gone, assert_told, launch
+from procession.testing.subject import Subject
 
 
 def play_one(name: str, start_method: str, folder: Path) -> str:
     """Play a case; return ``ok``, or what went wrong."""
     case = CASES[name]
     folder.mkdir(mode=0o777)
+    options = {"fork_check": "off"} if start_method == "fork" else {}
+    subject = Subject(get_backend(start_method), options, folder)
     begun = time.monotonic()
     try:
-        assert_told(case, launch(case, name, start_method, folder))
+        assert_told(case, launch(case, name, subject))
         took = time.monotonic() - begun
         assert took < case.seconds + GRACE * case.stubborn, f"took {took:.1f} s"
-        assert_gone(Stage(str(folder), 0).noted())
+        assert_gone(subject.stage.noted())
     except BaseException:
         return traceback.format_exc()
     return "ok"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from callers import Caller
-from faultstage import state_of
+from procession.testing.stage import state_of
 
 pytestmark = pytest.mark.faults
 

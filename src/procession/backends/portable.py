@@ -10,6 +10,7 @@ process that a rank forked delays the news of that rank's end; and ranks may out
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -87,6 +88,8 @@ class _EnvironmentFirst:
 
 def start(launch: Launch, start_method: str) -> Started:
     """Start one `multiprocessing.Process` a rank."""
+    if getattr(sys, "frozen", False):
+        _refuse_rerun(sys.argv)
     context = multiprocessing.get_context(start_method)
     orders = write_orders(launch, start_method, forked=False)
 
@@ -117,6 +120,20 @@ def start(launch: Launch, start_method: str) -> Started:
         return process, process.sentinel, ConnectionChannel(reader)
 
     return start_each(launch, start_one)
+
+
+def _refuse_rerun(argv: list[str]) -> None:
+    """Raise in a process that multiprocessing started and that runs the application's script instead.
+
+    It would start ranks of its own, and each of these again: without end.
+    """
+    code = argv[argv.index("-c") + 1 :][:1] if "-c" in argv else []
+    if argv[1:2] == ["--multiprocessing-fork"] or any("from multiprocessing." in c for c in code):
+        raise RuntimeError(
+            "a frozen application must call multiprocessing.freeze_support() in its script, after the "
+            "functions that ranks run and before it starts any: this process is a rank, or a helper "
+            "of multiprocessing, that runs the script from its beginning instead"
+        )
 
 
 def _live(

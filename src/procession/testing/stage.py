@@ -25,9 +25,16 @@ class Stage:
 
     def await_cue(self, cue: str) -> str:
         """Wait for a cue, and return its text."""
-        while not (self.folder / cue).exists():
+        while (text := self.read(cue)) is None:
             time.sleep(0.001)
-        return (self.folder / cue).read_text()
+        return text
+
+    def read(self, cue: str) -> str | None:
+        """Return the text of a cue, None where it was not given yet."""
+        try:
+            return (self.folder / cue).read_text()
+        except FileNotFoundError:
+            return None
 
     def note(self, pid: int) -> None:
         """Note a process that must be gone once the launch has ended."""
@@ -36,6 +43,11 @@ class Stage:
     def noted(self) -> list[int]:
         """Return the processes noted."""
         return [int(path.name.split()[1]) for path in self.folder.glob("pid *")]
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended; a zombie has."""
+    return state_of(pid) in "XZ"
 
 
 def state_of(pid: int) -> str:

@@ -13,7 +13,7 @@ import signal
 import sys
 from dataclasses import dataclass, field
 
-from faultacts import (
+from procession.testing.acts import (
     BOOM,
     Act,
     Interrupts,
@@ -56,7 +56,7 @@ from faultacts import (
     then,
     work,
 )
-from faultpeers import (
+from procession.testing.peers import (
     await_stop,
     fail_first,
     fail_first_and_linger,
@@ -67,7 +67,7 @@ from faultpeers import (
     wait_in_vfork,
     work_in_c,
 )
-from faultstage import Stage
+from procession.testing.stage import Stage
 
 RANKS = 3
 

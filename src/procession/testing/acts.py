@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from faultstage import Stage
+from procession.testing.stage import Stage
 
 Act = Callable[[Stage], None]
 
@@ -282,7 +283,10 @@ def start_stranger(stage: Stage) -> None:
         f"setsid sleep {stage.busy} >/dev/null 2>&1 </dev/null & echo $! > {stage.folder}/stranger"
     )
     subprocess.run(["/bin/sh", "-c", text], env={}, check=True)
-    stage.note(int((stage.folder / "stranger").read_text()))
+    pid = int((stage.folder / "stranger").read_text())
+    while os.getsid(pid) == os.getsid(0):  # it is about to leave
+        time.sleep(0.001)
+    stage.note(pid)
 
 
 def start_grandchildren(stage: Stage) -> None:

@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from faultacts import Act
-from faultstage import Stage, state_of
+from procession.testing.acts import Act
+from procession.testing.stage import Stage, state_of
 
 
 def first_rank(act: Act) -> Act:
@@ -62,7 +62,7 @@ def stop_yourself(stage: Stage) -> None:
 
 
 def await_stop(stage: Stage) -> None:
-    _await_state(int(stage.await_cue("stopping")), "T")
+    _await_state(int(stage.await_cue("stopping")), "Tt")
 
 
 def wait_in_vfork(stage: Stage) -> None:
@@ -81,8 +81,8 @@ def wait_in_vfork(stage: Stage) -> None:
     child.wait()
 
 
-def _await_state(pid: int, letter: str) -> None:
-    while state_of(pid) not in (letter, "X"):
+def _await_state(pid: int, letters: str) -> None:
+    while state_of(pid) not in letters + "X":
         time.sleep(0.001)
 
 

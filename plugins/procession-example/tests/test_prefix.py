@@ -1,0 +1,125 @@
+"""The plugin is certified, and does what its commands say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import procession
+from procession import ProcessRaisedException, get_backend, run, start_processes
+from procession.testing import BackendConformance
+
+
+class TestNice(BackendConformance):
+    @pytest.fixture
+    def backend(self) -> procession.Backend:
+        return get_backend("nice")
+
+
+class TestTaskset(BackendConformance):
+    @pytest.fixture
+    def backend(self) -> procession.Backend:
+        return get_backend("taskset")
+
+    @pytest.fixture
+    def launch_options(self) -> Mapping[str, Any]:
+        return {"arguments": ["-c", ",".join(map(str, os.sched_getaffinity(0)))]}
+
+
+def see_niceness(rank: int) -> int:
+    return os.nice(0)
+
+
+def see_processors(rank: int) -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def raise_(rank: int) -> None:
+    raise ValueError(f"of rank {rank}")
+
+
+def trace_to(rank: int) -> list[str]:
+    return ["-qq", "-o", f"trace.{rank}"]
+
+
+def need(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed: apt-get install {program}")
+
+
+def test_niceness_is_what_the_arguments_say() -> None:
+    own = os.nice(0)
+    niceness = run(see_niceness, nprocs=2, start_method="nice", options={"arguments": ["-n", "3"]})
+    assert niceness == [min(own + 3, 19)] * 2
+
+
+def test_arguments_may_be_those_of_each_rank() -> None:
+    ours = sorted(os.sched_getaffinity(0))[:2]
+    options = {"arguments": lambda rank: ["-c", str(ours[rank])]}
+    seen = run(see_processors, nprocs=len(ours), start_method="taskset", options=options)
+    assert seen == [[one] for one in ours]
+
+
+def test_any_command_is_a_prefix() -> None:
+    options = {"arguments": ["env", "--unset=HOME", "nice", "-n", "2"]}
+    assert run(see_niceness, start_method="prefix", options=options) == [min(os.nice(0) + 2, 19)]
+
+
+def test_what_ranks_do_is_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("strace")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProcessRaisedException, match="ValueError: of rank"):
+        start_processes(raise_, nprocs=2, start_method="strace", options={"arguments": trace_to})
+    assert "execve(" in (tmp_path / "trace.0").read_text()
+
+
+def test_numactl_binds() -> None:
+    need("numactl")
+    options = {"arguments": ["--physcpubind=0"]}
+    assert run(see_processors, start_method="numactl", options=options) == [[0]]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make a namespace")
+def test_unshare_makes_a_namespace() -> None:
+    assert run(see_name, start_method="unshare", options={"arguments": ["--uts"]}) == ["changed"]
+
+
+def see_name(rank: int) -> str:
+    import socket
+
+    socket.sethostname("changed")
+    return socket.gethostname()
+
+
+def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(procession.BackendUnavailableError, match="nice is not on PATH"):
+        get_backend("nice")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "told"),
+    [
+        ([], ValueError, r"needs options=\{'arguments': \[PROGRAM"),
+        ("nice -n 5", TypeError, "must be a list of str, not 'nice -n 5'"),
+        ([1], TypeError, r"must be a list of str, not \[1\]"),
+        (["no-such-program"], FileNotFoundError, "no-such-program"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: Any, kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        start_processes(see_niceness, start_method="prefix", options={"arguments": arguments})
+
+
+def test_it_is_short() -> None:
+    """A backend by an outsider in 60 lines."""
+    import procession_example
+
+    source = Path(procession_example.__file__).read_text()
+    code = [line for line in source.splitlines() if line.strip() and '"""' not in line]
+    assert len(code) <= 60

@@ -1,0 +1,125 @@
+"""Starts each rank as a command: for `spawn`, and for backends that put something of their own before it.
+
+A rank is then a fresh interpreter, with all that `spawn` promises: its payload is pickled once for all
+ranks, it is guarded against its caller's death, reports by a channel, and what it starts ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from procession import guard
+from procession.channel import SocketChannel
+from procession.identity import name_process
+from procession.interpreter import compose_command
+from procession.orders import tracker_fd, write_fresh_orders
+from procession.platform import missing_mechanism
+from procession.process import RankProcess
+from procession.protocol import Availability, Capabilities, Launch, Started
+from procession.starting import Handles, begin, hand_over, start_each
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+    from procession.payloadfile import PayloadFile
+    from procession.tree import Tree
+
+CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
+"""What holds for ranks that are started as commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What runs one rank: ``argv``, with exactly the environment ``env``, inheriting ``pass_fds``.
+
+    It may be started under other commands, as long as these end as it ends and pass on what they
+    inherit.  Standard input is up to who starts it; for a rank of `spawn` it is empty.
+    """
+
+    rank: int
+    argv: list[str]
+    env: dict[str, str]
+    pass_fds: tuple[int, ...]
+
+
+def availability() -> Availability:
+    """Say whether this platform can run ranks as commands."""
+    missing = missing_mechanism()
+    return Availability(not missing, missing, missing and "use 'spawn'")
+
+
+def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> Started:
+    """Start one command a rank, or none.
+
+    Args:
+        launch: what is to be started.
+        start: starts one command, and returns its `subprocess.Popen`, which nobody else is to wait for.
+
+    Returns:
+        What a backend's ``start`` returns.
+
+    Raises:
+        Exception: what pickling or ``start`` raised; no rank is left running.
+    """
+    from procession.payload import pickled_call
+    from procession.tree import planted
+
+    orders = write_fresh_orders(launch, "spawn", forked=False)
+    own = dict(os.environ)
+    with pickled_call(launch) as pickled, planted(launch, orders) as tree:
+        orders["main"], orders["sources"] = pickled.main, pickled.sources
+        orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
+        shared = [fd for fd in (*pickled.fds, orders["tracker"]) if fd >= 0]
+        pickled.file.write_orders(orders)
+        ranks = _Ranks(launch, start, own, pickled.file, shared, tree)
+        return tree.attach(hand_over(pickled.file, start_each(launch, ranks.start_one)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranks:
+    """What the ranks of a launch have in common."""
+
+    launch: Launch
+    start: Callable[[Command], Popen[Any]]
+    environment: dict[str, str]
+    payload: PayloadFile
+    shared: list[int]
+    tree: Tree
+
+    def start_one(self, rank: int) -> Handles:
+        """Start one rank."""
+        channel, theirs = SocketChannel.open()
+        try:
+            popen = self.start(self._compose(rank, theirs))
+            self.tree.adopt(popen.pid)  # from outside: the rank need not import for it
+            popen.returncode = (
+                0  # reaping is the RankProcess's business: Popen is to leave it alone
+            )
+            process = RankProcess.of_child(
+                popen.pid,
+                name=name_process("spawn", rank),
+                daemon=self.launch.daemon,
+                mark=self.tree.mark,
+            )
+            begin(channel)
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            os.close(theirs)
+        return process, process.sentinel, channel
+
+    def _compose(self, rank: int, channel: int) -> Command:
+        own = (channel, self.payload.fd, guard.death_pipe())
+        argv = compose_command("procession.fresh", "main", (rank, *own))
+        env = _merge(self.environment, self.launch.environments[rank])
+        return Command(rank, argv, env, (*own, *self.shared))
+
+
+def _merge(environment: dict[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the whole environment of a rank."""
+    merged: dict[str, str | None] = {**environment, **changes}
+    return {name: value for name, value in merged.items() if value is not None}

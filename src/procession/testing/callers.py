@@ -1,0 +1,81 @@
+"""Callers in processes of their own, for what must not befall the process that tests."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import procession
+from procession.testing import ranks
+
+if TYPE_CHECKING:
+    from procession.testing.subject import Subject
+
+Main = Callable[[Any, dict[str, Any], str], None]
+_SPARE = 12  # descriptors that a caller may still open: enough to begin, too few for all its ranks
+_MANY = 24  # ranks
+
+
+def start(subject: Subject, main: Main) -> subprocess.Popen[bytes]:
+    """Start a caller that runs ``main(backend, options, folder)``; its output is a pipe.
+
+    The backend travels by name if that is how it is found, else pickled.
+    """
+    import pytest
+
+    try:
+        call = pickle.dumps((main, subject.backend, dict(subject.options), str(subject.folder)))
+    except Exception as error:
+        pytest.skip(f"the backend cannot be pickled into another process: {error}")
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _run; _run()"
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert caller.stdin is not None
+    caller.stdin.write(call)
+    caller.stdin.close()
+    caller.stdin = None  # or communicate() would flush it
+    return caller
+
+
+def _run() -> None:
+    main, backend, options, folder = pickle.load(sys.stdin.buffer)
+    main(backend, options, folder)
+
+
+def launch_workers(backend: Any, options: dict[str, Any], folder: str) -> None:
+    """Launch two ranks that work, and wait for them."""
+    procession.start_processes(ranks.work, (folder,), 2, start_method=backend, options=options)
+
+
+def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -> None:
+    """Start more ranks than there are descriptors for; print how that ends, and what is left of it."""
+    import resource
+
+    from procession import forkservers
+
+    call = {"start_method": backend, "options": options}
+    procession.start_processes(ranks.nothing, **call)  # what stays for all launches is there now
+    before = _count_children()
+    limit = max(map(int, os.listdir("/proc/self/fd"))) + _SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        context = procession.start_processes(ranks.work, (folder,), _MANY, join=False, **call)
+        context.terminate()
+        print("all could be started")
+    except OSError as error:
+        print(f"{type(error).__name__}: {error}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    print("children:", _count_children() - before)
+    forkservers.stop_servers()
+
+
+def _count_children() -> int:
+    from procession.descendants import list_children
+
+    return len(list_children(os.getpid()))

@@ -1,0 +1,53 @@
+"""The class that certifies a backend: subclass it, override one fixture, run pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from procession.protocol import Backend
+from procession.testing.contract import Contract
+from procession.testing.costs import Costs
+from procession.testing.leftovers import Leftovers
+from procession.testing.listing import Listing
+from procession.testing.outcomes import Outcomes
+from procession.testing.seam import Seam
+from procession.testing.subject import Subject
+
+
+class BackendConformance(Listing, Costs, Leftovers, Outcomes, Contract, Seam):
+    """What every backend must pass; pytest runs a subclass whose name begins with ``Test``.
+
+    Capabilities that the backend does not claim are skipped by name.  The tests of the seam come first,
+    and if one of them fails, the others are not run.
+    """
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Why a test is known to fail, by its name, with its parameters or without; that it then passes is
+    a failure too."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in cls.expected_failures:
+            if not hasattr(cls, name.partition("[")[0]):
+                raise TypeError(f"{cls.__qualname__}.expected_failures: there is no test {name!r}")
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """Return the backend to certify: override this."""
+        raise NotImplementedError("override the fixture `backend`")
+
+    @pytest.fixture
+    def launch_options(self) -> Mapping[str, Any]:
+        """Return the options that every launch is given; may be overridden."""
+        return {}
+
+    @pytest.fixture
+    def subject(
+        self, backend: Backend, launch_options: Mapping[str, Any], tmp_path: Path
+    ) -> Subject:
+        """The backend, as the tests use it."""
+        return Subject(backend, launch_options, tmp_path)

@@ -1,0 +1,76 @@
+"""Nothing is left over: after success, failure, a stop, a start that fails, or the caller's own death."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from procession.exceptions import ProcessException
+from procession.testing import callers, ranks
+from procession.testing.stage import is_gone
+from procession.testing.stock import Stock, take_stock
+from procession.testing.subject import Subject, wait_until
+
+_PATIENCE = 5.0  # seconds that what ends by itself has for it
+
+
+class Leftovers:
+    """No process, descriptor, thread or shared memory stays."""
+
+    @pytest.mark.parametrize("kind", ["child", "descriptor", "thread", "memory"])
+    def test_nothing_is_left(self, subject: Subject, kind: str) -> None:
+        """Of this kind, after three launches that end in three ways, and whose results are dropped."""
+        subject.need_local()
+        launch_thrice(subject)  # what stays once, for all launches, is there now
+        before = take_stock(kind)
+        launch_thrice(subject)
+        left = find_left(kind, before)
+        assert not left, f"left behind: {sorted(left)}"
+
+    def test_a_start_that_fails_leaves_no_rank(self, subject: Subject) -> None:
+        """With too few descriptors for all: the error says so, and none of the ranks runs on."""
+        subject.need_local()
+        done = callers.start(subject, callers.run_out_of_descriptors)
+        output, _ = done.communicate(timeout=60)
+        assert done.returncode == 0
+        assert output.splitlines()[-1] == b"children: 0", output
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+    def test_ranks_end_with_their_caller(self, subject: Subject, number: int) -> None:
+        """Within 2 s, without a word of its own."""
+        subject.need("descendants")
+        subject.need_local()
+        caller = callers.start(subject, callers.launch_workers)
+        try:
+            pids = [int(subject.await_cue(f"rank {rank}")) for rank in range(2)]
+        finally:
+            os.kill(caller.pid, number)
+            caller.communicate()
+        for pid in (
+            pids if min(pids) > 1 else ()
+        ):  # in a namespace of their own they have no names here
+            wait_until(partial(is_gone, pid), f"rank {pid} runs on", 2)
+
+
+def launch_thrice(subject: Subject) -> None:
+    """Have a launch that succeeds, one that fails, and one that is stopped."""
+    assert subject.start(ranks.nothing).join()
+    with pytest.raises(ProcessException):
+        subject.start(ranks.raise_, 1).join()
+    subject.start(ranks.work, str(subject.folder)).terminate()
+
+
+def find_left(kind: str, before: Stock) -> Stock:
+    """Return what is there that was not before, and stays."""
+    gc.collect()  # a launch's own objects may hang on the traceback of what it raised
+    left = take_stock(kind) - before
+    until = time.monotonic() + _PATIENCE
+    while left and time.monotonic() < until:
+        time.sleep(0.02)
+        left &= take_stock(kind)
+    return left

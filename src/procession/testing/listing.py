@@ -1,0 +1,93 @@
+"""How a plugin is found: by its entry point, without being imported, and light once it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from procession.registry import BackendInfo, list_backends
+from procession.testing.subject import Subject
+
+_IMPORTS = """
+import importlib, json, sys
+target, = sys.argv[1:]
+from procession import get_backend, list_backends
+list_backends()
+before = set(sys.modules)
+get_backend(target).availability()
+print(json.dumps({
+    name: getattr(sys.modules[name], "__file__", None)
+    for name in set(sys.modules) - before
+}))
+"""
+
+
+class Listing:
+    """What a backend that is installed costs those who do not use it."""
+
+    light_imports: frozenset[str] = frozenset()
+    """Top-level packages of others that the plugin may import before it is started."""
+
+    def test_it_is_found_by_its_name(self, subject: Subject) -> None:
+        """By no more than that, and it is what was tested."""
+        info = find_entry(subject)
+        assert info.status in ("ok", "not loaded", "unavailable"), f"{info.status}: {info.reason}"
+        from procession.registry import get_backend
+
+        assert get_backend(f"{info.distribution}:{info.name}").name == subject.backend.name
+
+    def test_listing_does_not_import_it(self, subject: Subject) -> None:
+        """`procession backends` reads what is installed."""
+        info = find_entry(subject)
+        if info.origin == "built-in":
+            pytest.skip("built in: it is imported with the core")
+        module = info.target.partition(":")[0]
+        code = (
+            "import sys; from procession.cli import main; main(['backends', '--json']); "
+            f"sys.exit(sys.modules.get({module!r}) is not None)"
+        )
+        assert run_python("-c", code).returncode == 0, f"listing imports {module}"
+
+    def test_it_is_light_until_it_starts(self, subject: Subject) -> None:
+        """To make it and ask whether it is available imports no engine, and no test framework."""
+        info = find_entry(subject)
+        done = run_python("-c", _IMPORTS, f"{info.distribution}:{info.name}")
+        assert done.returncode == 0, done.stderr
+        heavy = find_heavy(json.loads(done.stdout), info.target, self.light_imports)
+        assert not heavy, f"imported before anything is started: {sorted(heavy)}"
+
+
+def find_entry(subject: Subject) -> BackendInfo:
+    """Return what the registry says of the backend; skip where it is no entry point."""
+    name = subject.backend.name
+    for info in list_backends():
+        if info.name == name and info.distribution and info.status != "shadowed":
+            return info
+    pytest.skip(f"no distribution here has the entry point {name!r}")
+
+
+def find_heavy(modules: dict[str, Any], target: str, allowed: frozenset[str]) -> set[str]:
+    """Return the packages among imported modules that are neither of Python, ours nor the plugin's."""
+    own = {"procession"}
+    own |= {target.partition(":")[0].partition(".")[0], *allowed}
+    tops = {name.partition(".")[0] for name, file in modules.items() if file is not None}
+    return {name for name in tops - own if name not in sys.stdlib_module_names}
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python with this process's path, and return how it ended."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )

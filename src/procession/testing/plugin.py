@@ -1,0 +1,88 @@
+"""The kit's part in pytest: its options, the order of its tests, and the summary to paste.
+
+pytest loads this wherever procession is installed, so that it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from procession.testing.summary import Summary
+
+_SUMMARY: pytest.StashKey[Summary] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the kit's options."""
+    group = parser.getgroup("procession", "certify a start method of procession")
+    group.addoption(
+        "--procession-backend",
+        metavar="NAME",
+        help="the start method that `pytest --pyargs procession.testing` certifies",
+    )
+    group.addoption(
+        "--procession-option",
+        metavar="NAME=JSON",
+        type=_read_option,
+        action="append",
+        default=[],
+        help="an option that its launches are given; may be repeated",
+    )
+
+
+def _read_option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"{text!r} is not NAME=JSON")
+    return name, json.loads(value)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the kit's tests, and those of them that are expected to fail."""
+    for item in items:
+        kit = _kit_of(item)
+        if kit is not None:
+            from procession.testing.summary import Summary
+
+            config.stash.setdefault(_SUMMARY, Summary())
+            for name in {item.name, getattr(item, "originalname", item.name)}:
+                if name in kit.expected_failures:
+                    reason = kit.expected_failures[name]
+                    item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Run nothing more of a backend whose seam is broken."""
+    summary = item.config.stash.get(_SUMMARY, None)
+    if summary is not None and _kit_of(item) is not None:
+        summary.begin(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ARG001
+    """Note what came of a test."""
+    report = yield
+    summary = item.config.stash.get(_SUMMARY, None)
+    if summary is not None and _kit_of(item) is not None:
+        summary.note(item, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what is certified."""
+    summary = config.stash.get(_SUMMARY, None)
+    if summary is not None:
+        for title, lines in summary.compose():
+            terminalreporter.section(title)
+            for line in lines:
+                terminalreporter.write_line(line)
+
+
+def _kit_of(item: pytest.Item) -> Any:
+    """Return the kit's class that a test belongs to, None where it is no test of the kit."""
+    kit = getattr(item, "cls", None)
+    return kit if hasattr(kit, "expected_failures") and hasattr(kit, "test_rank_fault") else None

@@ -1,0 +1,169 @@
+"""The seam itself: what a backend's `start` gives back, with nothing of the core standing over it.
+
+All other tests rest on these.  They wait for nothing without a bound, so that a backend which hangs is
+told where.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import Any
+
+from procession.protocol import ErrorChannel, Process, Report, Started
+from procession.starting import undo
+from procession.testing import ranks
+from procession.testing.subject import Subject, wait_until
+from procession.validation import ask_availability, validate
+
+SOON = 10.0
+"""Seconds within which what must happen without waiting for anything has happened."""
+
+
+class Seam:
+    """What the core relies on."""
+
+    def test_it_is_a_backend(self, subject: Subject) -> None:
+        """It has the attributes of `procession.Backend`, with signatures that fit."""
+        validate(subject.backend, name=subject.backend.name, origin="under test")
+
+    def test_it_is_available(self, subject: Subject) -> None:
+        """Availability is an answer, and here it is yes."""
+        answer = ask_availability(subject.backend)
+        assert answer.ok, f"{answer.reason} ({answer.hint})"
+
+    def test_there_is_one_of_each_a_rank(self, subject: Subject) -> None:
+        """Processes, sentinels and error channels are sequences of length nprocs."""
+        with started(subject, ranks.nothing, nprocs=3) as ones:
+            assert len(ones.processes) == len(ones.sentinels) == len(ones.error_channels) == 3
+
+    def test_the_index_is_the_rank(self, subject: Subject) -> None:
+        """What fn gets in its first argument is the index of its process, sentinel and channel."""
+        with started(subject, ranks.work_as, 0, str(subject.folder), nprocs=3) as ones:
+            subject.await_cue("rank 0")
+            for index in (1, 2):
+                report = receive(ones.error_channels[index])
+                assert report is not None, f"rank {index} has reported nothing"
+                assert report.result is not None
+                assert pickle.loads(report.result) == index
+                assert_ended(ones, index)
+            assert ones.processes[0].is_alive()
+            assert wait([ones.sentinels[0]], 0) == []
+
+    def test_a_process_is_alive_until_it_has_ended(self, subject: Subject) -> None:
+        """While a rank works: is_alive, no exitcode, a sentinel that is not readable."""
+        with started(subject, ranks.work, str(subject.folder), nprocs=1) as ones:
+            subject.await_cue("rank 0")
+            (process,) = ones.processes
+            assert process.is_alive()
+            assert process.exitcode is None
+            assert wait(list(ones.sentinels), 0) == []
+            assert wait([ones.error_channels[0].fileno()], 0) == []
+            process.kill()
+            assert_ended(ones, 0)
+
+    def test_join_returns_in_time(self, subject: Subject) -> None:
+        """`join(timeout)` of a process that works returns, and so does that of one that has ended."""
+        with started(subject, ranks.work, str(subject.folder), nprocs=1) as ones:
+            subject.await_cue("rank 0")
+            joined = threading.Thread(target=ones.processes[0].join, args=(0.05,), daemon=True)
+            joined.start()
+            joined.join(SOON)
+            returned = not joined.is_alive()
+            ones.processes[0].kill()
+            assert returned, "join(0.05) has not returned"
+            assert_ended(ones, 0)
+
+    def test_a_sentinel_is_readable_once_its_process_has_ended(self, subject: Subject) -> None:
+        """As `multiprocessing.connection.wait` sees it, without anybody asking the process."""
+        with started(subject, ranks.nothing) as ones:
+            for index, sentinel in enumerate(ones.sentinels):
+                assert wait([sentinel], SOON), f"the sentinel of process {index} is not readable"
+                ones.processes[index].join(SOON)
+                assert not ones.processes[index].is_alive()
+
+    def test_a_return_is_reported(self, subject: Subject) -> None:
+        """The error channel is readable, and brings a report of the kind ``returned``."""
+        with started(subject, ranks.give, "a") as ones:
+            for rank, channel in enumerate(ones.error_channels):
+                report = receive(channel)
+                assert report is not None, f"rank {rank} has reported nothing"
+                assert report.kind == "returned"
+
+    def test_a_failure_is_reported(self, subject: Subject) -> None:
+        """The report of a rank that raised has the kind, the type, the message and the traceback."""
+        with started(subject, ranks.raise_) as ones:
+            for rank, channel in enumerate(ones.error_channels):
+                report = receive(channel)
+                assert report is not None, f"rank {rank} has reported nothing"
+                assert (report.kind, report.type_name) == ("raised", "ValueError")
+                assert report.message.startswith("of rank")
+                assert f"ValueError: {report.message}" in report.text
+
+    def test_a_failure_is_reported_before_its_process_ends(self, subject: Subject) -> None:
+        """Which may take long: the report is what the end of the launch begins with."""
+        subject.need("signals")
+        subject.need_local()
+        with started(subject, ranks.raise_and_stop, nprocs=1) as ones:
+            (channel,), (sentinel,) = ones.error_channels, ones.sentinels
+            first = wait([channel.fileno(), sentinel], SOON)
+            assert first == [channel.fileno()], "the rank has raised, and is still ending"
+            report = receive(channel)
+            assert report is not None
+            assert report.kind == "raised"
+
+    def test_a_rank_that_cannot_report_ends_its_channel(self, subject: Subject) -> None:
+        """`receive` raises EOFError, or goes on to give None: it neither blocks nor makes one up."""
+        with started(subject, ranks.leave_at_once, 0, nprocs=1) as ones:
+            assert_ended(ones, 0)
+            assert receive(ones.error_channels[0], seconds=0.2) is None
+
+    def test_terminate_ends_a_rank(self, subject: Subject) -> None:
+        """`terminate` asks a rank that works to end, and it does."""
+        with started(subject, ranks.work, str(subject.folder), nprocs=1) as ones:
+            subject.await_cue("rank 0")
+            ones.processes[0].terminate()
+            assert_ended(ones, 0)
+
+
+@contextmanager
+def started(subject: Subject, *call: Any, nprocs: int = 2) -> Iterator[Started]:
+    """Start ranks for a block; they are killed and reaped after it, whatever they are."""
+    ones = subject.start_alone(*call, nprocs=nprocs)
+    try:
+        yield ones
+    finally:
+        finisher = threading.Thread(target=undo, args=(ones,), daemon=True)
+        finisher.start()
+        finisher.join(SOON)
+        assert not finisher.is_alive(), "ranks cannot be killed and joined"
+
+
+def assert_ended(ones: Started, index: int) -> None:
+    """Fail unless a process ends soon, as it says itself."""
+    process: Process = ones.processes[index]
+    wait_until(lambda: not process.is_alive(), f"process {index} has not ended", SOON)
+
+
+def receive(channel: ErrorChannel, seconds: float = SOON) -> Report | None:
+    """Return the report of a channel; None if it ends without one, or brings none in time."""
+    report: list[Report | None] = []
+
+    def read() -> None:
+        try:
+            while wait([channel.fileno()], seconds):
+                found = channel.receive()
+                if found is not None:
+                    report.append(found)
+                    return
+        except EOFError:
+            pass
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(seconds + SOON)
+    assert not reader.is_alive(), "receive() blocks"
+    return report[0] if report else None

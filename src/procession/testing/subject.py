@@ -1,0 +1,116 @@
+"""The backend under test, and how the kit starts ranks with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procession.api import run, start_processes
+from procession.context import ProcessContext
+from procession.exceptions import ProcessException
+from procession.protocol import Backend, Capabilities, Launch, Started
+from procession.testing.stage import Stage
+
+DEADLINE = 60.0
+"""Seconds after which a launch that should have ended has failed its test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A backend, the options that its launches are given, and a folder that its ranks see too."""
+
+    backend: Backend
+    options: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend claims."""
+        return self.backend.capabilities
+
+    @property
+    def stage(self) -> Stage:
+        """Where ranks leave cues."""
+        return Stage(str(self.folder), 0)
+
+    def need(self, *capabilities: str) -> None:
+        """Skip the test unless all these capabilities are claimed."""
+        for name in capabilities:
+            if not getattr(self.capabilities, name):
+                pytest.skip(f"not claimed: {name}")
+
+    def need_local(self) -> None:
+        """Skip the test if ranks may run elsewhere."""
+        if self.capabilities.remote:
+            pytest.skip("ranks may be remote")
+
+    def need_pickling(self) -> None:
+        """Skip the test if fn and args are handed over as they are."""
+        if self.capabilities.by_reference:
+            pytest.skip("claimed: by_reference")
+
+    def launch(self, fn: Callable[..., object], *args: object, nprocs: int = 2) -> Launch:
+        """Return a launch as the core would give it to the backend."""
+        return Launch(
+            fn,
+            args,
+            nprocs,
+            self.backend.name,
+            environments=tuple({} for _ in range(nprocs)),
+            options=self.options,
+        )
+
+    def start_alone(self, fn: Callable[..., object], *args: object, nprocs: int = 2) -> Started:
+        """Start ranks without anything of the core standing over them."""
+        return self.backend.start(self.launch(fn, *args, nprocs=nprocs))
+
+    def start(
+        self, fn: Callable[..., object], *args: object, nprocs: int = 2, **keywords: Any
+    ) -> ProcessContext:
+        """Start ranks, and return their context."""
+        keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
+        context: ProcessContext = start_processes(
+            fn, args, nprocs, join=False, start_method=self.backend, **keywords
+        )
+        return context
+
+    def run(
+        self, fn: Callable[..., Any], *args: object, nprocs: int = 2, **keywords: Any
+    ) -> list[Any]:
+        """Run ranks to their end, and return their results."""
+        keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
+        return run(fn, args, nprocs, start_method=self.backend, **keywords)
+
+    def fail(
+        self, fn: Callable[..., object], *args: object, nprocs: int = 2, **keywords: Any
+    ) -> ProcessException:
+        """Run ranks that must fail, and return what was raised."""
+        with pytest.raises(ProcessException) as caught:
+            start_processes(
+                fn,
+                args,
+                nprocs,
+                start_method=self.backend,
+                options=self.options,
+                **{"timeout": DEADLINE, **keywords},
+            )
+        return caught.value
+
+    def await_cue(self, cue: str) -> str:
+        """Return the text of a cue once a rank has given it."""
+        return str(wait_until(lambda: self.stage.read(cue), f"no rank has told {cue!r}"))
+
+
+def wait_until(condition: Callable[[], Any], otherwise: str, seconds: float = 30.0) -> Any:
+    """Return what the condition gives once it is neither None nor false; fail if it never is."""
+    until = time.monotonic() + seconds
+    while (found := condition()) is None or found is False:
+        if time.monotonic() > until:
+            pytest.fail(otherwise)
+        time.sleep(0.002)
+    return found

@@ -1,0 +1,27 @@
+"""A backend that is known to be wrong, and one thing said of it that is not so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+from wrong import LiesAboutDaemons
+
+from procession.protocol import Backend
+from procession.testing import BackendConformance
+
+
+class TestKnown(BackendConformance):
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        "test_daemons_can_not": "it knows of no daemons",
+        "test_fn_gets_the_rank_and_args": "it would, if it were wrong",
+    }
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return LiesAboutDaemons()
+
+    @pytest.fixture
+    def launch_options(self) -> Mapping[str, Any]:
+        return {"fork_check": "off"}

@@ -1,0 +1,30 @@
+"""The kit, applied to each of the wrong backends; kit_tests.py runs this file and reads what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from wrong import WRONG
+
+from procession.protocol import Backend
+from procession.testing import BackendConformance
+
+
+def make(kind: Any) -> type:
+    class TestWrong(BackendConformance):
+        @pytest.fixture
+        def backend(self) -> Backend:
+            made: Backend = kind()
+            return made
+
+        @pytest.fixture
+        def launch_options(self) -> Mapping[str, Any]:
+            return {"fork_check": "off"} if "fork_check" in kind.options else {}
+
+    TestWrong.__name__ = TestWrong.__qualname__ = f"Test{kind.__name__}"
+    return TestWrong
+
+
+globals().update({f"Test{name}": make(kind) for name, kind in WRONG.items()})

@@ -1,0 +1,92 @@
+"""The kit itself is right: what is wrong fails the tests that are named for it, and no others.
+
+``nox -s kit`` runs this file; it is apart from the suite for the time it takes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wrong import WRONG
+
+from installing import write_distribution
+from procession.testing.stage import state_of
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.leaves_things  # the kit runs elsewhere, and what is wrong may leave things
+
+
+def run_kit(folder: Path, *arguments: str, path: str = "") -> str:
+    """Run pytest on the kit, and return what it printed."""
+    options = "-q", "--tb=short", "-c", "kit.ini", "-p", "no:cacheprovider", "--basetemp"
+    printed = folder / "printed"
+    with printed.open("w") as file:  # no pipe, which what is left behind would hold open
+        subprocess.run(
+            [sys.executable, "-m", "pytest", *options, str(folder / "base"), *arguments],
+            cwd=HERE,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            timeout=170,
+        )
+    end_what_is_left(folder)
+    return printed.read_text()
+
+
+def end_what_is_left(folder: Path) -> None:
+    """End what ranks have noted that they started."""
+    for path in folder.glob("base/*/pid *"):
+        pid = int(path.name.split()[1])
+        if state_of(pid) not in "XZ":
+            os.kill(pid, 9)
+
+
+def lines_of(output: str, kind: str) -> set[str]:
+    """Return what the summary says after a word."""
+    found = (line.partition(": ") for line in output.splitlines())
+    return {rest for word, _, rest in found if word == kind}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_found(name: str, tmp_path: Path) -> None:
+    output = run_kit(tmp_path, f"certify_wrong.py::Test{name}")
+    assert lines_of(output, "failed") == WRONG[name].fails, output
+    assert lines_of(output, "not certified" if WRONG[name].fails else "certified"), output
+
+
+def test_a_plugin_that_imports_an_engine_is_found(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    write_distribution(site, "procession-heavy", {"heavy": "heavy:Heavy"})
+    site.joinpath("heavy.py").write_text(
+        "import numpy\nfrom wrong import Sound\nclass Heavy(Sound): name = 'heavy'\n"
+    )
+    arguments = (
+        "--pyargs",
+        "procession.testing",
+        "--procession-backend",
+        "heavy",
+        "-k",
+        "listing or light",
+    )
+    output = run_kit(tmp_path, *arguments, path=os.pathsep.join([str(site), str(HERE)]))
+    assert lines_of(output, "failed") == {"test_it_is_light_until_it_starts"}, output
+    assert "['numpy'" in output
+    assert "procession-heavy 1.0, procession " in output
+
+
+def test_expected_failures_are_strict_and_told(tmp_path: Path) -> None:
+    output = run_kit(tmp_path, "certify_known.py", "-k", "daemons or rank_and_args or sys_exit")
+    assert lines_of(output, "failed") == {"test_fn_gets_the_rank_and_args"}, output
+    assert "[XPASS(strict)] it would, if it were wrong" in output
+    assert lines_of(output, "known to fail") == {"test_daemons_can_not (it knows of no daemons)"}
+
+
+def test_a_broken_seam_stops_the_rest(tmp_path: Path) -> None:
+    output = run_kit(tmp_path, "certify_wrong.py::TestUnavailable")
+    told = "not run: test_it_is_available has failed, and all else rests on it ("
+    assert any(line.startswith(told) for line in output.splitlines()), output
