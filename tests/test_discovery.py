@@ -204,6 +204,18 @@ def test_a_zipped_distribution_is_found(tmp_path: Path) -> None:
     assert "method='zip', target='z:B', distribution='zipped', version='4.0'" in out
 
 
+def test_what_is_not_there_is_not_opened(tmp_path: Path) -> None:
+    """Python's own archive, mostly: `importlib_metadata` would try it as a zip file."""
+    missing = tmp_path / "no-such.zip"
+    code = (
+        "import sys; opened = []\n"
+        "sys.addaudithook(lambda event, args: event == 'open' and opened.append(str(args[0])))\n"
+        "from procession.discovery import scans; next(scans())\n"
+        f"print(opened.count({str(missing)!r}), len(opened) > 0)"
+    )
+    assert run_python("-c", code, path=missing).stdout == "0 True\n"
+
+
 def test_a_finder_that_fails_costs_a_warning(
     site: Path, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,7 @@ def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
-        context = procession.start_processes(ranks.work, (folder,), _MANY, join=False, **call)
+        context: Any = procession.start_processes(ranks.work, (folder,), _MANY, join=False, **call)
         context.terminate()
         print("all could be started")
     except OSError as error:

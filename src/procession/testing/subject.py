@@ -84,7 +84,7 @@ class Subject:
     ) -> list[Any]:
         """Run ranks to their end, and return their results."""
         keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
-        return run(fn, args, nprocs, start_method=self.backend, **keywords)
+        return run(fn, list(args), nprocs, start_method=self.backend, **keywords)
 
     def fail(
         self, fn: Callable[..., object], *args: object, nprocs: int = 2, **keywords: Any

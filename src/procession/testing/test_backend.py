@@ -26,4 +26,5 @@ class TestBackend(BackendConformance):
     @pytest.fixture
     def launch_options(self, request: pytest.FixtureRequest) -> Mapping[str, Any]:
         """Return the options of ``--procession-option``."""
-        return dict(request.config.getoption("--procession-option"))
+        given: Any = request.config.getoption("--procession-option")
+        return dict(given)
