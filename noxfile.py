@@ -107,10 +107,9 @@ def plugins(session: nox.Session) -> None:
         with session.chdir(folder):
             session.run("python", "-m", "pytest", *session.posargs, env=STRICT)
     certify = ("python", "-m", "pytest", "--pyargs", "procession.testing", "-c", os.devnull)
-    options = ("--rootdir", session.create_tmp(), "-p", "no:cacheprovider")
+    backend = ("--procession-backend", "prefix", "--procession-option", 'arguments=["env"]')
     with session.chdir(session.create_tmp()):
-        backend = ("--procession-backend", "prefix", "--procession-option", 'arguments=["env"]')
-        session.run(*certify, *options, *backend)
+        session.run(*certify, "--rootdir", ".", "-p", "no:cacheprovider", *backend)
 
 
 @nox.session

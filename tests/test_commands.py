@@ -95,7 +95,8 @@ def test_a_command_that_cannot_be_started_leaves_no_rank() -> None:
 
     with pytest.raises(FileNotFoundError) as caught:
         start_processes(ranks.work, nprocs=4, start_method=CommandBackend(start))
-    assert ranks.notes_on(caught.value) == ["while starting rank 2 of 4; none is left running"]
+    if sys.version_info >= (3, 11):  # before, only our own exceptions have notes
+        assert ranks.notes_on(caught.value) == ["while starting rank 2 of 4; none is left running"]
     assert len(started) == 2
     for pid in started:
         with pytest.raises(ProcessLookupError):

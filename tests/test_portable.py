@@ -25,7 +25,7 @@ FAULTS = (  # what backends/portable.py does not say it is weaker at
     [
         ["test_contract.py"],
         ["test_causes.py", "-k", " or ".join(CAUSES)],
-        ["faults/test_rank_faults.py", "-k", " or ".join(FAULTS)],
+        ["test_conformance.py", "-k", f"rank_fault and ({' or '.join(FAULTS)})"],
     ],
     ids=["contract", "causes", "faults"],
 )

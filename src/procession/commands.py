@@ -94,10 +94,10 @@ class _Ranks:
         channel, theirs = SocketChannel.open()
         try:
             popen = self.start(self._compose(rank, theirs))
-            self.tree.adopt(popen.pid)  # from outside: the rank need not import for it
-            popen.returncode = (
-                0  # reaping is the RankProcess's business: Popen is to leave it alone
-            )
+            self.tree.adopt_with_children(
+                popen.pid
+            )  # from outside: the rank need not import for it
+            popen.returncode = 0  # Popen is to leave it alone: it is the RankProcess's to reap
             process = RankProcess.of_child(
                 popen.pid,
                 name=name_process("spawn", rank),

@@ -117,8 +117,8 @@ def make_large(rank: int, size: int) -> bytes:
 
 
 def return_unpicklable(rank: int) -> Any:
-    """Return what cannot be pickled."""
-    return lambda: rank
+    """Return what cannot be pickled, not even by value."""
+    return (each for each in range(rank))
 
 
 def nest(rank: int, start_method: str) -> list[Any]:
