@@ -5,6 +5,7 @@ pytest loads this wherever procession is installed, so that it imports next to n
 
 from __future__ import annotations
 
+import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _read_option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ValueError(f"{text!r} is not NAME=JSON")
-    return name, json.loads(value)
+    name, _, value = text.partition("=")
+    try:
+        if name:
+            return name, json.loads(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=JSON")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,8 +14,6 @@ import procession
 from procession.registry import list_backends
 from procession.testing.seam import Seam
 
-_NOT_RUN = "not run: "
-
 
 @dataclass(slots=True)
 class _Findings:
@@ -27,6 +25,7 @@ class _Findings:
     expected: dict[str, str] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     broken: str = ""
+    unusable: bool = False
 
 
 class Summary:
@@ -37,9 +36,9 @@ class Summary:
 
     def begin(self, item: Any) -> None:
         """Skip a test that rests on one of the seam's that has failed."""
-        broken = self._of[item.cls].broken
-        if broken and not _is_of_seam(item):
-            pytest.skip(f"{_NOT_RUN}{broken} has failed, and all else rests on it")
+        findings = self._of[item.cls]
+        if findings.broken and (findings.unusable or not _is_of_seam(item)):
+            pytest.skip(f"not run: {findings.broken} has failed, and all else rests on it")
 
     def note(self, item: Any, report: Any) -> None:
         """Note what came of a test, or of its set-up or its end."""
@@ -53,6 +52,7 @@ class Summary:
             findings.failed.append(item.name)
             if _is_of_seam(item):
                 findings.broken = findings.broken or item.name
+                findings.unusable |= report.when == "setup"  # there is no backend to begin with
         elif report.skipped:
             findings.skipped[str(report.longrepr[2]).removeprefix("Skipped: ")] += 1
         elif report.passed and report.when == "call":
