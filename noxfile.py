@@ -10,6 +10,7 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TORCH = "torch==2.13.0"
+MEASURES = ["bench", "side_by_side", "soak"]
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
@@ -53,11 +54,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite."""
+    """Run the suite; on one Python only, what measures rather than tests it."""
     session.install(".[test]")
-    apart = ["--ignore=tests/test_torch.py", "--ignore=tests/test_jax.py"]
-    arguments = session.posargs or apart
-    session.run("python", "-m", "pytest", *arguments, env=STRICT)
+    apart = ["torch", "jax"] if session.python == "3.11" else ["torch", "jax", *MEASURES]
+    ignored = [f"--ignore=tests/test_{name}.py" for name in apart]
+    session.run("python", "-m", "pytest", *(session.posargs or ignored), env=STRICT)
 
 
 @nox.session
