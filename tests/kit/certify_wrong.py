@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from wrong import WRONG
 
 from procession.protocol import Backend
 from procession.testing import BackendConformance
+from procession.testing.stage import is_gone
+from procession.testing.subject import Subject
 
 
 def make(kind: Any) -> type:
@@ -22,6 +26,13 @@ def make(kind: Any) -> type:
         @pytest.fixture
         def launch_options(self) -> Mapping[str, Any]:
             return {"fork_check": "off"} if "fork_check" in kind.options else {}
+
+        @pytest.fixture(autouse=True)
+        def end_what_is_left(self, subject: Subject) -> Iterator[None]:
+            yield
+            for pid in subject.stage.noted():
+                if not is_gone(pid):
+                    os.kill(pid, signal.SIGKILL)
 
     TestWrong.__name__ = TestWrong.__qualname__ = f"Test{kind.__name__}"
     return TestWrong

@@ -16,7 +16,6 @@ import pytest
 from wrong import WRONG
 
 from installing import write_distribution
-from procession.testing.stage import state_of
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.leaves_things  # the kit runs elsewhere, and what is wrong may leave things
@@ -36,16 +35,7 @@ def run_kit(folder: Path, *arguments: str, path: str = "") -> str:
             stderr=file,
             timeout=170,
         )
-    end_what_is_left(folder)
     return printed.read_text()
-
-
-def end_what_is_left(folder: Path) -> None:
-    """End what ranks have noted that they started."""
-    for path in folder.glob("base/*/pid *"):
-        pid = int(path.name.split()[1])
-        if state_of(pid) not in "XZ":
-            os.kill(pid, 9)
 
 
 def lines_of(output: str, kind: str) -> set[str]:
