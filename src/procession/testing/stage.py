@@ -11,7 +11,8 @@ class Stage:
     """Where the ranks of one case meet."""
 
     def __init__(self, folder: str, busy: float) -> None:
-        self.folder, self.busy = Path(folder), busy
+        self.folder: Path = Path(folder)
+        self.busy: float = busy
 
     def work(self) -> None:
         """Do what a healthy rank does."""
