@@ -6,10 +6,7 @@ import gc
 import os
 import re
 import signal
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,17 +15,14 @@ from typing import Any
 import pytest
 
 from installing import WritePlugin, open_site, write_unique_plugin
+from procession.testing import stock
 
 START_METHODS = ("fork", "spawn", "forkserver")
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 _INSTALLABLE = re.compile(r"could not import '|pip install")
-_SERVERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
-_SHARED = ("psm_", "sem.mp-", "torch_", "procession")  # others belong to other programs
 _FOLDERS = ("pymp-", "pytest-of-")  # multiprocessing's, and those of pytest in a test
-_PATIENCE = 5.0  # seconds that what ends by itself has for it
 
-Stock = set[tuple[str, str]]
 Report = Any  # pytest.TestReport | pytest.CollectReport, which share no public base class
 
 
@@ -82,12 +76,7 @@ def leftovers(
         return
     stop_servers()
     gc.collect()  # the test's own queues and locks may hang on the traceback of what it caught
-    left = take_stock(folder) - before
-    until = time.monotonic() + _PATIENCE
-    while left and time.monotonic() < until:
-        time.sleep(0.02)
-        left &= take_stock(folder)
-    left = left and leave_out_foreign(left)
+    left = stock.find_left(lambda: take_stock(folder), before)
     assert not left, f"left behind: {sorted(left)}"
 
 
@@ -109,61 +98,11 @@ def stop_servers() -> None:
     forkservers.stop_servers()
 
 
-def take_stock(folder: Path) -> Stock:
-    """Return what this process has right now: the kind of each thing, and its name."""
-    memory = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
-    return {
-        *(("child", name) for name in _list_children()),
-        *(("descriptor", name) for name in _list_descriptors()),
-        *(("thread", f"{thread.name} {thread.ident}") for thread in threading.enumerate()),
-        *(("file", name) for name in os.listdir(folder) if not name.startswith(_FOLDERS)),
-        *(("shared memory", name) for name in memory if name.startswith(_SHARED)),
-    }
-
-
-def leave_out_foreign(left: Stock) -> Stock:
-    """Leave out shared memory that another process uses: a second run of tests, say."""
-    others = set(Path("/proc").glob("[0-9]*/maps")) - {Path("/proc", str(os.getpid()), "maps")}
-    maps = b"".join(map(_read, others))
-    # by inode: a semaphore is mapped under a name that it had before (sem_open(3) of glibc)
-    mapped = {int(inode) for inode in re.findall(rb" (\d+) +/dev/shm/", maps)}
-    return {
-        (kind, name)
-        for kind, name in left
-        if kind != "shared memory" or _read_inode(Path("/dev/shm", name)) not in mapped | {0}
-    }
-
-
-def _list_children() -> Iterator[str]:
-    for task in Path("/proc/self/task").glob("*/children"):
-        for pid in _read(task).split():
-            command = _read(Path("/proc", pid.decode(), "cmdline")).replace(b"\0", b" ")
-            if not any(server in command for server in _SERVERS):
-                yield f"{pid.decode()} {command.decode(errors='replace')}"
-
-
-def _list_descriptors() -> Iterator[str]:
-    for fd in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
-        try:
-            target = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:  # the one that listed them
-            continue
-        if "/pym-" not in target:  # the heap of multiprocessing, which it keeps
-            yield f"{fd} -> {target}"
-
-
-def _read_inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except OSError:  # gone meanwhile
-        return 0
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # gone meanwhile
-        return b""
+def take_stock(folder: Path) -> stock.Stock:
+    """Return what this process has right now, files in its temporary folder too."""
+    kinds = map(stock.take_stock, ("child", "descriptor", "thread", "memory"))
+    files = {("file", name) for name in os.listdir(folder) if not name.startswith(_FOLDERS)}
+    return frozenset().union(files, *kinds)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from procession import BackendInfo, discovery, list_backends
+from procession.testing import listing
 
 if TYPE_CHECKING:
     import pytest
@@ -107,19 +108,9 @@ def run_python(
     *arguments: str, path: Path | None = None, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run this Python with a folder first on its path, and return how it ended."""
-    environment = {**os.environ, **variables}
-    folders = [str(path) if path else "", environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    before = variables.pop("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    folders = [str(path) if path else "", before]
+    return listing.run_python(*arguments, path=folders, cwd=cwd, **variables)
 
 
 def listed(name: str) -> list[BackendInfo]:

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,14 @@ import pytest
 
 import ranks
 from events import await_event
-from procession import ProcessTimeoutError, get_context, hangs, stacks, start_processes
+from procession import (
+    ProcessContext,
+    ProcessTimeoutError,
+    get_context,
+    hangs,
+    stacks,
+    start_processes,
+)
 from procession.testing.peers import lock_forever
 from procession.testing.stage import Stage
 
@@ -49,6 +58,15 @@ HANGS = {
     "GIL": (hold_the_gil, "in lock_forever"),
     "thread": (sleep_in_a_thread, "in sleep_there"),
 }
+
+
+@contextmanager
+def ready_rank(start_method: str, fn: Callable[..., None], *args: Any) -> Iterator[ProcessContext]:
+    """Start one rank that calls ``fn(rank, event, *args)``, and wait until it has set the event."""
+    ready = get_context(start_method).Event()
+    with start_processes(fn, (ready, *args), 1, join=False, start_method=start_method) as context:
+        await_event(context, ready)
+        yield context
 
 
 def hang(rank: int, how: str, folder: str) -> None:
@@ -116,11 +134,7 @@ def stop_yourself(rank: int, ready: Any) -> None:
 
 
 def test_a_rank_that_does_not_take_the_signal_is_not_harmed(start_method: str) -> None:
-    ready = get_context(start_method).Event()
-    with start_processes(
-        refuse_the_signal, (ready,), 1, join=False, start_method=start_method
-    ) as context:
-        await_event(context, ready)
+    with ready_rank(start_method, refuse_the_signal) as context:
         told = context.dump_stacks()
         assert told[0].startswith("(the rank does not answer the signal that asks for stacks")
         assert context.join(0.05) is False
@@ -158,11 +172,7 @@ def test_ranks_that_have_ended_have_no_stacks(start_method: str) -> None:
 
 def test_a_rank_that_is_busy_in_python_is_not_harmed(start_method: str) -> None:
     """A signal handler in C that reads frames while they change crashes, one in 14 to 700 times."""
-    ready = get_context(start_method).Event()
-    with start_processes(
-        change_frames, (ready,), 1, join=False, start_method=start_method
-    ) as context:
-        await_event(context, ready)
+    with ready_rank(start_method, change_frames) as context:
         for _ in range(1000):
             assert "in change_frames" in context.dump_stacks()[0]
         assert context.join(0) is False
@@ -176,11 +186,7 @@ def change_frames(rank: int, ready: Any) -> None:
 
 
 def test_a_rank_in_c_shows_its_other_threads_if_they_sleep(start_method: str) -> None:
-    ready = get_context(start_method).Event()
-    with start_processes(
-        block_in_c, (ready, sleep_long), 1, join=False, start_method=start_method
-    ) as context:
-        await_event(context, ready)
+    with ready_rank(start_method, block_in_c, sleep_long) as context:
         until = time.monotonic() + 10
         while "in sleep_long" not in (told := context.dump_stacks()[0]):  # it may not sleep yet
             assert time.monotonic() < until, told
@@ -189,11 +195,7 @@ def test_a_rank_in_c_shows_its_other_threads_if_they_sleep(start_method: str) ->
 
 def test_a_rank_in_c_shows_one_thread_alone_if_others_run(start_method: str) -> None:
     """To read the frames of a thread that runs could crash the rank."""
-    ready = get_context(start_method).Event()
-    with start_processes(
-        block_in_c, (ready, change_frames), 1, join=False, start_method=start_method
-    ) as context:
-        await_event(context, ready)
+    with ready_rank(start_method, block_in_c, change_frames) as context:
         until = time.monotonic() + 10
         while "in change_frames" in (told := context.dump_stacks()[0]):  # it may yet run Python
             assert time.monotonic() < until, told
@@ -229,11 +231,7 @@ def test_a_process_without_a_way_to_ask_says_so() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has memory files to write to")
 def test_a_nested_rank_offers_its_own_stacks(start_method: str) -> None:
     """Forked from a rank, it has the file of that one too."""
-    ready = get_context(start_method).Event()
-    with start_processes(
-        launch_inner, (ready,), 1, join=False, start_method=start_method
-    ) as context:
-        await_event(context, ready)
+    with ready_rank(start_method, launch_inner) as context:
         assert "in launch_inner" in context.dump_stacks()[0]
 
 

@@ -71,6 +71,13 @@ def test_a_broken_plugin_harms_only_who_asks_for_it() -> None:
     assert statuses["echo-process"] == "ok"
 
 
+def test_the_guide_shows_the_example_plugin_as_it_is() -> None:
+    root = Path(__file__).parents[1]
+    guide = (root / "docs/how-to/write-a-backend.md").read_text()
+    source = root / "plugins/procession-example/src/procession_example/__init__.py"
+    assert f"```python\n{source.read_text()}```" in guide
+
+
 def test_the_echo_plugin_is_short(installed: Path) -> None:
     source = installed.joinpath("procession_test_echo", "__init__.py").read_text()
     code = [line for line in source.splitlines() if line.strip() and '"""' not in line]

@@ -52,6 +52,7 @@ class Inquiry:
         if self._asked == self._numbers[0]:
             self._ask_c_if_stuck()
             return None
+        told = told.partition(stacks.BEGIN)[0]  # Python may have come to it meanwhile
         if not told or self._is_answering():
             return None
         one = self._asked == self._numbers[2]

@@ -90,6 +90,13 @@ class LosesTheExitCode(WrongProcess):
     }
 
 
+class ClaimsNoCode(LosesTheExitCode):
+    """Says so, and is not held to it."""
+
+    capabilities = replace(Sound.capabilities, signals=False, exit_codes=False)
+    fails = set()
+
+
 class NoSentinel(Sound):
     fails = {"test_a_sentinel_is_readable_once_its_process_has_ended"}
 

@@ -21,10 +21,7 @@ _MANY = 24  # ranks
 
 
 def start(subject: Subject, main: Main) -> subprocess.Popen[bytes]:
-    """Start a caller that runs ``main(backend, options, folder)``; its output is a pipe.
-
-    The backend travels by name if that is how it is found, else pickled.
-    """
+    """Start a caller that runs ``main(backend, options, folder)``, pickled; its output is a pipe."""
     import pytest
 
     try:

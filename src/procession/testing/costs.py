@@ -6,6 +6,7 @@ import os
 import sys
 from types import FrameType
 
+from procession.context import ProcessContext
 from procession.testing import ranks
 from procession.testing.subject import Subject
 
@@ -61,7 +62,5 @@ def count_calls(subject: Subject, nprocs: int) -> int:
         started = subject.backend.start(launch)
     finally:
         sys.setprofile(before)
-    from procession.context import ProcessContext
-
     assert ProcessContext(launch, started).join()
     return calls

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import time
 from functools import partial
 
 import pytest
@@ -13,10 +12,8 @@ import pytest
 from procession.exceptions import ProcessException
 from procession.testing import callers, ranks
 from procession.testing.stage import is_gone
-from procession.testing.stock import Stock, take_stock
+from procession.testing.stock import find_left, take_stock
 from procession.testing.subject import Subject, wait_until
-
-_PATIENCE = 5.0  # seconds that what ends by itself has for it
 
 
 class Leftovers:
@@ -29,7 +26,8 @@ class Leftovers:
         launch_thrice(subject)  # what stays once, for all launches, is there now
         before = take_stock(kind)
         launch_thrice(subject)
-        left = find_left(kind, before)
+        gc.collect()  # a launch's own objects may hang on the traceback of what it raised
+        left = find_left(partial(take_stock, kind), before)
         assert not left, f"left behind: {sorted(left)}"
 
     def test_a_start_that_fails_leaves_no_rank(self, subject: Subject) -> None:
@@ -63,14 +61,3 @@ def launch_thrice(subject: Subject) -> None:
     with pytest.raises(ProcessException):
         subject.start(ranks.raise_, 1).join()
     subject.start(ranks.work, str(subject.folder)).terminate()
-
-
-def find_left(kind: str, before: Stock) -> Stock:
-    """Return what is there that was not before, and stays."""
-    gc.collect()  # a launch's own objects may hang on the traceback of what it raised
-    left = take_stock(kind) - before
-    until = time.monotonic() + _PATIENCE
-    while left and time.monotonic() < until:
-        time.sleep(0.02)
-        left &= take_stock(kind)
-    return left

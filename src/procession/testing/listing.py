@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from procession.registry import BackendInfo, list_backends
+from procession.registry import BackendInfo, get_backend, list_backends
 from procession.testing.subject import Subject
 
 _IMPORTS = """
@@ -37,8 +39,6 @@ class Listing:
         """By no more than that, and it is what was tested."""
         info = find_entry(subject)
         assert info.status in ("ok", "not loaded", "unavailable"), f"{info.status}: {info.reason}"
-        from procession.registry import get_backend
-
         assert get_backend(f"{info.distribution}:{info.name}").name == subject.backend.name
 
     def test_listing_does_not_import_it(self, subject: Subject) -> None:
@@ -62,29 +62,38 @@ class Listing:
         assert not heavy, f"imported before anything is started: {sorted(heavy)}"
 
 
+def find_entries(name: str) -> list[BackendInfo]:
+    """Return what the registry says of the installed backends of a name."""
+    return [
+        info
+        for info in list_backends()
+        if info.name == name and info.distribution and info.status != "shadowed"
+    ]
+
+
 def find_entry(subject: Subject) -> BackendInfo:
     """Return what the registry says of the backend; skip where it is no entry point."""
-    name = subject.backend.name
-    for info in list_backends():
-        if info.name == name and info.distribution and info.status != "shadowed":
-            return info
-    pytest.skip(f"no distribution here has the entry point {name!r}")
+    entries = find_entries(subject.backend.name)
+    if not entries:
+        pytest.skip(f"no distribution here has the entry point {subject.backend.name!r}")
+    return entries[0]
 
 
 def find_heavy(modules: dict[str, Any], target: str, allowed: frozenset[str]) -> set[str]:
     """Return the packages among imported modules that are neither of Python, ours nor the plugin's."""
-    own = {"procession"}
-    own |= {target.partition(":")[0].partition(".")[0], *allowed}
+    own = {"procession", target.partition(":")[0].partition(".")[0], *allowed}
     tops = {name.partition(".")[0] for name, file in modules.items() if file is not None}
     return {name for name in tops - own if name not in sys.stdlib_module_names}
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python with this process's path, and return how it ended."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def run_python(
+    *arguments: str, path: Iterable[str] = sys.path, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python with a path (this process's), and return how it ended."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=environment,
+        env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,

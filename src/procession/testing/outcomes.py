@@ -105,6 +105,8 @@ def skip_what_is_not_claimed(case: Case, subject: Subject) -> None:
     if "root" in case.needs and os.getuid() != 0:
         pytest.skip("only root can become nobody")
     subject.need(*(need for need in case.needs if need != "root"))
+    if case.outcome == "exited":
+        subject.need("exit_codes", *(["signals"] if case.signal_name else []))
 
 
 def launch(case: Case, name: str, subject: Subject) -> ProcessException | None:

@@ -1,4 +1,4 @@
-"""The kit's part in pytest: its options, the order of its tests, and the summary to paste.
+"""The kit's part in pytest: its options, what it expects and skips, and the summary to paste.
 
 pytest loads this wherever procession is installed, so that it imports next to nothing.
 """
@@ -87,6 +87,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _kit_of(item: pytest.Item) -> Any:
-    """Return the kit's class that a test belongs to, None where it is no test of the kit."""
+    """Return the kit's class that a test belongs to, None where it is no test of the kit.
+
+    It is known by its attributes: to import it for that would cost every run of pytest.
+    """
     kit = getattr(item, "cls", None)
     return kit if hasattr(kit, "expected_failures") and hasattr(kit, "test_rank_fault") else None

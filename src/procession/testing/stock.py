@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeAlias
+
+from procession.descendants import list_children
 
 Stock: TypeAlias = frozenset[tuple[str, str]]
 """The kind of each thing, and its name."""
 
 _STAY = b"multiprocessing.resource_tracker", b"multiprocessing.forkserver"
-_SHARED = "psm_", "sem.mp-", "procession"  # others belong to other programs
+_SHARED = "psm_", "sem.mp-", "torch_", "procession"  # others belong to other programs
+_PATIENCE = 5.0  # seconds that what ends by itself has for it
 
 
 def take_stock(kind: str) -> Stock:
@@ -20,12 +26,34 @@ def take_stock(kind: str) -> Stock:
     return frozenset((kind, name) for name in _LISTS[kind]())
 
 
+def find_left(take: Callable[[], Stock], before: Stock) -> Stock:
+    """Return what is there that was not before, and stays."""
+    left = take() - before
+    until = time.monotonic() + _PATIENCE
+    while left and time.monotonic() < until:
+        time.sleep(0.02)
+        left &= take()
+    return left and _leave_out_foreign(left)
+
+
+def _leave_out_foreign(left: Stock) -> Stock:
+    """Leave out shared memory that another process uses: a second run of tests, say."""
+    others = set(Path("/proc").glob("[0-9]*/maps")) - {Path("/proc", str(os.getpid()), "maps")}
+    maps = b"".join(map(_read, map(str, others)))
+    # by inode: a semaphore is mapped under a name that it had before (sem_open(3) of glibc)
+    foreign = {int(inode) for inode in re.findall(rb" (\d+) +/dev/shm/", maps)} | {0}
+    return frozenset(
+        (kind, name)
+        for kind, name in left
+        if kind != "memory" or _read_inode(f"/dev/shm/{name}") not in foreign
+    )
+
+
 def _list_children() -> Iterator[str]:
-    for task in os.listdir("/proc/self/task"):
-        for pid in _read(f"/proc/self/task/{task}/children").decode().split():
-            command = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
-            if not any(server in command for server in _STAY):
-                yield f"{pid} {command.decode(errors='replace') or 'zombie'}"
+    for pid in list_children(os.getpid()):
+        command = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
+        if not any(server in command for server in _STAY):
+            yield f"{pid} {command.decode(errors='replace') or 'zombie'}"
 
 
 def _list_descriptors() -> Iterator[str]:
@@ -45,6 +73,13 @@ def _list_threads() -> Iterator[str]:
 def _list_shared_memory() -> Iterator[str]:
     names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
     return (name for name in names if name.startswith(_SHARED))
+
+
+def _read_inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:  # gone meanwhile
+        return 0
 
 
 def _read(path: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import procession
-from procession.registry import list_backends
+from procession.testing.listing import find_entries
 from procession.testing.seam import Seam
 
 
@@ -74,11 +74,7 @@ def _compose(findings: _Findings) -> list[str]:
 
 
 def _describe(name: str) -> str:
-    sources = [
-        f"{info.distribution} {info.version}"
-        for info in list_backends()
-        if info.name == name and info.distribution and info.status != "shadowed"
-    ]
+    sources = [f"{info.distribution} {info.version}" for info in find_entries(name)]
     return ", ".join(
         [
             *sources,
