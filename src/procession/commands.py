@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import guard
 from procession.channel import SocketChannel
+from procession.gathering import gathering
 from procession.identity import name_process
 from procession.interpreter import compose_command
 from procession.orders import tracker_fd, write_fresh_orders
@@ -69,10 +70,15 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
 
     orders = write_fresh_orders(launch, "spawn", forked=False)
     own = dict(os.environ)
-    with pickled_call(launch) as pickled, planted(launch, orders) as tree:
+    with (
+        pickled_call(launch) as pickled,
+        gathering(launch) as ends,
+        planted(launch, orders) as tree,
+    ):
         orders["main"], orders["sources"] = pickled.main, pickled.sources
         orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
-        shared = [fd for fd in (*pickled.fds, orders["tracker"]) if fd >= 0]
+        orders["together"] = ends
+        shared = [fd for fd in (*pickled.fds, *ends, orders["tracker"]) if fd >= 0]
         pickled.file.write_orders(orders)
         ranks = _Ranks(launch, start, own, pickled.file, shared, tree)
         return tree.attach(hand_over(pickled.file, start_each(launch, ranks.start_one)))

@@ -124,7 +124,16 @@ def _close_in_child() -> None:
         for item in list(_objects):
             item.close_in_child()
     finally:
-        LOCK.release()
+        _free_lock()
+
+
+def _free_lock() -> None:
+    """Release the lock as often as the thread that forked had acquired it: its frames never go on here."""
+    try:
+        while True:
+            LOCK.release()
+    except RuntimeError:  # it is free
+        pass
 
 
 def _close_runs(numbers: list[int]) -> None:

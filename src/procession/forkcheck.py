@@ -67,16 +67,21 @@ def check_fork(choice: str) -> None:
 
 
 def find_certain() -> list[str]:
-    """Return what is certain to break: each runtime that is initialised, and by which library."""
+    """Return what is certain to break, one sentence for each runtime that is initialised."""
+    return [
+        f"{runtime} is initialised in this process ({', '.join(libraries)}): it cannot be used in a "
+        "fork of it; a rank that tries fails or hangs"
+        for runtime, libraries in find_initialised().items()
+    ]
+
+
+def find_initialised() -> dict[str, list[str]]:
+    """Return the runtimes (CUDA, XPU, XLA) that are initialised in this process, and by which libraries."""
     holders: dict[str, list[str]] = {}
     for runtime, library, module, ask in _PROBES:
         if module in sys.modules and _says_yes(module, ask):
             holders.setdefault(runtime, []).append(library)
-    return [
-        f"{runtime} is initialised in this process ({', '.join(libraries)}): it cannot be used in a "
-        "fork of it; a rank that tries fails or hangs"
-        for runtime, libraries in holders.items()
-    ]
+    return holders
 
 
 def find_likely(certain: list[str]) -> list[str]:

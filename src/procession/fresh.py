@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
     from procession.rank import Orders
@@ -44,6 +45,8 @@ inherited: list[int] = []
 
 importing_main: bool = False
 """True while this rank imports the launcher's main module: starting ranks now would never end."""
+
+_main: ModuleType | None = None  # the launcher's main module, once it is imported
 
 _taken: set[int] = set()
 
@@ -155,16 +158,17 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
     reporter = Reporter(channel)
 
     def load() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        _prepare(payload.orders)
+        _prepare(payload.orders, rank)
         return payload.load(reporter.fileno())
 
     return rank_life.live(payload.orders, rank, reporter, guard_fd, load)
 
 
-def _prepare(orders: FreshOrders) -> None:
+def _prepare(orders: FreshOrders, rank: int) -> None:
     """Make this process such that the payload can be unpickled."""
     inherited[:] = orders["fds"]
     _take_place(orders)
+    rank_life.enter(orders, rank)
     if orders["main"] is not None:
         import_main(*orders["main"])
 
@@ -195,8 +199,8 @@ def _take_place(orders: FreshOrders) -> None:
 
 def import_main(how: str, what: str) -> None:
     """Import the launcher's main module as ``__mp_main__``, as multiprocessing.spawn does."""
-    global importing_main
-    if "__mp_main__" in sys.modules and sys.modules["__main__"] is sys.modules["__mp_main__"]:
+    global importing_main, _main
+    if sys.modules["__main__"] is _main:  # in the forkserver's server
         return
     import runpy
     import types
@@ -207,6 +211,6 @@ def import_main(how: str, what: str) -> None:
         run = runpy.run_module if how == "name" else runpy.run_path
         options: dict[str, Any] = {"alter_sys": True} if how == "name" else {}
         module.__dict__.update(run(what, run_name="__mp_main__", **options))
-        sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = _main = module
     finally:
         importing_main = False

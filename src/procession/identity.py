@@ -27,13 +27,13 @@ _TRACKER = "multiprocessing.resource_tracker"
 
 def assume(orders: Orders, rank: int, parent_sentinel: int) -> None:
     """Take on the identity that the orders give, now or when multiprocessing is imported."""
-    _when_imported(_CONTEXT, lambda: _adopt(orders, rank, parent_sentinel))
+    when_imported(_CONTEXT, lambda: _adopt(orders, rank, parent_sentinel))
     tracker = orders["tracker"]
-    _when_imported(
+    when_imported(
         _TRACKER, _start_trackers_apart if tracker < 0 else lambda: _share_tracker(tracker)
     )
     # A log record names the process only where multiprocessing is imported.
-    _when_imported("logging", lambda: __import__("multiprocessing"))
+    when_imported("logging", lambda: __import__("multiprocessing"))
 
 
 def name_process(start_method: str, rank: int) -> str:
@@ -156,7 +156,7 @@ class _CallingLoader:
         self._call()
 
 
-def _when_imported(name: str, call: Callable[[], Any]) -> None:
+def when_imported(name: str, call: Callable[[], Any]) -> None:
     """Call a function once a module has been imported: now, if it is."""
     if name in sys.modules:
         call()

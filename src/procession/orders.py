@@ -31,6 +31,8 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
         "authkey": bytes(own.authkey) if own is not None else os.urandom(32),
         "identity": tuple(own._identity) if own is not None else (),
         "tracker": -1,
+        "entry": launch.entry,
+        "together": [],
     }
 
 

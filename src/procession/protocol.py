@@ -24,6 +24,13 @@ class Launch:
     ``environments`` holds one mapping a rank; a value of None removes that variable.  Times are in
     seconds; ``timeout`` is the total deadline and ``grace_period`` the caller's own, both or None.
     ``keep_daemons`` spares what ranks start in sessions of their own.
+
+    The last two are for a backend that has another one start its ranks.  ``entry`` is
+    ``("module:function", argument)``: each rank calls ``function(rank, argument)``, once its environment is
+    in force and before it imports the main module or unpickles anything; what that returns, if not None,
+    is called with whether the rank succeeded, once it has reported.  ``argument`` is what `marshal` can
+    write.  With ``together`` a rank whose function has returned stays until all have (or have
+    ended otherwise).
     """
 
     fn: Callable[..., Any]
@@ -38,6 +45,8 @@ class Launch:
     allow_early_exit: bool = False
     wants_results: bool = True
     keep_daemons: bool = False
+    entry: tuple[str, Any] | None = None
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,8 @@ class Capabilities:
     """What ranks start ends with them (from a session of its own, if a rank fails) and with the caller."""
     stacks: bool = False
     """The stacks of a rank can be had while it hangs."""
+    together: bool = False
+    """A rank whose function has returned stays until those of all have, or their ranks have ended."""
     context: str | None = None
     """The `multiprocessing` context whose queues and locks fit; None where there are none."""
 

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
         authkey: bytes
         identity: tuple[int, ...]
         tracker: int  # descriptor of the resource tracker, -1 for none
+        entry: tuple[str, Any] | None  # what the rank calls first, as "module:function"
+        together: list[
+            int
+        ]  # both ends of the pipe that ranks hold until they have returned; or none
 
     Load = Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]
 
@@ -43,6 +47,8 @@ EXIT_BOUND = 0.3
 current: tuple[int, Orders] | None = None
 """The rank that this process is, and its orders; None in a process that is no rank."""
 
+_take_leave: Callable[[bool], object] | None = None  # what `enter` was given, to be called once
+
 
 def live(
     orders: Orders, rank: int, reporter: Reporter, guard_fd: int, load: Load
@@ -51,12 +57,29 @@ def live(
 
     ``guard_fd`` is the read end of the launcher's death pipe (-1: none); ``load`` returns fn and args.
     """
+    status, succeeded = _live(orders, rank, reporter, guard_fd, load)
+    if succeeded:
+        if orders["together"]:
+            from procession.gathering import await_others
+
+            await_others()
+        _call_leave(succeeded)
+    return status, succeeded
+
+
+def _live(
+    orders: Orders, rank: int, reporter: Reporter, guard_fd: int, load: Load
+) -> tuple[int, bool]:
     global current
     try:
         sentinel = guard.arm(guard_fd) if guard_fd >= 0 else -1
         reporter.lift()
         lead_group()
         stacks.offer()
+        if orders["together"]:
+            from procession.gathering import hold
+
+            hold(orders["together"])
         current = rank, orders
         if orders["context"]:
             identity.assume(orders, rank, sentinel)
@@ -77,6 +100,22 @@ def live(
 def may_begin(channel: int) -> bool:
     """Wait until the launcher has hold of this process; return whether it ever will."""
     return os.read(channel, 1) == wire.BEGIN
+
+
+def enter(orders: Orders, rank: int) -> None:
+    """Call what the backend has each rank call first, if it does; keep what that returns for the end."""
+    global _take_leave
+    if orders["entry"] is not None:
+        where, argument = orders["entry"]
+        module, _, function = where.partition(":")
+        _take_leave = getattr(__import__(module, fromlist=[function]), function)(rank, argument)
+
+
+def _call_leave(succeeded: bool) -> None:
+    global _take_leave
+    call, _take_leave = _take_leave, None
+    if call is not None:
+        call(succeeded)
 
 
 def lead_group() -> None:
@@ -115,6 +154,7 @@ def leave(status: int, succeeded: bool) -> NoReturn:
     try:
         if not succeeded:
             _bound_exit()
+            _call_leave(succeeded)
         run_exit_handlers()
     except BaseException as error:
         write_error(describe(error))

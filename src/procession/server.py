@@ -219,6 +219,7 @@ def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) 
         return 1, False
     payload = fresh.Payload(file)  # read here, not once in the server, which nothing in it may end
     payload.orders["tracker"] = rest.pop() if payload.orders["tracker"] >= 0 else -1
+    payload.orders["together"] = [rest.pop(0) for _ in payload.orders["together"]]
     payload.orders["fds"] = rest
     return fresh.live(payload, index, channel, death_pipe)
 

@@ -12,6 +12,7 @@ from procession.channel import SocketChannel
 from procession.forkcheck import check_fork
 from procession.forked import cut_off, import_for_ranks, open_no_input
 from procession.forking import Forked, Live, fork_each
+from procession.gathering import gathering, inherited
 from procession.identity import name_process
 from procession.orders import write_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
@@ -62,9 +63,12 @@ class ForkBackend:
         death_pipe = guard.death_pipe()
         import_for_ranks()
         _flush_streams()
-        with planted(launch, orders) as tree:
+        with gathering(launch) as ends, planted(launch, orders) as tree:
+            orders["together"] = ends
             estate = _Estate(launch, orders, tree, death_pipe, open_no_input())
-            return tree.attach(_fork_ranks(launch, estate.live, tree.mark))
+            with inherited(ends):
+                started = _fork_ranks(launch, estate.live, tree.mark)
+            return tree.attach(started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +90,12 @@ class _Estate:
         if not rank.may_begin(channel):
             return 1, False
         reporter = Reporter(channel)
-        return rank.live(self.orders, index, reporter, self.death_pipe, self._get_call)
 
-    def _get_call(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return self.launch.fn, self.launch.args
+        def get_call() -> tuple[Callable[..., object], tuple[object, ...]]:
+            rank.enter(self.orders, index)
+            return self.launch.fn, self.launch.args
+
+        return rank.live(self.orders, index, reporter, self.death_pipe, get_call)
 
 
 def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:

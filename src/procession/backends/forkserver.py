@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from procession import guard
+from procession.gathering import gathering
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
@@ -21,12 +22,13 @@ class ForkserverBackend:
     """Starts ranks as forks of a server that keeps the imports of a configuration.
 
     The server imports fn's module, the main module where fn or args need it, and what the option
-    ``preload`` names (a list of modules).  It stays for the next launch with the same configuration.
+    ``preload`` names (a list of modules).  Where the option ``preload_main`` is False, the ranks import the
+    first two themselves.  The server stays for the next launch with the same configuration.
     """
 
     name: str = "forkserver"
     protocol_version: int = PROTOCOL_VERSION
-    options: frozenset[str] = frozenset({"preload"})
+    options: frozenset[str] = frozenset({"preload", "preload_main"})
 
     @property
     def capabilities(self) -> Capabilities:
@@ -39,7 +41,8 @@ class ForkserverBackend:
 
     def start(self, launch: Launch) -> Started:
         """Have the server fork one process a rank."""
-        preload = _check_preload(launch)
+        preloads_main = _check_preload_main(launch)
+        preload = _check_preload(launch, with_own=preloads_main)
         if missing_mechanism():
             from procession.backends.portable import start
 
@@ -53,14 +56,16 @@ class ForkserverBackend:
         tracker = orders["tracker"] = tracker_fd()
         with (
             pickled_call(launch) as pickled,
+            gathering(launch) as ends,
             planted(launch, orders) as tree,
             _streams() as streams,
         ):
             orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()
-            shared = [fd for fd in (*pickled.fds, tracker) if fd >= 0]
+            orders["together"] = ends
+            shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
             pickled.file.write_orders(orders)
             started = start_on_server(
-                Configuration.of_now(pickled.main, preload),
+                Configuration.of_now(pickled.main if preloads_main else None, preload),
                 launch,
                 _write_request(launch, tree),
                 [pickled.file.fd, guard.death_pipe(), *streams, *shared],
@@ -79,13 +84,22 @@ def _write_request(launch: Launch, tree: Tree) -> dict[str, Any]:
     }
 
 
-def _check_preload(launch: Launch) -> tuple[str, ...]:
+def _check_preload_main(launch: Launch) -> bool:
+    """Return whether the server imports the main module and fn's."""
+    choice = launch.options.get("preload_main", True)
+    if not isinstance(choice, bool):
+        raise TypeError(f"options['preload_main'] must be a bool, not {choice!r}")
+    return choice
+
+
+def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     """Return the modules to import in the server: fn's own first."""
     named = launch.options.get("preload", ())
     if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
     module = getattr(launch.fn, "__module__", None)
-    own = (module,) if isinstance(module, str) and module not in ("__main__", "__mp_main__") else ()
+    importable = isinstance(module, str) and module not in ("__main__", "__mp_main__")
+    own = (module,) if with_own and importable else ()
     return (*own, *(name for name in named if name not in own))
 
 

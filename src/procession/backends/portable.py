@@ -90,6 +90,8 @@ def start(launch: Launch, start_method: str) -> Started:
     """Start one `multiprocessing.Process` a rank."""
     if getattr(sys, "frozen", False):
         _refuse_rerun(sys.argv)
+    if launch.entry is not None or launch.together:
+        raise NotImplementedError(f"start method {launch.start_method!r} needs Linux")
     context = multiprocessing.get_context(start_method)
     orders = write_orders(launch, start_method, forked=False)
 

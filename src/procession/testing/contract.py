@@ -20,6 +20,7 @@ from procession.exceptions import (
     ResultError,
 )
 from procession.testing import ranks
+from procession.testing.seam import assert_ended, receive, started
 from procession.testing.subject import Subject
 
 
@@ -152,6 +153,16 @@ class Contract:
         for sentinel in list(context.sentinels):
             assert wait([sentinel], 30)
         assert context.join(30)
+
+    def test_ranks_leave_together(self, subject: Subject) -> None:
+        """One whose function has returned stays until the other has returned too, or has ended."""
+        subject.need("together", "signals")
+        with started(subject, ranks.work_as, 0, str(subject.folder)) as ones:
+            subject.await_cue("rank 0")
+            assert receive(ones.error_channels[1]) is not None, "rank 1 has reported nothing"
+            assert not wait([ones.sentinels[1]], 0.2), "rank 1 has left, and rank 0 works"
+            ones.processes[0].kill()
+            assert_ended(ones, 1)
 
     def test_large_results_arrive(self, subject: Subject) -> None:
         """Far more than a pipe or a socket holds."""
