@@ -1,0 +1,168 @@
+"""The start method ``xla``: ranks by another start method, each with devices of its own, connected by JAX."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from procession import (
+    Availability,
+    Capabilities,
+    Launch,
+    Started,
+    UnsafeForkError,
+    commands,
+    get_backend,
+)
+from procession.exceptions import note_on
+from procession.forkcheck import find_initialised
+from procession_xla.options import NAMES, Options, read_options
+from procession_xla.plan import Changes, Plan, make_plan, plan_rank
+
+ROOT = Path("/")
+
+
+class XlaBackend:
+    """Starts one rank for each accelerator, or group of them: see `procession_xla.options.Options`."""
+
+    name: str = "xla"
+    protocol_version: int = 1
+    capabilities: Capabilities = replace(commands.CAPABILITIES, together=True)
+    options: frozenset[str] = NAMES
+
+    def availability(self) -> Availability:
+        """Tell whether this platform can start ranks, and JAX is installed."""
+        if importlib.util.find_spec("jax") is None:
+            return Availability(False, "JAX is not installed", "pip install jax")
+        return commands.availability()
+
+    def default_nprocs(self, options: Mapping[str, Any]) -> int:
+        """Return the number of devices here, or of groups of ``devices_per_rank``."""
+        return make_plan(None, read_options(options), os.environ, ROOT).nprocs
+
+    def start(self, launch: Launch) -> Started:
+        """Start the ranks, each with its devices.
+
+        Raises:
+            TypeError, ValueError: an option is bad, or there are too few devices.
+            UnsafeForkError: ``base`` is ``fork``, and XLA is initialised in this process.
+            RuntimeError: this process holds the TPU chips.
+        """
+        options = read_options(launch.options)
+        own = dict(os.environ)
+        environs = [_apply(own, changes) for changes in launch.environments]
+        plan = make_plan(launch.nprocs, options, environs[0], ROOT)
+        _check_caller(plan)
+        from procession_xla.coordinator import Reservation, find_free_port
+
+        reservation = None if options.coordinator else Reservation()
+        coordinator = options.coordinator or (reservation.address if reservation else "")
+        master_port = find_free_port() if options.framework == "torch_xla" else 0
+        changes = [
+            _merge(plan_rank(plan, rank, environ, coordinator, master_port), given)
+            for rank, (environ, given) in enumerate(zip(environs, launch.environments, strict=True))
+        ]
+        try:
+            started = _start_ranks(launch, plan, changes, coordinator)
+        except BaseException:
+            if reservation is not None:
+                reservation.close()
+            raise
+
+        def finish() -> None:
+            if started.on_finish is not None:
+                started.on_finish()
+            if reservation is not None:
+                reservation.close()
+
+        return replace(started, on_finish=finish)
+
+
+def _start_ranks(launch: Launch, plan: Plan, changes: list[Changes], coordinator: str) -> Started:
+    options = plan.options
+    changed = sorted({name for one in changes for name in one})
+    place = _describe_place(plan, changed, coordinator)
+    launch = replace(
+        launch,
+        environments=tuple(changes),
+        options=_choose_base_options(options),
+        entry=("procession_xla.member:enter", place),
+        together=True,
+    )
+    try:
+        return get_backend(f"procession:{options.base}").start(launch)
+    except UnsafeForkError as error:
+        note_on(
+            error,
+            "start_method='xla' forks this process because of options={'base': 'fork'}; with 'forkserver' "
+            "(its default) or 'spawn' it does not",
+        )
+        raise
+
+
+def _describe_place(plan: Plan, changed: list[str], coordinator: str) -> dict[str, Any]:
+    """Return what the ranks are told (`procession_xla.member.Place`)."""
+    options = plan.options
+    own_gpus = plan.platform in ("cuda", "rocm")
+    return {
+        "nprocs": plan.nprocs,
+        "base": options.base,
+        "framework": options.framework,
+        "changed": changed,
+        "coordinator": coordinator,
+        "reserved": options.coordinator is None,
+        "local_device_ids": list(range(options.devices_per_rank)) if own_gpus else None,
+        "distributed": options.distributed,
+        "initialization_timeout": options.initialization_timeout,
+        "heartbeat_timeout": options.heartbeat_timeout,
+        "shutdown_timeout": options.shutdown_timeout,
+    }
+
+
+def _choose_base_options(options: Options) -> dict[str, Any]:
+    if options.base != "forkserver":
+        return {}
+    jax = ("procession_xla.preloaded",) if options.framework == "jax" else ()
+    # the main module may use a device where it is imported, which no fork would survive
+    return {"preload": [*jax, *options.preload], "preload_main": False}
+
+
+def _check_caller(plan: Plan) -> None:
+    """Refuse, or warn, where this process has the devices that the ranks are to have."""
+    if "XLA" not in find_initialised() or plan.options.base == "fork":
+        return
+    if plan.platform == "tpu":
+        raise RuntimeError(
+            "start method 'xla': XLA is initialised in this process, which holds the TPU chips: no rank "
+            "could open them. Start the ranks before this process uses a device; in a notebook, restart "
+            "the kernel"
+        )
+    if plan.platform in ("cuda", "rocm") and _preallocates():
+        warnings.warn(
+            "start method 'xla': XLA is initialised in this process, and may hold most of the memory of "
+            "the GPUs that the ranks use; start the ranks first, or set XLA_PYTHON_CLIENT_PREALLOCATE=false",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _preallocates() -> bool:
+    return os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() not in ("0", "false")
+
+
+def _apply(environ: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return an environment with changes made to it."""
+    return {name: value for name, value in {**environ, **changes}.items() if value is not None}
+
+
+def _merge(planned: Changes, given: Mapping[str, str | None]) -> Changes:
+    """Return the changes that are planned, and the caller's, which win; but XLA's flags have both."""
+    merged = {**planned, **given}
+    if planned.get("XLA_FLAGS"):
+        merged["XLA_FLAGS"] = planned["XLA_FLAGS"]
+    return merged

@@ -1,0 +1,112 @@
+"""Finds out which platform and which devices this host has, without starting any runtime.
+
+``root`` stands for the root of the file system, so that a test can bring its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from procession_xla.tpu import GENERATIONS
+
+Environment = Mapping[str, str]
+
+VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}
+"""The variable that says which GPUs a process sees (CUDA's and HIP's documentation)."""
+
+_GOOGLE = "0x1ae0"
+
+_PLUGINS = {
+    "tpu": ("libtpu",),
+    "cuda": ("jax_cuda13_plugin", "jax_cuda12_plugin"),
+    "rocm": ("jax_rocm7_plugin", "jax_rocm60_plugin"),
+}
+"""The packages of which JAX needs one for a platform (its installation guide)."""
+
+_FORCED = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
+
+
+def find_platform(environ: Environment, root: Path) -> str:
+    """Return the platform that JAX is told to use, or would use here.
+
+    Raises:
+        ValueError: the environment names one that this start method does not know.
+    """
+    for name in ("JAX_PLATFORMS", "PJRT_DEVICE"):
+        told = environ.get(name, "").partition(",")[0].strip().lower()
+        if told == "gpu":  # JAX's name for whichever GPU there is
+            has_rocm = not find_gpus("cuda", environ, root) and find_gpus("rocm", environ, root)
+            return "rocm" if has_rocm else "cuda"
+        if told in ("cpu", *_PLUGINS):
+            return told
+        if told:
+            raise ValueError(
+                f"{name}={environ[name]!r}: 'xla' knows cpu, gpu, {', '.join(_PLUGINS)}"
+            )
+    for platform, plugins in _PLUGINS.items():
+        if any(map(importlib.util.find_spec, plugins)) and find_devices(platform, environ, root):
+            return platform
+    return "cpu"
+
+
+def find_devices(platform: str, environ: Environment, root: Path) -> list[str]:
+    """Return the devices of a platform that this process sees: indices or UUIDs."""
+    if platform == "cpu":
+        return [str(index) for index in range(count_virtual_devices(environ))]
+    if platform == "tpu":
+        return [str(index) for index in range(len(find_tpu_chips(root)))]
+    return find_gpus(platform, environ, root)
+
+
+def find_gpus(platform: str, environ: Environment, root: Path) -> list[str]:
+    """Return the GPUs that are visible, as the caller's own list of them has it."""
+    listed = environ.get(VISIBLE[platform])
+    if listed is None:
+        devices = [str(index) for index in range(_count_gpus(platform, environ, root))]
+    else:
+        devices = [part.strip() for part in listed.split(",") if part.strip()]
+    if "-1" in devices:  # CUDA sees what comes before an invalid index
+        devices = devices[: devices.index("-1")]
+    chosen = environ.get(f"JAX_{platform.upper()}_VISIBLE_DEVICES", "all")
+    if chosen == "all":
+        return devices
+    indices = [int(part) for part in chosen.split(",") if part.strip().isdecimal()]
+    return [devices[index] for index in indices if index < len(devices)]
+
+
+def _count_gpus(platform: str, environ: Environment, root: Path) -> int:
+    if platform == "cuda":
+        return len([one for one in root.glob("dev/nvidia*") if one.name[6:].isdecimal()])
+    if "ROCR_VISIBLE_DEVICES" in environ:  # HIP counts what the layer below it lets through
+        return len([part for part in environ["ROCR_VISIBLE_DEVICES"].split(",") if part])
+    nodes = root.glob("sys/class/kfd/kfd/topology/nodes/*/properties")
+    return sum(bool(re.search(r"^simd_count [1-9]", _read(node), re.MULTILINE)) for node in nodes)
+
+
+def find_tpu_chips(root: Path) -> list[str]:
+    """Return the generation of each TPU chip on the PCI bus, of which it is function 0."""
+    found = [
+        GENERATIONS.get(_read(device / "device").strip(), "")
+        for device in root.glob("sys/bus/pci/devices/*.0")
+        if _read(device / "vendor").strip() == _GOOGLE
+    ]
+    return [generation for generation in found if generation]
+
+
+def count_virtual_devices(environ: Environment) -> int:
+    """Return how many CPU devices the environment asks for, for JAX or for torch_xla; else 1."""
+    forced = _FORCED.findall(environ.get("XLA_FLAGS", ""))
+    for told in (environ.get("JAX_NUM_CPU_DEVICES"), *forced[-1:], environ.get("CPU_NUM_DEVICES")):
+        if told and told.isdecimal() and int(told):
+            return int(told)
+    return 1
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,140 @@
+"""A rank that fails is named at once, and nothing is left, though the others wait for it in a collective."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import xla_ranks
+from procession import ProcessException, ProcessTimeoutError, start_processes
+from xla_scripts import assert_gone, on_each_base
+
+CPU = {"platform": "cpu", "distributed": True}
+HERE = Path(__file__).parent
+SOON = 2.0
+"""Seconds within which a failure during a collective is raised, and all ranks are gone."""
+
+
+def fail(folder: Path, who: int, ending: str, nprocs: int, **options: Any) -> Any:
+    """Have a rank end in a collective; return the exception, the pids and how long it took."""
+    context: Any = start_processes(
+        xla_ranks.end_in_collective,
+        (who, ending, str(folder)),
+        nprocs,
+        join=False,
+        start_method="xla",
+        options={**CPU, **options},
+        timeout=60,
+    )
+    with context, pytest.raises(ProcessException) as caught:
+        context.join()
+    raised = time.monotonic()
+    return caught.value, context.pids(), raised - float((folder / "when").read_text())
+
+
+@on_each_base
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("ending", xla_ranks.ENDINGS)
+def test_a_failure_in_a_collective_is_told_soon(
+    base: str,
+    who: int,
+    ending: str,
+    tmp_path: Path,
+) -> None:
+    error, pids, seconds = fail(tmp_path, who, ending, 2, base=base)
+    assert (error.error_index, error.failures[0].rank) == (who, who)
+    assert seconds < SOON
+    assert_gone(pids, SOON)
+    codes = {"sys.exit": 4, "os._exit": 3, "SIGKILL": -9, "SIGSEGV": -11}
+    if ending == "raise":
+        assert f"ValueError: of rank {who}" in str(error)
+        assert "in end_in_collective" in str(error)
+    else:
+        assert error.exit_code == codes[ending]
+
+
+def test_the_rank_that_was_killed_is_named_each_time(tmp_path: Path) -> None:
+    """Not the one whose collective it broke."""
+    named = [fail(tmp_path, 2, "SIGKILL", 4)[0].error_index for _ in range(20)]
+    assert named == [2] * 20
+
+
+@pytest.mark.parametrize("who", [0, 3])
+def test_with_four_ranks_too(who: int, tmp_path: Path) -> None:
+    error, pids, seconds = fail(tmp_path, who, "raise", 4)
+    assert error.error_index == who
+    assert seconds < SOON
+    assert_gone(pids, SOON)
+
+
+def test_ranks_that_jax_keeps_from_sigterm_are_killed(
+    tmp_path: Path,
+) -> None:
+    """Once the grace period is over, which is JAX's preemption service's doing."""
+    context = start_processes(
+        xla_ranks.fail_while_another_sleeps,
+        (str(tmp_path),),
+        2,
+        join=False,
+        start_method="xla",
+        options={**CPU, "preemption_service": True},
+        grace_period=1,
+    )
+    with context, pytest.raises(ProcessException, match="of rank 1") as caught:
+        context.join()
+    assert caught.value.failures[1].signal_name == "SIGKILL"
+    assert_gone(context.pids(), SOON)
+
+
+def test_ranks_that_wait_in_a_collective_end_at_the_deadline(tmp_path: Path) -> None:
+    with pytest.raises(ProcessTimeoutError) as caught:
+        start_processes(
+            xla_ranks.wait_in_collective,
+            (str(tmp_path),),
+            2,
+            start_method="xla",
+            options=CPU,
+            timeout=5,
+        )
+    stacks = [one.stacks for one in caught.value.failures]
+    assert all("in wait_in_collective" in one for one in stacks), stacks
+
+
+CALLER = """
+import sys
+import xla_ranks
+from procession import start_processes
+
+try:
+    start_processes(xla_ranks.wait_in_collective, (sys.argv[1],), 2, start_method="xla",
+                    options={"platform": "cpu", "distributed": True, "base": sys.argv[2]})
+except KeyboardInterrupt:
+    sys.exit(77)
+"""
+
+
+@on_each_base
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_ranks_in_a_collective_end_with_their_caller(
+    base: str,
+    number: int,
+    tmp_path: Path,
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-c", CALLER, str(tmp_path), base]
+    with subprocess.Popen(command, env=environment, start_new_session=True) as caller:
+        files = [tmp_path / f"pid.{rank}" for rank in range(2)]
+        while not all(file.exists() and file.read_text() for file in files):
+            assert caller.poll() is None
+            time.sleep(0.01)
+        pids = [int(file.read_text()) for file in files]
+        os.killpg(caller.pid, number)
+        assert_gone(pids, SOON)
+        assert caller.wait(10) == (77 if number == signal.SIGINT else -number)

@@ -1,0 +1,76 @@
+"""The coordinator's port belongs to the launch: nobody else is given it, and nobody else can reach it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import closing
+
+import pytest
+
+import xla_ranks
+from procession import ProcessRaisedException, run
+from procession_xla.coordinator import Reservation
+
+CPU = {"platform": "cpu", "distributed": True}
+
+
+def test_a_reserved_port_is_nobody_elses() -> None:
+    with closing(Reservation()) as reservation:
+        host, _, port = reservation.address.rpartition(":")
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="in use") as caught:
+                other.bind((host, int(port)))
+        assert caught.value.errno == errno.EADDRINUSE
+        given = [open_ephemeral() for _ in range(2000)]
+        ports = {one.getsockname()[1] for one in given}
+        for one in given:
+            one.close()
+        assert int(port) not in ports
+    with socket.socket() as other:
+        other.bind((host, int(port)))
+
+
+def open_ephemeral() -> socket.socket:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def test_the_coordinator_listens_on_loopback_alone() -> None:
+    seen = run(xla_ranks.find_listeners, nprocs=2, start_method="xla", options=CPU, timeout=60)
+    assert seen[0]
+    assert all(one in ("0100007F", "0000000000000000FFFF00000100007F") for one in seen[0])
+
+
+def test_a_coordinator_whose_port_is_taken_is_an_error_not_a_crash() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        options = {**CPU, "coordinator": address}
+        with pytest.raises(ProcessRaisedException, match=f"{address} is in use already"):
+            run(xla_ranks.see, nprocs=2, start_method="xla", options=options, timeout=60)
+
+
+def test_a_coordinator_can_be_named() -> None:
+    with closing(Reservation()) as reservation:
+        options = {**CPU, "coordinator": reservation.address}
+        env = {"JAX_COORDINATOR_BIND_ADDRESS": reservation.address}
+        seen = run(
+            xla_ranks.see, nprocs=2, start_method="xla", options=options, env=env, timeout=60
+        )
+    assert [one.processes for one in seen] == [2, 2]
+
+
+def test_ranks_do_not_wait_for_ever_for_one_that_does_not_connect() -> None:
+    options = {"platform": "cpu", "initialization_timeout": 1}
+    with pytest.raises(ProcessRaisedException, match="all ranks have to"):
+        run(
+            xla_ranks.leave_the_others_waiting,
+            nprocs=2,
+            start_method="xla",
+            options=options,
+            timeout=60,
+        )
