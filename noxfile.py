@@ -17,6 +17,12 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "typing", "docs", "tests", "wheel"]
 
+OF_PLUGINS = {
+    "procession-example": ["tests/test_docs.py", "-k", "example"],
+    "procession-xla": ["tests/test_docs.py", "tests/test_jax.py", "-k", "xla or jax"],
+}
+"""What the suite has of each plugin's, and runs only where that is installed."""
+
 STRICT = {"PROCESSION_FORBID_SKIPS": "1"}
 """Makes a test fail that would skip for want of something pip can install."""
 
@@ -69,13 +75,6 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
-def jax(session: nox.Session) -> None:
-    """Run what needs JAX: the fork check on real XLA backends."""
-    session.install(".[test]", "jax")
-    session.run("python", "-m", "pytest", "tests/test_jax.py", *session.posargs, env=STRICT)
-
-
-@nox.session
 def surroundings(session: nox.Session) -> None:
     """Run the fault cases with signals ignored, streams closed, as nobody with a read-only root."""
     session.install(".[test]")
@@ -104,9 +103,10 @@ def kit(session: nox.Session) -> None:
 def plugins(session: nox.Session) -> None:
     """Certify each plugin: by its own tests, and by the kit with no code."""
     for folder in sorted(Path("plugins").iterdir()):
-        session.install(".", f"./{folder}[test]")
+        session.install(".[test]", f"./{folder}[test]")
         with session.chdir(folder):
             session.run("python", "-m", "pytest", *session.posargs, env=STRICT)
+        session.run("python", "-m", "pytest", *OF_PLUGINS[folder.name], env=STRICT)
     certify = ("python", "-m", "pytest", "--pyargs", "procession.testing", "-c", os.devnull)
     backend = ("--procession-backend", "prefix", "--procession-option", 'arguments=["env"]')
     with session.chdir(session.create_tmp()):
