@@ -10,7 +10,9 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TORCH = "torch==2.13.0"
-MEASURES = ["bench", "side_by_side", "soak"]
+ONCE = ["bench", "side_by_side", "soak", "docs", "portable"]
+"""Files of the suite that one Python is enough for: 3.11."""
+
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
@@ -38,7 +40,7 @@ def lint(session: nox.Session) -> None:
     session.install(*read_groups("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    session.run("python", ".ci/limits.py", "src", "tests", "docs", "noxfile.py")
+    session.run("python", ".ci/limits.py", "src", "tests", "docs", "plugins", "noxfile.py")
 
 
 @nox.session
@@ -60,9 +62,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite; on one Python only, what measures rather than tests it."""
+    """Run the suite; on one Python only, what measures it, the docs, and what runs off Linux."""
     session.install(".[test]")
-    apart = ["torch", "jax"] if session.python == "3.11" else ["torch", "jax", *MEASURES]
+    apart = ["torch", "jax"] if session.python == "3.11" else ["torch", "jax", *ONCE]
     ignored = [f"--ignore=tests/test_{name}.py" for name in apart]
     session.run("python", "-m", "pytest", *(session.posargs or ignored), env=STRICT)
 

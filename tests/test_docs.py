@@ -9,7 +9,8 @@ The blocks of a document run in order in one folder. A comment before a block ch
     <!-- output -->          a text block: what the block before it prints
     <!-- not run: REASON -->
 
-A page that begins with ``<!-- needs: MODULE -->`` is of a plugin, whose session of nox runs it.  In what is printed, ``...`` stands for anything, and white space does not count.
+A page that begins with ``<!-- needs: MODULE -->`` is of a plugin, whose session of nox runs it.
+In what is printed, ``...`` stands for anything, and white space does not count.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def train(rank: int, steps: int) -> tuple[dict[str, Any], float]:
     weights = jax.device_put(first, everywhere)
     batch = tuple(map(spread, load_digits()))
     improve = jax.jit(step, out_shardings=everywhere)
-    for _ in range(steps):
-        weights = improve(weights, *batch)
+    for _ in range(steps):  # one at a time: JAX 0.10 can deadlock on the CPU with more under way
+        weights = jax.block_until_ready(improve(weights, *batch))
     right = jax.jit(count_right, out_shardings=everywhere)(weights, *batch)
     return jax.tree.map(np.asarray, weights), int(right) / BATCH
 
