@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,16 @@ def test_a_bad_value_is_refused_by_the_name_of_its_option(
         read_options({name: value})
     assert str(caught.value).startswith(f"options['{name}'] ")
     assert told in str(caught.value)
+
+
+def test_every_option_is_in_the_guide() -> None:
+    guide = Path(__file__).parents[3] / "docs" / "how-to" / "xla.md"
+    table = guide.read_text().partition("\n## Options\n")[2].partition("\n## ")[0]
+    named: set[str] = set()
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            named |= set(re.findall(r"`(\w+)`", line.split("|")[1]))
+    assert named == NAMES
 
 
 def test_a_negative_index_is_refused_as_text_too() -> None:

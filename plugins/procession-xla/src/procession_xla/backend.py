@@ -60,25 +60,24 @@ class XlaBackend:
         _check_caller(plan)
         from procession_xla.coordinator import Reservation, find_free_port
 
-        reservation = None if options.coordinator else Reservation()
-        coordinator = options.coordinator or (reservation.address if reservation else "")
-        master_port = find_free_port() if options.framework == "torch_xla" else 0
-        changes = [
-            _merge(plan_rank(plan, rank, environ, coordinator, master_port), given)
-            for rank, (environ, given) in enumerate(zip(environs, launch.environments, strict=True))
-        ]
+        reservation = Reservation(options.coordinator)
+        coordinator = reservation.address
         try:
+            master_port = find_free_port() if options.framework == "torch_xla" else 0
+            planned = [
+                plan_rank(plan, rank, environ, coordinator, master_port)
+                for rank, environ in enumerate(environs)
+            ]
+            changes = list(map(_merge, planned, launch.environments))
             started = _start_ranks(launch, plan, changes, coordinator)
         except BaseException:
-            if reservation is not None:
-                reservation.close()
+            reservation.close()
             raise
 
         def finish() -> None:
             if started.on_finish is not None:
                 started.on_finish()
-            if reservation is not None:
-                reservation.close()
+            reservation.close()
 
         return replace(started, on_finish=finish)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 
@@ -14,22 +13,28 @@ _PAUSE = 0.01  # seconds between two looks
 
 
 class Reservation:
-    """A port of this host that nobody else is given.
+    """A port of this host that nobody else is given; or an ``address`` that needs no reservation.
 
     The launcher keeps a socket bound to it, with SO_REUSEPORT and without listening.  The coordinator (gRPC
     sets SO_REUSEPORT) of this user's rank can listen there; the kernel gives the port to no one else, and
     refuses it to whoever asks for it without that option (socket(7)).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
+        self.address: str = address or ""
+        self._fd = -1
+        if address is None:
+            self._reserve()
+
+    def _reserve(self) -> None:
         with fds.LOCK, socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind((LOCALHOST, 0))
-            self.address: str = f"{LOCALHOST}:{sock.getsockname()[1]}"
+            self.address = f"{LOCALHOST}:{sock.getsockname()[1]}"
             self._fd = fds.keep(sock.detach())  # forked ranks close it
 
     def close(self) -> None:
-        """Give the port back.  May be called twice."""
+        """Give the port back, if there is one.  May be called twice."""
         fds.drop(self._fd)
 
 
@@ -64,8 +69,8 @@ def is_listening(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
-    except OSError as error:
-        if isinstance(error, socket.gaierror) or not os.path.exists("/proc"):
-            raise
+    except socket.gaierror:  # there is no such host, and will not be
+        raise
+    except OSError:
         return False
     return True
