@@ -21,6 +21,7 @@ from procession import (
 )
 from procession.exceptions import note_on
 from procession.forkcheck import find_initialised
+from procession_xla.hardware import has_plugin
 from procession_xla.options import NAMES, Options, read_options
 from procession_xla.plan import Changes, Plan, make_plan, plan_rank
 
@@ -49,7 +50,7 @@ class XlaBackend:
         """Start the ranks, each with its devices.
 
         Raises:
-            TypeError, ValueError: an option is bad, or there are too few devices.
+            TypeError, ValueError: an option is bad, there are too few devices, or JAX has no plugin for them.
             UnsafeForkError: ``base`` is ``fork``, and XLA is initialised in this process.
             RuntimeError: this process holds the TPU chips.
         """
@@ -57,6 +58,7 @@ class XlaBackend:
         own = dict(os.environ)
         environs = [_apply(own, changes) for changes in launch.environments]
         plan = make_plan(launch.nprocs, options, environs[0], ROOT)
+        _check_plugin(plan)
         _check_caller(plan)
         from procession_xla.coordinator import Reservation, find_free_port
 
@@ -129,6 +131,16 @@ def _choose_base_options(options: Options) -> dict[str, Any]:
     jax = ("procession_xla.preloaded",) if options.framework == "jax" else ()
     # the main module may use a device where it is imported, which no fork would survive
     return {"preload": [*jax, *options.preload], "preload_main": False}
+
+
+def _check_plugin(plan: Plan) -> None:
+    """Refuse a platform that JAX cannot use: it would go on with the CPU, and not say so."""
+    platform = plan.platform
+    if plan.options.framework == "jax" and platform != "cpu" and not has_plugin(platform):
+        extra = {"cuda": "cuda13", "rocm": "rocm7-local"}.get(platform, platform)
+        raise ValueError(
+            f"start method 'xla': JAX has no plugin for {platform!r} here: pip install 'jax[{extra}]'"
+        )
 
 
 def _check_caller(plan: Plan) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,8 @@ VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}
 
 _GOOGLE = "0x1ae0"
 
-_PLUGINS = {
-    "tpu": ("libtpu",),
-    "cuda": ("jax_cuda13_plugin", "jax_cuda12_plugin"),
-    "rocm": ("jax_rocm7_plugin", "jax_rocm60_plugin"),
-}
-"""The packages of which JAX needs one for a platform (its installation guide)."""
+ACCELERATORS = ("tpu", "cuda", "rocm")
+"""The platforms besides ``cpu``, in the order in which they are looked for."""
 
 _FORCED = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
@@ -40,16 +37,26 @@ def find_platform(environ: Environment, root: Path) -> str:
         if told == "gpu":  # JAX's name for whichever GPU there is
             has_rocm = not find_gpus("cuda", environ, root) and find_gpus("rocm", environ, root)
             return "rocm" if has_rocm else "cuda"
-        if told in ("cpu", *_PLUGINS):
+        if told in ("cpu", *ACCELERATORS):
             return told
         if told:
-            raise ValueError(
-                f"{name}={environ[name]!r}: 'xla' knows cpu, gpu, {', '.join(_PLUGINS)}"
-            )
-    for platform, plugins in _PLUGINS.items():
-        if any(map(importlib.util.find_spec, plugins)) and find_devices(platform, environ, root):
+            known = ", ".join(ACCELERATORS)
+            raise ValueError(f"{name}={environ[name]!r}: 'xla' knows cpu, gpu, {known}")
+    for platform in ACCELERATORS:
+        if has_plugin(platform) and find_devices(platform, environ, root):
             return platform
     return "cpu"
+
+
+def has_plugin(platform: str) -> bool:
+    """Tell whether JAX can use a platform: whether its plugin is installed (JAX's installation guide)."""
+    if platform == "tpu":
+        return importlib.util.find_spec("libtpu") is not None
+    spec = importlib.util.find_spec(
+        "jax_plugins"
+    )  # a namespace, which importing would cost nothing
+    folders = spec.submodule_search_locations if spec is not None else ()
+    return any(name.startswith(f"xla_{platform}") for _, name, _ in pkgutil.iter_modules(folders))
 
 
 def find_devices(platform: str, environ: Environment, root: Path) -> list[str]:
