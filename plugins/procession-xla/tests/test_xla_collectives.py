@@ -119,6 +119,24 @@ def test_a_flag_that_is_set_later_holds_in_the_forkservers_ranks(
     assert run(fn, start_method="xla", options={"platform": "cpu"}) == ["float64"]
 
 
+@on_each_base
+def test_what_jax_adds_to_the_environment_is_there(base: str) -> None:
+    """Though a forkserver's ranks have their caller's environment, and import no JAX."""
+    names = ("TF_CPP_MIN_LOG_LEVEL", "TPU_SKIP_MDS_QUERY")
+    seen = run(
+        xla_ranks.read_after_import,
+        names,
+        start_method="xla",
+        options={"platform": "cpu", "base": base},
+        env={"TPU_SKIP_MDS_QUERY": None},
+    )
+    assert seen == [["1", "1"]]
+    env = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    options = {"platform": "cpu", "base": base}
+    seen = run(xla_ranks.read_after_import, names, start_method="xla", options=options, env=env)
+    assert seen == [["2", "1"]]
+
+
 def test_nprocs_may_be_left_to_the_devices() -> None:
     options = {**CPU, "devices": 4, "devices_per_rank": 2}
     seen = run(xla_ranks.see, nprocs=None, start_method="xla", options=options, timeout=60)

@@ -90,6 +90,14 @@ def see_precision(rank: int) -> str:
     return str(jnp.asarray(np.float64(1)).dtype)
 
 
+def read_after_import(rank: int, *names: str) -> list[str | None]:
+    """Read variables once JAX is imported."""
+    import jax
+
+    assert jax.__name__ in sys.modules
+    return [os.environ.get(name) for name in names]
+
+
 def raise_(rank: int) -> None:
     raise ValueError(f"of rank {rank}")
 

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
 from procession.forkcheck import find_initialised
@@ -42,7 +42,14 @@ def enter(rank: int, place: Place) -> Callable[[bool], None] | None:
         return None
     if "jax" in sys.modules:
         _refuse_initialised(place["base"])
-        _set_flags(_find_changes(place))
+        preloaded: Any = sys.modules.get("procession_xla.preloaded")
+        if preloaded is None:
+            _set_flags(place["changed"])
+        else:
+            _set_flags(
+                name for name, value in os.environ.items() if value != preloaded.before.get(name)
+            )
+            _add_again(preloaded.before, preloaded.added)
     when_imported("jax._src.clusters", _register_cluster)
     if place["distributed"]:
         initialize()
@@ -101,15 +108,6 @@ def _refuse_initialised(base: str) -> None:
         )
 
 
-def _find_changes(place: Place) -> set[str]:
-    """Return the names of JAX's variables that are other than where JAX was imported."""
-    preloaded: Any = sys.modules.get("procession_xla.preloaded")
-    if preloaded is None:
-        return set(place["changed"])
-    before = preloaded.environment
-    return {name for name in os.environ if os.environ[name] != before.get(name)}
-
-
 def _set_flags(names: Iterable[str]) -> None:
     """Have JAX, which reads its flags where it is imported, take over those that came later."""
     config: Any = sys.modules["jax"].config
@@ -119,6 +117,13 @@ def _set_flags(names: Iterable[str]) -> None:
             value = _parse(config, flag, os.environ[name])
             if config.values[flag] != value:
                 config.update(flag, value)
+
+
+def _add_again(before: Mapping[str, str], added: Mapping[str, str]) -> None:
+    """Add to the environment what JAX did where it was imported, but to variables that differ by now."""
+    for name, value in added.items():
+        if os.environ.get(name) == before.get(name):
+            os.environ[name] = value
 
 
 def _parse(config: Any, flag: str, text: str) -> Any:

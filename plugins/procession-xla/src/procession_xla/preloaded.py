@@ -1,15 +1,19 @@
 """What the forkserver's server imports: JAX, which is not initialised by that.
 
-JAX reads its flags from the environment where it is imported: the server's, which is older than a rank's.
-So what it was then is kept, for `procession_xla.member` to compare.
+Where it is imported, JAX reads its flags from the environment, and adds to it what its runtimes need.  A
+rank's environment is its caller's at the time of the launch: so both are noted, for `procession_xla.member`.
 """
 
 from __future__ import annotations
 
 import os
 
-environment: dict[str, str] = {
-    name: value for name, value in os.environ.items() if name.startswith("JAX_")
-}
+before: dict[str, str] = dict(os.environ)
+"""The environment that JAX read its flags from."""
 
 __import__("jax")
+
+added: dict[str, str] = {
+    name: value for name, value in os.environ.items() if before.get(name) != value
+}
+"""What it added to that, or changed."""
