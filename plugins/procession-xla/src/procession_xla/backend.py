@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procession import (
     Availability,
@@ -24,6 +24,9 @@ from procession.forkcheck import find_initialised
 from procession_xla.hardware import has_plugin
 from procession_xla.options import NAMES, Options, read_options
 from procession_xla.plan import Changes, Plan, make_plan, plan_rank
+
+if TYPE_CHECKING:
+    from procession_xla.member import Place
 
 ROOT = Path("/")
 
@@ -106,8 +109,8 @@ def _start_ranks(launch: Launch, plan: Plan, changes: list[Changes], coordinator
         raise
 
 
-def _describe_place(plan: Plan, changed: list[str], coordinator: str) -> dict[str, Any]:
-    """Return what the ranks are told (`procession_xla.member.Place`)."""
+def _describe_place(plan: Plan, changed: list[str], coordinator: str) -> Place:
+    """Return what the ranks are told."""
     options = plan.options
     own_gpus = plan.platform in ("cuda", "rocm")
     return {

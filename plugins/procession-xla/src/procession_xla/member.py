@@ -1,26 +1,28 @@
-"""A rank of the start method: its flags, its place in JAX's distributed runtime, and how it leaves that."""
+"""A rank of the start method: how it begins, connects to the others, and leaves with them."""
 
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from procession.forkcheck import find_initialised
 from procession.identity import when_imported
+from procession_xla.cluster import register_cluster
 from procession_xla.coordinator import await_coordinator, is_listening
+from procession_xla.flags import take_over_environment
 
 
 class Place(TypedDict):
-    """What a rank is told of its launch."""
+    """What the ranks of a launch are told."""
 
     nprocs: int
     base: str
     framework: str
-    changed: list[str]  # names of the variables that this rank's environment has of its own
+    changed: list[str]  # names of the variables that ranks have of their own
     coordinator: str
     reserved: bool  # whether the launcher keeps the coordinator's port
     local_device_ids: list[int] | None
@@ -30,30 +32,19 @@ class Place(TypedDict):
     shutdown_timeout: int
 
 
-_rank: int = -1
-_place: Place | None = None
-
-
 def enter(rank: int, place: Place) -> Callable[[bool], None] | None:
     """Make this process ready to be a rank, before it imports anything of its function's."""
-    global _rank, _place
-    _rank, _place = rank, place
+    global _current
     if place["framework"] != "jax":
         return None
+    _current = member = Member(rank, place)
     if "jax" in sys.modules:
-        _refuse_initialised(place["base"])
-        preloaded: Any = sys.modules.get("procession_xla.preloaded")
-        if preloaded is None:
-            _set_flags(place["changed"])
-        else:
-            _set_flags(
-                name for name, value in os.environ.items() if value != preloaded.before.get(name)
-            )
-            _add_again(preloaded.before, preloaded.added)
-    when_imported("jax._src.clusters", _register_cluster)
+        member.refuse_initialised()
+        take_over_environment(place["changed"])
+    when_imported("jax._src.clusters", lambda: register_cluster(member))
     if place["distributed"]:
-        initialize()
-    return _leave
+        member.initialize()
+    return member.leave
 
 
 def initialize(**arguments: Any) -> None:
@@ -68,132 +59,79 @@ def initialize(**arguments: Any) -> None:
         RuntimeError: this process is no rank of start method ``xla``, or has used a device already.
         TimeoutError: rank 0 has not called it in time.
     """
-    if _place is None or _place["framework"] != "jax":
+    if _current is None:
         raise RuntimeError("procession_xla.initialize() is for ranks of start_method='xla' on JAX")
-    from jax import distributed
-
-    if distributed.is_initialized():
-        return
-    told = {
-        "coordinator_address": _place["coordinator"],
-        "num_processes": _place["nprocs"],
-        "process_id": _rank,
-        "local_device_ids": _place["local_device_ids"],
-        "initialization_timeout": _place["initialization_timeout"],
-        "heartbeat_timeout_seconds": _place["heartbeat_timeout"],
-        "shutdown_timeout_seconds": _place["shutdown_timeout"],
-        "cluster_detection_method": "deactivate",  # nothing is left to be detected
-        **arguments,
-    }
-    _prepare_coordinator()
-    distributed.initialize(**told)
+    _current.initialize(**arguments)
 
 
-def _prepare_coordinator() -> None:
-    """Wait for rank 0, or, in rank 0, see that it can listen: JAX would crash where it cannot."""
-    assert _place is not None
-    if _rank:
-        await_coordinator(_place["coordinator"], _place["initialization_timeout"])
-    elif not _place["reserved"] and is_listening(_place["coordinator"]):
-        raise RuntimeError(f"options['coordinator']: {_place['coordinator']} is in use already")
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The rank that this process is, and what it was told."""
+
+    rank: int
+    place: Place
+
+    def initialize(self, **arguments: Any) -> None:
+        """Connect to the others, if that is not done yet."""
+        from jax import distributed
+
+        if distributed.is_initialized():
+            return
+        told = {
+            "coordinator_address": self.place["coordinator"],
+            "num_processes": self.place["nprocs"],
+            "process_id": self.rank,
+            "local_device_ids": self.place["local_device_ids"],
+            "initialization_timeout": self.place["initialization_timeout"],
+            "heartbeat_timeout_seconds": self.place["heartbeat_timeout"],
+            "shutdown_timeout_seconds": self.place["shutdown_timeout"],
+            "cluster_detection_method": "deactivate",  # nothing is left to be detected
+            **arguments,
+        }
+        self.prepare_coordinator()
+        distributed.initialize(**told)
+
+    def prepare_coordinator(self) -> None:
+        """Wait for rank 0, or, in rank 0, see that it can listen: JAX would crash where it cannot."""
+        address = self.place["coordinator"]
+        if self.rank:
+            await_coordinator(address, self.place["initialization_timeout"])
+        elif not self.place["reserved"] and is_listening(address):
+            raise RuntimeError(f"options['coordinator']: {address} is in use already")
+
+    def refuse_initialised(self) -> None:
+        """Refuse to be a fork of a process in which JAX has its devices: their first use would hang."""
+        if "jax" in find_initialised().get("XLA", []):
+            raise RuntimeError(
+                "JAX has initialised its devices in the process that this rank is a fork of "
+                f"({self.place['base']}): what is imported there must not use JAX at its import. Take it "
+                "out of options['preload'], or use options={'base': 'spawn'}"
+            )
+
+    def leave(self, succeeded: bool) -> None:
+        """Leave JAX's distributed runtime: in order if all ranks do, else without another word."""
+        jax: Any = sys.modules.get("jax")
+        if jax is None:
+            return
+        if not succeeded:
+            clean_up: Any = getattr(sys.modules.get("jax._src.api"), "clean_up", None)
+            atexit.unregister(clean_up)  # it waits minutes for ranks that will not come
+        elif jax.distributed.is_initialized():
+            jax.distributed.shutdown()
+        elif self.rank == 0:
+            self._warn_of_isolation()
+
+    def _warn_of_isolation(self) -> None:
+        alone = self.place["distributed"] is None and self.place["nprocs"] > 1
+        if alone and "XLA" in find_initialised():
+            warnings.warn(
+                "the ranks used JAX without being connected: each saw its own devices only. Use "
+                "options={'distributed': True}, or call procession_xla.initialize() first in the "
+                "function; if they are to be independent, options={'distributed': False} says so",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
-def _refuse_initialised(base: str) -> None:
-    """Refuse to be a fork of a process in which JAX has its devices: the first operation would hang."""
-    if "jax" in find_initialised().get("XLA", []):
-        raise RuntimeError(
-            f"JAX has initialised its devices in the process that this rank is a fork of ({base}): what is "
-            "imported there must not use JAX at its import. Take it out of options['preload'], or use "
-            "options={'base': 'spawn'}"
-        )
-
-
-def _set_flags(names: Iterable[str]) -> None:
-    """Have JAX, which reads its flags where it is imported, take over those that came later."""
-    config: Any = sys.modules["jax"].config
-    for name in names:
-        flag = name.lower()
-        if name.startswith("JAX_") and name in os.environ and flag in config.values:
-            value = _parse(config, flag, os.environ[name])
-            if config.values[flag] != value:
-                config.update(flag, value)
-
-
-def _add_again(before: Mapping[str, str], added: Mapping[str, str]) -> None:
-    """Add to the environment what JAX did where it was imported, but to variables that differ by now."""
-    for name, value in added.items():
-        if os.environ.get(name) == before.get(name):
-            os.environ[name] = value
-
-
-def _parse(config: Any, flag: str, text: str) -> Any:
-    """Return the value of a flag as JAX reads it from the environment (jax/_src/config.py)."""
-    kind = config.meta[flag][0]
-    if kind is bool:
-        return text.lower() in ("y", "yes", "t", "true", "on", "1")
-    return kind(text) if kind in (int, float) else text
-
-
-def _register_cluster() -> None:
-    """Have `jax.distributed.initialize()` without arguments find this rank's place, before any other.
-
-    JAX has no public way to add a cluster; without this, `procession_xla.initialize` still works.
-    """
-    clusters: Any = sys.modules["jax._src.clusters"]
-
-    class ProcessionCluster(clusters.ClusterEnv):  # type: ignore[misc]
-        """A rank's place, as JAX asks for it."""
-
-        name = "procession"
-
-        @classmethod
-        def is_env_present(cls) -> bool:
-            """Tell that there is one: this process is a rank."""
-            return True
-
-        @classmethod
-        def get_coordinator_address(cls, *_: object, **__: object) -> str | None:
-            """Return the address of rank 0."""
-            return _place and _place["coordinator"]
-
-        @classmethod
-        def get_process_count(cls) -> int | None:
-            """Return the number of ranks."""
-            return _place and _place["nprocs"]
-
-        @classmethod
-        def get_process_id(cls) -> int:
-            """Return the rank, once rank 0 can be connected to."""
-            _prepare_coordinator()
-            return _rank
-
-    known = getattr(clusters.ClusterEnv, "_cluster_types", None)
-    if known is not None and ProcessionCluster in known:
-        known.remove(ProcessionCluster)
-        known.insert(0, ProcessionCluster)
-
-
-def _leave(succeeded: bool) -> None:
-    """Leave JAX's distributed runtime: in order if all ranks do, else without another word."""
-    jax: Any = sys.modules.get("jax")
-    if jax is None:
-        return
-    if not succeeded:
-        clean_up: Any = getattr(sys.modules.get("jax._src.api"), "clean_up", None)
-        atexit.unregister(clean_up)  # it waits minutes for ranks that will not come
-    elif jax.distributed.is_initialized():
-        jax.distributed.shutdown()
-    elif _rank == 0:
-        _warn_of_isolation()
-
-
-def _warn_of_isolation() -> None:
-    assert _place is not None
-    if _place["distributed"] is None and _place["nprocs"] > 1 and "XLA" in find_initialised():
-        warnings.warn(
-            "the ranks used JAX without being connected: each saw its own devices only. Use "
-            "options={'distributed': True}, or call procession_xla.initialize() first in the function; "
-            "if they are to be independent, options={'distributed': False} says so",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+_current: Member | None = None
+"""The rank that this process is; None in a process that is none."""

@@ -1,7 +1,7 @@
 """What the forkserver's server imports: JAX, which is not initialised by that.
 
 Where it is imported, JAX reads its flags from the environment, and adds to it what its runtimes need.  A
-rank's environment is its caller's at the time of the launch: so both are noted, for `procession_xla.member`.
+rank's environment is its caller's at the time of the launch: so both are noted, for `procession_xla.flags`.
 """
 
 from __future__ import annotations
