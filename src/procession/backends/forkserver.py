@@ -98,8 +98,9 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
     module = getattr(launch.fn, "__module__", None)
-    importable = isinstance(module, str) and module not in ("__main__", "__mp_main__")
-    own = (module,) if with_own and importable else ()
+    own: tuple[str, ...] = ()
+    if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
+        own = (module,)
     return (*own, *(name for name in named if name not in own))
 
 
