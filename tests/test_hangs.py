@@ -95,6 +95,7 @@ def test_stacks_are_in_the_exception_at_a_deadline(start_method: str) -> None:
     told = "".join(ranks.notes_on(caught.value))
     assert "where the ranks were when it passed:\nrank 0, 1, 2:\n" in told
     assert told.count("in work") == 1  # equal stacks once
+    assert all(os.path.dirname(stacks.__file__) not in one.stacks for one in caught.value.failures)
 
 
 def test_a_fork_that_waits_for_a_lock_of_another_thread_is_shown() -> None:

@@ -16,7 +16,7 @@ PATIENCE = 1.0
 _LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _OWN = re.compile(
-    rf'  File "{re.escape(rank.__file__)}", line \d+ in live\n(  File .*\n)*'
+    rf'  File "{re.escape(rank.__file__)}", line \d+ in _?live\n(  File .*\n)*'
     rf'|  File "{re.escape(stacks.__file__)}", line \d+ in _answer\n'
 )
 """Frames of this library, from its entry into a rank on down, and the one that answers: users want theirs."""
