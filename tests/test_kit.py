@@ -52,6 +52,15 @@ def test_one_test_can_be_chosen(tmp_path: Path) -> None:
     assert "procession conformance: spawn" in done.stdout
 
 
+def test_interrupts_reach_ranks_though_the_shell_ignores_them(tmp_path: Path) -> None:
+    command = f"trap '' INT; exec {sys.executable} -m pytest {' '.join(KIT)} --rootdir {tmp_path} "
+    chosen = "--procession-backend spawn -k 'rank_fault and SIGINT'"
+    done = subprocess.run(
+        command + chosen, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert "certified: 1 tests passed" in done.stdout, done.stdout
+
+
 def test_what_is_expected_to_fail_must_be_a_test() -> None:
     with pytest.raises(TypeError, match="there is no test 'test_nonsense"):
         type("Wrong", (BackendConformance,), {"expected_failures": {"test_nonsense[a]": "why"}})

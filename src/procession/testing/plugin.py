@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,10 +54,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             from procession.testing.summary import Summary
 
             config.stash.setdefault(_SUMMARY, Summary())
+            _take_back_interrupts()
             for name in {item.name, getattr(item, "originalname", item.name)}:
                 if name in kit.expected_failures:
                     reason = kit.expected_failures[name]
                     item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def _take_back_interrupts() -> None:
+    """Undo what nohup's and a script's ``&`` do: ranks inherit it, and some are to be interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
