@@ -122,10 +122,11 @@ def await_pids(folder: Path) -> list[int]:
 
 
 CALLER = """
-import sys
+import signal, sys
 import xla_ranks
 from procession import start_processes
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests' shell does
 try:
     start_processes(xla_ranks.wait_in_collective, (sys.argv[1],), 2, start_method="xla",
                     options={"platform": "cpu", "distributed": True, "base": sys.argv[2]})
