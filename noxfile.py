@@ -13,7 +13,6 @@ TORCH = "torch==2.13.0"
 ONCE = ["bench", "side_by_side", "soak", "docs", "portable"]
 """Files of the suite that one Python is enough for: 3.11."""
 
-
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
@@ -21,7 +20,13 @@ nox.options.sessions = ["lint", "typing", "docs", "tests", "wheel"]
 
 OF_PLUGINS = {
     "procession-example": ["tests/test_docs.py", "-k", "example"],
-    "procession-xla": ["tests/test_docs.py", "tests/test_jax.py", "-k", "xla or jax"],
+    "procession-xla": [
+        "tests/test_docs.py",
+        "tests/test_jax.py",
+        "tests/test_notebook.py",
+        "-k",
+        "xla or jax",
+    ],
 }
 """What the suite has of each plugin's, and runs only where that is installed."""
 

@@ -281,3 +281,23 @@ def test_ranks_that_exit_leave_together_too(start_method: str, tmp_path: Path) -
 def exit_or_leave(rank: int, early: int) -> None:
     if rank == 1:
         os._exit(0) if early else sys.exit(0)
+
+
+@pytest.mark.parametrize("base", ["fork", "forkserver"])
+def test_its_module_is_imported_once_for_all_ranks(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "once.py").write_text(
+        "import os\nwhere = os.getpid()\ndef nothing(rank, argument): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backend = Through(base, ("once:nothing", None))
+    imported_in = run(tell_where, nprocs=2, start_method=backend)
+    assert len(set(imported_in)) == 1
+    sys.modules.pop("once", None)
+
+
+def tell_where(rank: int) -> int:
+    where: int = sys.modules["once"].where
+    assert where != os.getpid()
+    return where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -74,3 +75,15 @@ def test_without_cloudpickle_the_error_names_both_ways_out(examples: Path, tmp_p
     assert text.count("PicklingError") == 2
     assert text.count("pip install 'procession[cloudpickle]'") == 2
     assert text.count("start_method='fork'") == 2
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("procession_xla") is None,
+    reason="procession_xla is not here: nox -s plugins runs this test",
+)
+def test_cells_train_through_xla(examples: Path, tmp_path: Path) -> None:
+    _, trained, multiplied, failed = execute(examples / "xla.ipynb", tmp_path)
+    assert "[(2, 0.9" in trained
+    assert "[0, 10]" in multiplied
+    assert "KeyError: 'rank 1 fails here'" in failed
+    assert 'raise KeyError("rank 1 fails here")' in failed

@@ -7,12 +7,13 @@ ranks, it is guarded against its caller's death, reports by a channel, and what 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from procession import guard
 from procession.channel import SocketChannel
+from procession.environment import merge
 from procession.gathering import gathering
 from procession.identity import name_process
 from procession.interpreter import compose_command
@@ -121,11 +122,5 @@ class _Ranks:
     def _compose(self, rank: int, channel: int) -> Command:
         own = (channel, self.payload.fd, guard.death_pipe())
         argv = compose_command("procession.fresh", "main", (rank, *own))
-        env = _merge(self.environment, self.launch.environments[rank])
+        env = merge(self.environment, self.launch.environments[rank])
         return Command(rank, argv, env, (*own, *self.shared))
-
-
-def _merge(environment: dict[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the whole environment of a rank."""
-    merged: dict[str, str | None] = {**environment, **changes}
-    return {name: value for name, value in merged.items() if value is not None}

@@ -34,6 +34,12 @@ def plan_environments(
     return tuple(plans)
 
 
+def merge(environment: Mapping[str, str], changes: Changes) -> dict[str, str]:
+    """Return an environment with changes made to it."""
+    merged = {**environment, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
 def _sets_place() -> bool:
     choice = os.environ.get("PROCESSION_RANK_ENV", "1")
     if choice not in ("0", "1"):

@@ -28,8 +28,10 @@ _NEEDED = [
 ]
 
 
-def import_for_ranks() -> None:
+def import_for_ranks(*modules: str) -> None:
     """Import, before ranks are forked, what each of them would else import for itself."""
+    for name in filter(None, modules):
+        __import__(name)
     for name in _NEEDED:
         try:
             __import__(name)

@@ -36,6 +36,11 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
     }
 
 
+def find_entry_module(launch: Launch) -> str:
+    """Return the module of what each rank calls first, to be imported once for all; "" for none."""
+    return "" if launch.entry is None else launch.entry[0].partition(":")[0]
+
+
 def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOrders:
     """Return what ranks are told that do not inherit this process's memory."""
     import multiprocessing  # noqa: F401  # its authentication key is this process's from now on

@@ -65,6 +65,7 @@ def test_a_caller_that_holds_gpu_memory_is_warned(monkeypatch: pytest.MonkeyPatc
 
 def test_a_platform_that_jax_cannot_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would go on with the CPU, and not say so."""
+    monkeypatch.setattr("procession_xla.backend.has_plugin", lambda _: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(ValueError, match=r"no plugin for 'cuda' here: pip install 'jax\[cuda13\]'"):
         run(abs, start_method="xla", options={"platform": "cuda"})

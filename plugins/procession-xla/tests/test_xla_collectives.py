@@ -41,15 +41,30 @@ def test_the_function_can_connect_its_rank(base: str, fn: Any) -> None:
     assert run(fn, nprocs=2, start_method="xla", options=options, timeout=60) == expect(2)
 
 
+CLUSTERS = {
+    "Slurm": {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "elsewhere",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+    },
+    "Open MPI": {
+        "OMPI_MCA_orte_hnp_uri": "7.0;tcp://10.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "1",
+        "OMPI_COMM_WORLD_RANK": "0",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    },
+}
+
+
 @on_each_base
+@pytest.mark.parametrize("cluster", CLUSTERS)
 def test_another_cluster_around_it_is_not_taken_for_its_own(
-    base: str, monkeypatch: pytest.MonkeyPatch
+    base: str, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "elsewhere")
-    monkeypatch.setenv("SLURM_NTASKS", "1")
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    monkeypatch.setenv("SLURM_LOCALID", "0")
+    for name, value in CLUSTERS[cluster].items():
+        monkeypatch.setenv(name, value)
     fn: Any = xla_ranks.initialize_and_see
     options = {"platform": "cpu", "base": base}
     assert run(fn, nprocs=2, start_method="xla", options=options, timeout=60) == expect(2)

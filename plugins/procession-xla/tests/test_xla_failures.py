@@ -14,25 +14,25 @@ import pytest
 
 import xla_ranks
 from procession import ProcessException, start_processes
-from xla_scripts import assert_gone, on_each_base
+from procession.testing.outcomes import assert_gone
+from procession.testing.subject import wait_until
+from xla_scripts import on_each_base
 
 CPU = {"platform": "cpu", "distributed": True}
 HERE = Path(__file__).parent
 SOON = 2.0
-"""Seconds within which a failure during a collective is raised, and all ranks are gone."""
+"""Seconds within which a failure during a collective is raised; `assert_gone` waits as long."""
+
+
+def start(fn: Any, *args: object, nprocs: int = 2, **options: Any) -> Any:
+    """Start connected ranks; return their context."""
+    keywords: Any = {"start_method": "xla", "options": {**CPU, **options}, "timeout": 60}
+    return start_processes(fn, args, nprocs, join=False, **keywords)
 
 
 def fail(folder: Path, who: int, ending: str, nprocs: int, **options: Any) -> Any:
     """Have a rank end in a collective; return the exception, the pids and how long it took."""
-    context: Any = start_processes(
-        xla_ranks.end_in_collective,
-        (who, ending, str(folder)),
-        nprocs,
-        join=False,
-        start_method="xla",
-        options={**CPU, **options},
-        timeout=60,
-    )
+    context = start(xla_ranks.end_in_collective, who, ending, str(folder), nprocs=nprocs, **options)
     with context, pytest.raises(ProcessException) as caught:
         context.join()
     raised = time.monotonic()
@@ -43,15 +43,12 @@ def fail(folder: Path, who: int, ending: str, nprocs: int, **options: Any) -> An
 @pytest.mark.parametrize("who", [0, 1])
 @pytest.mark.parametrize("ending", xla_ranks.ENDINGS)
 def test_a_failure_in_a_collective_is_told_soon(
-    base: str,
-    who: int,
-    ending: str,
-    tmp_path: Path,
+    base: str, who: int, ending: str, tmp_path: Path
 ) -> None:
     error, pids, seconds = fail(tmp_path, who, ending, 2, base=base)
     assert (error.error_index, error.failures[0].rank) == (who, who)
     assert seconds < SOON
-    assert_gone(pids, SOON)
+    assert_gone(pids)
     codes = {"sys.exit": 4, "os._exit": 3, "SIGKILL": -9, "SIGSEGV": -11}
     if ending == "raise":
         assert f"ValueError: of rank {who}" in str(error)
@@ -71,53 +68,31 @@ def test_with_four_ranks_too(who: int, tmp_path: Path) -> None:
     error, pids, seconds = fail(tmp_path, who, "raise", 4)
     assert error.error_index == who
     assert seconds < SOON
-    assert_gone(pids, SOON)
+    assert_gone(pids)
 
 
-def test_ranks_that_jax_keeps_from_sigterm_are_killed(
-    tmp_path: Path,
-) -> None:
+def test_ranks_that_jax_keeps_from_sigterm_are_killed(tmp_path: Path) -> None:
     """Once the grace period is over, which is JAX's preemption service's doing."""
-    context = start_processes(
-        xla_ranks.fail_while_another_sleeps,
-        (str(tmp_path),),
-        2,
-        join=False,
-        start_method="xla",
-        options={**CPU, "preemption_service": True},
-        grace_period=1,
-    )
+    context = start(xla_ranks.fail_while_another_sleeps, str(tmp_path), preemption_service=True)
     with context, pytest.raises(ProcessException, match="of rank 1") as caught:
-        context.join()
+        context.join(grace_period=1)
     assert caught.value.failures[1].signal_name == "SIGKILL"
-    assert_gone(context.pids(), SOON)
+    assert_gone(context.pids())
 
 
 @on_each_base
 def test_ranks_that_wait_in_a_collective_can_be_seen_and_stopped(base: str, tmp_path: Path) -> None:
-    context = start_processes(
-        xla_ranks.wait_in_collective,
-        (str(tmp_path),),
-        2,
-        join=False,
-        start_method="xla",
-        options={**CPU, "base": base},
-        timeout=60,
-    )
-    with context:
+    with start(xla_ranks.wait_in_collective, str(tmp_path), base=base) as context:
         await_pids(tmp_path)
         stacks = context.dump_stacks()
         assert all("in wait_in_collective" in stacks[rank] for rank in range(2)), stacks
-    assert_gone(context.pids(), SOON)
+    assert_gone(context.pids())
 
 
 def await_pids(folder: Path) -> list[int]:
     """Return the pids of two ranks, once they have told them."""
     files = [folder / f"pid.{rank}" for rank in range(2)]
-    until = time.monotonic() + 60
-    while not all(file.exists() and file.read_text() for file in files):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(lambda: all(f.exists() and f.read_text() for f in files), "no rank is there", 60)
     return [int(file.read_text()) for file in files]
 
 
@@ -138,14 +113,12 @@ except KeyboardInterrupt:
 @on_each_base
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_ranks_in_a_collective_end_with_their_caller(
-    base: str,
-    number: int,
-    tmp_path: Path,
+    base: str, number: int, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     command = [sys.executable, "-c", CALLER, str(tmp_path), base]
     with subprocess.Popen(command, env=environment, start_new_session=True) as caller:
         pids = await_pids(tmp_path)
         os.killpg(caller.pid, number)
-        assert_gone(pids, SOON)
+        assert_gone(pids)
         assert caller.wait(10) == (77 if number == signal.SIGINT else -number)

@@ -14,7 +14,7 @@ from procession.forked import cut_off, import_for_ranks, open_no_input
 from procession.forking import Forked, Live, fork_each
 from procession.gathering import gathering, inherited
 from procession.identity import name_process
-from procession.orders import write_orders
+from procession.orders import find_entry_module, write_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
@@ -61,7 +61,7 @@ class ForkBackend:
 
         orders = write_orders(launch, "fork", forked=True)
         death_pipe = guard.death_pipe()
-        import_for_ranks()
+        import_for_ranks(find_entry_module(launch))
         _flush_streams()
         with gathering(launch) as ends, planted(launch, orders) as tree:
             orders["together"] = ends

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import guard
 from procession.gathering import gathering
-from procession.orders import tracker_fd, write_fresh_orders
+from procession.orders import find_entry_module, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.starting import hand_over
@@ -93,7 +93,7 @@ def _check_preload_main(launch: Launch) -> bool:
 
 
 def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
-    """Return the modules to import in the server: fn's own first."""
+    """Return the modules to import in the server: fn's own first, a backend's own last."""
     named = launch.options.get("preload", ())
     if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
@@ -101,7 +101,8 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     own: tuple[str, ...] = ()
     if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
         own = (module,)
-    return (*own, *(name for name in named if name not in own))
+    names = (*own, *named, find_entry_module(launch))
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 @contextmanager

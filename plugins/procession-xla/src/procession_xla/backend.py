@@ -19,8 +19,10 @@ from procession import (
     commands,
     get_backend,
 )
+from procession.environment import merge
 from procession.exceptions import note_on
 from procession.forkcheck import find_initialised
+from procession_xla.coordinator import Reservation, find_free_port
 from procession_xla.hardware import has_plugin
 from procession_xla.options import NAMES, Options, read_options
 from procession_xla.plan import Changes, Plan, make_plan, plan_rank
@@ -59,12 +61,10 @@ class XlaBackend:
         """
         options = read_options(launch.options)
         own = dict(os.environ)
-        environs = [_apply(own, changes) for changes in launch.environments]
+        environs = [merge(own, changes) for changes in launch.environments]
         plan = make_plan(launch.nprocs, options, environs[0], ROOT)
         _check_plugin(plan)
         _check_caller(plan)
-        from procession_xla.coordinator import Reservation, find_free_port
-
         reservation = Reservation(options.coordinator)
         coordinator = reservation.address
         try:
@@ -73,7 +73,7 @@ class XlaBackend:
                 plan_rank(plan, rank, environ, coordinator, master_port)
                 for rank, environ in enumerate(environs)
             ]
-            changes = list(map(_merge, planned, launch.environments))
+            changes = list(map(_add_given, planned, launch.environments))
             started = _start_ranks(launch, plan, changes, coordinator)
         except BaseException:
             reservation.close()
@@ -169,12 +169,7 @@ def _preallocates() -> bool:
     return os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() not in ("0", "false")
 
 
-def _apply(environ: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return an environment with changes made to it."""
-    return {name: value for name, value in {**environ, **changes}.items() if value is not None}
-
-
-def _merge(planned: Changes, given: Mapping[str, str | None]) -> Changes:
+def _add_given(planned: Changes, given: Mapping[str, str | None]) -> Changes:
     """Return the changes that are planned, and the caller's, which win; but XLA's flags have both."""
     merged = {**planned, **given}
     if planned.get("XLA_FLAGS"):

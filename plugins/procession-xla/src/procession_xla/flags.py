@@ -25,11 +25,12 @@ def take_over_environment(changed: Iterable[str]) -> None:
 def _set_flags(names: Iterable[str]) -> None:
     """Set the flags that these variables stand for: JAX reads them only where it is imported."""
     config: Any = sys.modules["jax"].config
+    current = config.values  # made anew each time it is asked for
     for name in names:
         flag = name.lower()
-        if name.startswith("JAX_") and name in os.environ and flag in config.values:
+        if name.startswith("JAX_") and name in os.environ and flag in current:
             value = _parse(config, flag, os.environ[name])
-            if config.values[flag] != value:
+            if current[flag] != value:
                 config.update(flag, value)
 
 

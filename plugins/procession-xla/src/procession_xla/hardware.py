@@ -52,9 +52,7 @@ def has_plugin(platform: str) -> bool:
     """Tell whether JAX can use a platform: whether its plugin is installed (JAX's installation guide)."""
     if platform == "tpu":
         return importlib.util.find_spec("libtpu") is not None
-    spec = importlib.util.find_spec(
-        "jax_plugins"
-    )  # a namespace, which importing would cost nothing
+    spec = importlib.util.find_spec("jax_plugins")  # a namespace: nothing is imported
     folders = spec.submodule_search_locations if spec is not None else ()
     return any(name.startswith(f"xla_{platform}") for _, name, _ in pkgutil.iter_modules(folders))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from procession_xla.coordinator import LOCALHOST
 from procession_xla.hardware import (
     VISIBLE,
     Environment,
@@ -23,8 +24,6 @@ from procession_xla.tpu import find_bounds, plan_tpu
 
 Changes = dict[str, "str | None"]
 """Variables to set; None removes one."""
-
-LOCALHOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
