@@ -296,5 +296,5 @@ def test_a_frozen_copy_without_importlib_metadata_goes_on() -> None:
         "from procession import list_backends; print([b.name for b in list_backends()])"
     )
     ended = run_python("-c", code)
-    assert ended.stdout == "['fork', 'spawn', 'forkserver']\n", ended.stderr
+    assert ended.stdout == "['fork', 'spawn', 'forkserver', 'command']\n", ended.stderr
     assert "importlib_metadata" in ended.stderr

@@ -32,7 +32,9 @@ def test_without_a_name_it_says_how(tmp_path: Path) -> None:
 def test_a_name_that_there_is_not_stops_it_at_once(tmp_path: Path) -> None:
     done = run_kit(tmp_path, "--procession-backend", "no-such")
     assert done.returncode == 1
-    assert "cannot find start method 'no-such'; known: fork, forkserver, spawn" in done.stdout
+    assert (
+        "cannot find start method 'no-such'; known: command, fork, forkserver, spawn" in done.stdout
+    )
     assert "not run: test_it_is_a_backend has failed" in done.stdout
     assert " 1 error" in done.stdout
 

@@ -40,7 +40,7 @@ def no_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the machine's own plugins out, and see that each test takes back what it registers."""
     monkeypatch.setenv("PROCESSION_PLUGINS", "none")
     yield
-    assert [info.origin for info in list_backends()] == ["built-in"] * 3
+    assert {info.origin for info in list_backends()} == {"built-in"}
 
 
 def test_a_registered_backend_is_found_until_it_is_undone() -> None:

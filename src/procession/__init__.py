@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         BackendUnavailableError,
         IncompatibleBackendError,
         InvalidBackendError,
+        StartError,
         UnknownBackendError,
     )
     from procession.exceptions import (
@@ -52,6 +53,7 @@ _HOME = {
         "BackendUnavailableError",
         "IncompatibleBackendError",
         "InvalidBackendError",
+        "StartError",
         "UnknownBackendError",
     ),
     "exceptions": (
@@ -105,6 +107,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "ResultError",
     "Sentinel",
     "SpawnContext",
+    "StartError",
     "Started",
     "UnknownBackendError",
     "UnsafeForkError",

@@ -24,6 +24,7 @@ BUILT_IN = {
     "fork": "procession.backends.fork:ForkBackend",
     "spawn": "procession.backends.spawn:SpawnBackend",
     "forkserver": "procession.backends.forkserver:ForkserverBackend",
+    "command": "procession.backends.command:CommandBackend",
 }
 """What the core provides; equal to the entry points in its pyproject.toml."""
 
@@ -101,6 +102,10 @@ def import_built_in(name: str) -> Any:
         from procession.backends.spawn import SpawnBackend
 
         return SpawnBackend
+    if name == "command":
+        from procession.backends.command import CommandBackend
+
+        return CommandBackend
     from procession.backends.forkserver import ForkserverBackend
 
     return ForkserverBackend

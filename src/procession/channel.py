@@ -105,7 +105,7 @@ def to_report(
     if kind == wire.RETURNED:
         return Report("returned", time, result=fields[0])
     if kind == wire.RETURNED_FILE:
-        return Report("returned", time, result=_map((files or [])[0]))
+        return Report("returned", time, result=map_file((files or [])[0]))
     texts = [field.decode("utf-8", "replace") for field in fields[:3]]
     if kind == wire.RAISED:
         name, message, text = texts
@@ -113,6 +113,6 @@ def to_report(
     return Report(_KINDS[kind], time, text=texts[0])
 
 
-def _map(fd: int) -> memoryview:
-    """Return a file's content; the mapping lives as long as somebody looks at it."""
+def map_file(fd: int) -> memoryview:
+    """Return a file's content, for as long as somebody looks at it; the descriptor stays the caller's."""
     return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from procession import guard
+from procession import guard, memory
 from procession.channel import SocketChannel
 from procession.environment import merge
 from procession.gathering import gathering
@@ -26,7 +26,8 @@ from procession.starting import Handles, begin, hand_over, start_each
 if TYPE_CHECKING:
     from subprocess import Popen
 
-    from procession.payloadfile import PayloadFile
+    from procession.environment import Changes
+    from procession.fresh import FreshOrders
     from procession.tree import Tree
 
 CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
@@ -74,33 +75,73 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
     with (
         pickled_call(launch) as pickled,
         gathering(launch) as ends,
-        planted(launch, orders) as tree,
+        planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
     ):
         orders["main"], orders["sources"] = pickled.main, pickled.sources
         orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
         orders["together"] = ends
         shared = [fd for fd in (*pickled.fds, *ends, orders["tracker"]) if fd >= 0]
         pickled.file.write_orders(orders)
-        ranks = _Ranks(launch, start, own, pickled.file, shared, tree)
-        return tree.attach(hand_over(pickled.file, start_each(launch, ranks.start_one)))
+        ranks = _Ranks(start, own, launch.daemon, [pickled.file.fd], shared, tree)
+
+        def start_one(rank: int) -> Handles:
+            return ranks.start_one(rank, launch.environments[rank])
+
+        return tree.attach(hand_over(pickled.file, start_each(launch, start_one)))
+
+
+def start_held(
+    rank: int,
+    changes: Changes,
+    orders: FreshOrders,
+    payload: int,
+    start: Callable[[Command], Popen[Any]],
+    *,
+    keep_daemons: bool,
+) -> Started:
+    """Start one rank of a launch that is another process's; what it starts is this one's to end.
+
+    Args:
+        rank: which.
+        changes: those to this process's environment.
+        orders: what it is told.
+        payload: the descriptor of the launch's payload, which is complete and holds no orders.
+        start: as in `start_commands`.
+        keep_daemons: as in `procession.Launch`.
+    """
+    from marshal import dumps
+
+    from procession.tree import planted
+
+    told = memory.file_of("procession-orders", dumps(dict(orders)))
+    try:
+        # a mark of its own: what ends on one rank's account must not end another's on this host
+        with planted(os.urandom(8).hex(), keep_daemons=keep_daemons) as tree:
+            ranks = _Ranks(start, dict(os.environ), orders["daemon"], [payload, told], [], tree)
+            process, sentinel, channel = ranks.start_one(rank, changes)
+            if orders["buffers"]:
+                begin(channel)
+            return tree.attach(Started([process], [sentinel], [channel]))
+    finally:
+        os.close(told)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """What the ranks of a launch have in common."""
+    """What the ranks that this process starts have in common."""
 
-    launch: Launch
     start: Callable[[Command], Popen[Any]]
     environment: dict[str, str]
-    payload: PayloadFile
+    daemon: bool
+    files: list[int]
     shared: list[int]
     tree: Tree
 
-    def start_one(self, rank: int) -> Handles:
+    def start_one(self, rank: int, changes: Changes) -> tuple[RankProcess, int, SocketChannel]:
         """Start one rank."""
         channel, theirs = SocketChannel.open()
         try:
-            popen = self.start(self._compose(rank, theirs))
+            popen = self.start(self._compose(rank, changes, theirs))
             self.tree.adopt_with_children(
                 popen.pid
             )  # from outside: the rank need not import for it
@@ -108,7 +149,7 @@ class _Ranks:
             process = RankProcess.of_child(
                 popen.pid,
                 name=name_process("spawn", rank),
-                daemon=self.launch.daemon,
+                daemon=self.daemon,
                 mark=self.tree.mark,
             )
             begin(channel)
@@ -119,8 +160,8 @@ class _Ranks:
             os.close(theirs)
         return process, process.sentinel, channel
 
-    def _compose(self, rank: int, channel: int) -> Command:
-        own = (channel, self.payload.fd, guard.death_pipe())
+    def _compose(self, rank: int, changes: Changes, channel: int) -> Command:
+        own = (channel, guard.death_pipe(), *self.files)
         argv = compose_command("procession.fresh", "main", (rank, *own))
-        env = merge(self.environment, self.launch.environments[rank])
+        env = merge(self.environment, changes)
         return Command(rank, argv, env, (*own, *self.shared))

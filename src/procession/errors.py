@@ -11,7 +11,8 @@ Of all of them ``because`` names what outside the call led to it, such as an env
     RuntimeError
      ├─ BackendUnavailableError   it cannot be used on this machine
      ├─ AmbiguousBackendError     two distributions claim the name
-     └─ IncompatibleBackendError  it speaks another version of the protocol
+     ├─ IncompatibleBackendError  it speaks another version of the protocol
+     └─ StartError                its engine did not bring up all ranks
 
 What a failed launch raises is in `procession.exceptions`.
 """
@@ -161,4 +162,33 @@ class IncompatibleBackendError(_Fields, RuntimeError):
             f"start method {backend!r} ({origin}) speaks version {version} of the backend protocol,"
             f" this procession speaks {wanted}; install matching versions of the two"
         )
+        super().__init__(_with_cause(text, because))
+
+
+class StartError(_Fields, RuntimeError):
+    """Raised when an engine did not bring up all ranks of a launch; those that had come were ended.
+
+    ``nprocs`` were asked for, ``came`` had come, or ``slots`` are all there is (None: unknown).
+    """
+
+    _fields = ("backend", "nprocs", "came", "slots", "reason", "because")
+
+    def __init__(
+        self,
+        backend: str,
+        *,
+        nprocs: int,
+        reason: str,
+        came: int = 0,
+        slots: int | None = None,
+        because: str = "",
+    ) -> None:
+        self.backend = backend
+        self.nprocs = nprocs
+        self.came = came
+        self.slots = slots
+        self.reason = reason
+        self.because = because
+        there = f"{came} have come" if slots is None else f"there are {slots} slots"
+        text = f"start method {backend!r} cannot start {nprocs} ranks ({there}): {reason}"
         super().__init__(_with_cause(text, because))

@@ -74,7 +74,7 @@ def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: st
 class Payload:
     """A launch's payload, as its ranks read it.  They share the descriptor's offset: nobody moves it."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, orders: int = -1) -> None:
         import marshal
 
         self._fd = fd
@@ -82,7 +82,8 @@ class Payload:
         self._pickled = int.from_bytes(self._start[:8], "big")
         ordered = int.from_bytes(self._start[8:HEAD], "big")
         self._end = HEAD + self._pickled + ordered
-        self.orders: FreshOrders = marshal.loads(self._read(HEAD + self._pickled, ordered))
+        told = self._read(HEAD + self._pickled, ordered) if orders < 0 else _read_file(orders)
+        self.orders: FreshOrders = marshal.loads(told)
 
     def load(self, channel: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Return fn and args, once the launcher has copied what the pickle leaves out."""
@@ -124,6 +125,12 @@ class Payload:
         return os.pread(self._fd, size, start)
 
 
+def _read_file(fd: int) -> bytes:
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    os.close(fd)
+    return data
+
+
 def start_of_page(position: int) -> int:
     """Return where the first page begins at or after a position."""
     return -(-position // _PAGE) * _PAGE
@@ -145,10 +152,13 @@ def make_view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     return view
 
 
-def main(rank: int, channel: int, payload: int, guard_fd: int) -> None:
-    """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded."""
+def main(rank: int, channel: int, guard_fd: int, payload: int, orders: int = -1) -> None:
+    """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded.
+
+    The last four are descriptors; without ``orders``, they are in the payload.
+    """
     if rank_life.may_begin(channel):
-        status, succeeded = live(Payload(payload), rank, channel, guard_fd)
+        status, succeeded = live(Payload(payload, orders), rank, channel, guard_fd)
         if not succeeded:
             rank_life.leave(status, succeeded)
 

@@ -23,6 +23,7 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
         "context": context,
         "launch_id": os.urandom(8).hex(),
         "nprocs": launch.nprocs,
+        "place": None,
         "daemon": launch.daemon,
         "forked": forked,
         "wants_results": launch.wants_results,

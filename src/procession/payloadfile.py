@@ -63,11 +63,14 @@ class PayloadFile:
         self._buffers.append(view)
         return False
 
-    def write_orders(self, orders: FreshOrders) -> None:
-        """Add the orders, with which ranks can start; `fill` adds what they must then wait for."""
+    def write_orders(self, orders: FreshOrders, *, apart: bool = False) -> None:
+        """Add the orders, with which ranks can start; `fill` adds what they must then wait for.
+
+        Orders that go to the ranks ``apart`` are only completed.
+        """
         orders["buffers"] = [view.nbytes for view in self._buffers]
         orders["imports"] = sorted(self._owners())
-        data = marshal.dumps(dict(orders))
+        data = b"" if apart else marshal.dumps(dict(orders))
         memory.write(self.fd, data)
         os.pwrite(self.fd, b"".join(n.to_bytes(8, "big") for n in (self._pickled, len(data))), 0)
         if not self._buffers:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         context: str  # the multiprocessing context whose names the rank takes on; empty: none
         launch_id: str
         nprocs: int
+        place: (
+            tuple[int, int] | None
+        )  # LOCAL_RANK and LOCAL_WORLD_SIZE, where not all are on one host
         daemon: bool
         forked: bool
         wants_results: bool

@@ -26,4 +26,6 @@ def rank_info() -> RankInfo | None:
         return None
     rank, orders = current
     nprocs = orders["nprocs"]
-    return RankInfo(rank, nprocs, rank, nprocs, orders["start_method"], orders["launch_id"])
+    local_rank, local_nprocs = orders["place"] or (rank, nprocs)
+    method, launch_id = orders["start_method"], orders["launch_id"]
+    return RankInfo(rank, nprocs, local_rank, local_nprocs, method, launch_id)

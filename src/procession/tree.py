@@ -7,13 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from procession import cgroups, descendants, lifeline
-from procession.protocol import Launch, Process, Started
-
-if TYPE_CHECKING:
-    from procession.rank import Orders
+from procession.protocol import Process, Started
 
 log: logging.Logger = logging.getLogger("procession")
 
@@ -93,9 +89,9 @@ def _groups_left(processes: Sequence[Process]) -> list[int]:
 
 
 @contextmanager
-def planted(launch: Launch, orders: Orders) -> Iterator[Tree]:
+def planted(launch_id: str, *, keep_daemons: bool) -> Iterator[Tree]:
     """Provide the tree of a launch that the block starts; if it cannot, nothing is left of it."""
-    tree = Tree(0 if launch.keep_daemons else descendants.mark_of(orders["launch_id"]))
+    tree = Tree(0 if keep_daemons else descendants.mark_of(launch_id))
     try:
         yield tree
     except BaseException:

@@ -63,7 +63,10 @@ class ForkBackend:
         death_pipe = guard.death_pipe()
         import_for_ranks(find_entry_module(launch))
         _flush_streams()
-        with gathering(launch) as ends, planted(launch, orders) as tree:
+        with (
+            gathering(launch) as ends,
+            planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
+        ):
             orders["together"] = ends
             estate = _Estate(launch, orders, tree, death_pipe, open_no_input())
             with inherited(ends):

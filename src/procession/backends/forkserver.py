@@ -57,7 +57,7 @@ class ForkserverBackend:
         with (
             pickled_call(launch) as pickled,
             gathering(launch) as ends,
-            planted(launch, orders) as tree,
+            planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,
         ):
             orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()

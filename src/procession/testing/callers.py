@@ -39,6 +39,23 @@ def start(subject: Subject, main: Main) -> subprocess.Popen[bytes]:
     return caller
 
 
+def execute(subject: Subject, source: str, how: str) -> str:
+    """Run a program, as a script or by ``-c``, that reads the backend and options; return what it prints."""
+    arguments = ["-c", source]
+    if how == "script":
+        script = subject.folder / "main_module.py"
+        script.write_text(source)
+        arguments = [str(script)]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=pickle.dumps((subject.backend, dict(subject.options))),
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.decode().strip()
+
+
 def _run() -> None:
     main, backend, options, folder = pickle.load(sys.stdin.buffer)
     main(backend, options, folder)
@@ -65,7 +82,7 @@ def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -
         context: Any = procession.start_processes(ranks.work, (folder,), _MANY, join=False, **call)
         context.terminate()
         print("all could be started")
-    except OSError as error:
+    except (OSError, procession.StartError) as error:  # the engine may lack them first
         print(f"{type(error).__name__}: {error}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     print("children:", _count_children() - before)

@@ -29,6 +29,9 @@ class BackendConformance(Listing, Costs, Leftovers, Outcomes, Contract, Seam):
     """Why a test is known to fail, by its name, with its parameters or without; that it then passes is
     a failure too."""
 
+    ranks_are_here: ClassVar[bool] = False
+    """Whether ranks run on this machine, and see its processes, though their backend is remote."""
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         for name in cls.expected_failures:
@@ -50,4 +53,4 @@ class BackendConformance(Listing, Costs, Leftovers, Outcomes, Contract, Seam):
         self, backend: Backend, launch_options: Mapping[str, Any], tmp_path: Path
     ) -> Subject:
         """The backend, as the tests use it."""
-        return Subject(backend, launch_options, tmp_path)
+        return Subject(backend, launch_options, tmp_path, here=self.ranks_are_here)

@@ -22,11 +22,15 @@ DEADLINE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A backend, the options that its launches are given, and a folder that its ranks see too."""
+    """A backend, the options that its launches are given, and a folder that its ranks see too.
+
+    ``here`` says that ranks run on this machine, though they may run elsewhere.
+    """
 
     backend: Backend
     options: Mapping[str, Any]
     folder: Path
+    here: bool = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -45,8 +49,8 @@ class Subject:
                 pytest.skip(f"not claimed: {name}")
 
     def need_local(self) -> None:
-        """Skip the test if ranks may run elsewhere."""
-        if self.capabilities.remote:
+        """Skip the test if ranks run elsewhere, or may."""
+        if self.capabilities.remote and not self.here:
             pytest.skip("ranks may be remote")
 
     def need_pickling(self) -> None:

@@ -1,0 +1,156 @@
+"""An engine that is a command: mpiexec, srun, flux, a script of one's own. It places one agent a rank."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from procession import descendants, fds
+from procession.environment import merge
+from procession.interrupts import held_back
+from procession.protocol import Launch, Started
+from procession.remote.launching import start_agents
+from procession.remote.placement import Agents
+from procession.signals import name_signal
+from procession.tree import LINGER, Tree
+
+_TAIL = 2000  # characters of what the engine said last that an error shows
+_KILL_WAIT = 3.0  # seconds for an engine between SIGTERM and SIGKILL
+
+
+def start_by_command(
+    launch: Launch,
+    compose: Callable[[Agents], Sequence[str]],
+    *,
+    rank_variables: Sequence[str] = (),
+    environment: Mapping[str, str | None] | None = None,
+    explain: Callable[[], str] | None = None,
+) -> Started:
+    """Start the ranks of a launch by one command of an engine, which starts an agent for each.
+
+    Args:
+        launch: what is to be started.
+        compose: returns the engine's command for these agents; it ends with ``agents.argv``.  The engine
+            must pass its own environment on to the agents.
+        rank_variables: where an agent finds its rank; see `start_agents`.
+        environment: changes to the environment of the command; a value of None removes a variable.
+        explain: tells what the engine knows of ranks that have not come in time (a reason in its queue).
+
+    Raises:
+        Exception: as `start_agents` does.
+    """
+
+    def place(agents: Agents) -> Engine:
+        env = merge(os.environ, {**(environment or {}), **agents.environment})
+        return Engine(compose(agents), env, explain)
+
+    return start_agents(launch, place, rank_variables)
+
+
+class Engine:
+    """The placement of agents by one command, which runs as long as they do.
+
+    Its standard error goes to this process's own, and is quoted where ranks do not come up.  It ends with
+    this process: its descendants on this machine do, and agents by themselves.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        explain: Callable[[], str] | None = None,
+    ) -> None:
+        self._name = os.path.basename(command[0])
+        self._explain = explain
+        self._said = b""
+        self._forwarder: subprocess.Popen[bytes] | None = None
+        with fds.LOCK:
+            read, write = fds.open_pipe()
+            self._errors = fds.keep(read)
+        os.set_blocking(self._errors, False)
+        self._tree = Tree(descendants.mark_of(os.urandom(8).hex()))
+        try:
+            with held_back():
+                self._popen = _start(command, env, write)
+                self._tree.adopt_with_children(self._popen.pid)
+        except BaseException:
+            self._tree.release()
+            fds.drop(self._errors)
+            raise
+        finally:
+            os.close(write)
+
+    def failure(self) -> str:
+        """Return what is known of a command that has ended."""
+        code = self._popen.poll()
+        self._listen()
+        return (
+            "" if code is None else self._quote(f"{self._name} has ended with {_name_code(code)}")
+        )
+
+    def explain(self) -> str:
+        """Return what the engine knows of the ranks, and what it has said."""
+        known = self._explain() if self._explain is not None else ""
+        return self._quote(known or f"{self._name} runs on")
+
+    def begun(self) -> None:
+        """Have what the command and the ranks write from now on go to standard error by itself."""
+        self._listen()
+        os.set_blocking(self._errors, True)
+        self._forwarder = subprocess.Popen(
+            ["cat"], stdin=self._errors, stdout=2, start_new_session=True
+        )
+        self._stop_listening()
+
+    def end(self, patience: float) -> None:
+        """Wait for the command, then end it and what it has started on this machine."""
+        if not _wait(self._popen, patience):
+            self._popen.terminate()
+            _wait(self._popen, _KILL_WAIT)
+        self._tree.end()
+        self._tree.release()
+        self._popen.wait()
+        if self._forwarder is not None:
+            _wait(self._forwarder, LINGER)  # a daemon that is kept may have the pipe still
+            self._forwarder.kill()
+            self._forwarder.wait()
+        self._stop_listening()
+
+    def _listen(self) -> None:
+        """Take what the command has said, and pass it on."""
+        try:
+            while data := os.read(self._errors, 1 << 16):
+                self._said = (self._said + data)[-_TAIL:]
+                os.write(2, data)
+        except OSError:  # nothing more yet; or standard error is closed
+            pass
+
+    def _stop_listening(self) -> None:
+        errors, self._errors = self._errors, -1
+        if errors >= 0:
+            fds.drop(errors)
+
+    def _quote(self, text: str) -> str:
+        said = self._said.decode("utf-8", "replace").strip()
+        return f"{text}; it said:\n{said}" if said else text
+
+
+def _start(command: Sequence[str], env: Mapping[str, str], errors: int) -> subprocess.Popen[bytes]:
+    """Start an engine, away from the terminal, whose signals are for this process to pass on."""
+    return subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True
+    )
+
+
+def _wait(popen: subprocess.Popen[bytes], patience: float) -> bool:
+    """Wait for a command; return whether it has ended."""
+    try:
+        popen.wait(patience)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _name_code(code: int) -> str:
+    return name_signal(-code) if code < 0 else f"exit code {code}"

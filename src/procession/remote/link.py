@@ -1,0 +1,248 @@
+"""One TCP connection between a hub and an agent that have greeted each other: frames, and no waiting.
+
+A frame is its kind (1 byte), the sizes of its head (4 bytes) and body (8 bytes), the head (`marshal`) and
+the body (bytes as they are, which the receiver keeps in memory as a file).
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import socket
+from collections import deque
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any
+
+from procession import fds, memory
+from procession.interrupts import held_back
+from procession.messages import NO_SIGNAL
+
+HELLO, ORDERS, PAYLOAD, SHARE = b"h", b"o", b"p", b"s"
+WANTED, STARTED, UNABLE = b"w", b"b", b"u"
+REPORT, RESULT, STACKS = b"r", b"v", b"t"
+SIGNAL, ASK, FINISH = b"k", b"a", b"f"
+"""The kinds of frames; see `agent` and `briefing` for who sends which."""
+
+_HEAD = 13
+_CHUNK = 1 << 20  # bytes that are read or sent at once
+_TURN = 16  # chunks that one call reads at most: others have their turn then
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What came: ``head`` is what `marshal` can carry, ``body`` the descriptor of a file, or -1."""
+
+    kind: bytes
+    head: Any
+    body: int = -1
+
+
+class Link:
+    """One end of a connection; nothing in it blocks, and it may be used from any thread.
+
+    It never reads beyond the frame that `receive` returns: if more has come, the descriptor is readable.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.host: str = sock.getsockname()[0]
+        """The address that this end has."""
+        with fds.LOCK:
+            self._fd = fds.keep(fds.above_streams(sock.detach()))
+        self._lock = RLock()
+        self._waiting: deque[memoryview | tuple[int, int, int]] = deque()
+        self._came = bytearray()
+        self._body = -1
+        self._left = 0  # bytes of the body that have not come
+        self._begun: tuple[bytes, Any] | None = None
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end is closed."""
+        return self._fd < 0
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something waits to be sent: call `flush` once there is room for it."""
+        return bool(self._waiting)
+
+    def send(self, kind: bytes, head: Any = None, body: memoryview | int = -1) -> None:
+        """Send a frame, now or with a later `flush`; ``body`` is a view, or the descriptor of a file.
+
+        Either must stay as it is until all is sent.  What cannot be sent any more is lost silently: the
+        end of the connection shows where it is read.
+        """
+        told = marshal.dumps(head)
+        parts: list[memoryview | tuple[int, int, int]] = []
+        size = 0
+        if isinstance(body, memoryview):
+            size = body.nbytes
+            parts = [body]
+        elif body >= 0:
+            size = os.fstat(body).st_size
+            parts = [(body, 0, size)]
+        sizes = len(told).to_bytes(4, "big") + size.to_bytes(8, "big")
+        with self._lock:
+            self._waiting += [memoryview(kind + sizes + told), *parts]
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what there is room for."""
+        with self._lock, held_back():
+            try:
+                while self._waiting and self._fd >= 0:
+                    rest = self._send_some(self._waiting[0])
+                    self._waiting.popleft()
+                    if rest is not None:
+                        self._waiting.appendleft(rest)
+            except BlockingIOError:
+                pass
+            except OSError:  # the other end is gone
+                self._waiting.clear()
+
+    def receive(self) -> Frame | None:
+        """Return the next frame, None while it is not complete.
+
+        Raises:
+            EOFError: the connection has ended; the message says how.
+        """
+        with self._lock, held_back():
+            for _ in range(_TURN):
+                frame = self._take()
+                if frame is not None:
+                    return frame
+                if self._fd < 0 or not self._read():
+                    return None
+            return self._take()
+
+    def next_kind(self) -> bytes:
+        """Return the kind of the frame that `receive` would give next, an empty one if none has begun."""
+        with self._lock:
+            if self._begun is not None:
+                return self._begun[0]
+            if self._came or self._fd < 0:
+                return bytes(self._came[:1])
+            sock = self._socket()
+            try:
+                return sock.recv(1, socket.MSG_PEEK)
+            except OSError:
+                return b""
+            finally:
+                sock.detach()
+
+    def close(self) -> None:
+        """Close this end.  May be called twice."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            self._waiting.clear()
+            if fd >= 0:
+                fds.drop(fd)
+            if self._body >= 0:
+                os.close(self._body)
+                self._body = -1
+
+    def _socket(self) -> socket.socket:
+        sock = socket.socket(fileno=self._fd)
+        sock.setblocking(False)
+        return sock
+
+    def _send_some(self, item: memoryview | tuple[int, int, int]) -> Any:
+        """Send a part; return what is left of it, None if nothing is."""
+        if isinstance(item, memoryview):
+            sock = self._socket()
+            try:
+                sent = sock.send(item[:_CHUNK], NO_SIGNAL)
+            finally:
+                sock.detach()
+            return item[sent:] if sent < len(item) else None
+        file, start, end = item
+        start += os.sendfile(self._fd, file, start, min(end - start, _CHUNK))
+        return (file, start, end) if start < end else None
+
+    def _read(self) -> bool:
+        """Read a part of this frame, and nothing of the next; return whether there may be more."""
+        sock = self._socket()
+        try:
+            data = sock.recv(min(self._left, _CHUNK) or self._missing())
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise EOFError(error.strerror or str(error)) from None
+        finally:
+            sock.detach()
+        if not data:
+            raise EOFError("the connection was closed")
+        if self._left:
+            memory.write(self._body, data)
+            self._left -= len(data)
+        else:
+            self._came += data
+        return True
+
+    def _missing(self) -> int:
+        """Return how many bytes of a frame's head have not come, as far as that is known."""
+        if len(self._came) < _HEAD:
+            return _HEAD - len(self._came)
+        return _HEAD + int.from_bytes(self._came[1:5], "big") - len(self._came)
+
+    def _take(self) -> Frame | None:
+        """Return the frame that is complete, if one is."""
+        if self._begun is None and len(self._came) >= _HEAD and not self._missing():
+            self._begin()
+        if self._left or self._begun is None:
+            return None
+        frame = Frame(*self._begun, self._body)
+        self._begun, self._body = None, -1
+        return frame
+
+    def _begin(self) -> None:
+        """Take the head of a frame, whose body is then still to come."""
+        self._begun = bytes(self._came[:1]), marshal.loads(self._came[_HEAD:])
+        self._left = int.from_bytes(self._came[5:_HEAD], "big")
+        self._came.clear()
+        if self._left:
+            self._body = memory.create("procession-payload")
+
+
+def await_frame(link: Link) -> Frame:
+    """Wait for the next frame, sending meanwhile.
+
+    Raises:
+        EOFError: the connection has ended.
+    """
+    poll = select.poll()
+    while (frame := link.receive()) is None:
+        poll.register(link, select.POLLIN | (select.POLLOUT if link.is_sending else 0))
+        poll.poll()
+        link.flush()
+    return frame
+
+
+def await_end(link: Link) -> None:
+    """Wait until the connection has ended."""
+    try:
+        while True:
+            await_frame(link)
+    except EOFError:
+        pass
+
+
+def keep_alive(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel end a connection whose other end has not answered for so long (tcp(7)).
+
+    It asks after a third of the time, and then thrice; what was sent and not acknowledged counts too.
+    """
+    probe = max(round(seconds / 6), 1)
+    idle = max(round(seconds) - 3 * probe, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))

@@ -1,0 +1,197 @@
+"""A rank elsewhere, as its caller sees it: a process, and the channel of its report."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from typing import Any
+
+from procession.channel import map_file
+from procession.messages import NUMBER, UNKNOWN
+from procession.protocol import Report
+from procession.remote import link as frames
+from procession.remote.seat import Seat
+
+_LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
+
+
+class RemoteProcess:
+    """A rank that an agent holds, with the attributes of a `multiprocessing.Process`."""
+
+    def __init__(self, seat: Seat, pid: int, *, name: str, daemon: bool) -> None:
+        self.pid = pid
+        self.name = name
+        self.daemon = daemon
+        self.host: str = seat.host
+        self.sentinel: int = seat.end.fileno()
+        self.lost: str | None = None
+        """Why contact with it is gone, if it is."""
+        self._seat = seat
+        self._exitcode: int | None = None
+        self._ended = False
+        self._stacks: str | None = None
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        state = "alive" if self.is_alive() else f"exitcode={self._exitcode}"
+        return (
+            f"<{type(self).__name__} name={self.name!r} pid={self.pid} host={self.host!r} {state}>"
+        )
+
+    @property
+    def ident(self) -> int:
+        """The process id, on its host."""
+        return self.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs, or where nobody knows; -N if signal N ended it."""
+        self._collect()
+        return self._exitcode
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet, as far as is known here."""
+        self._collect()
+        return not self._ended
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, for at most ``timeout`` seconds."""
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        while self.is_alive():
+            patience = min(max(until - time.monotonic(), 0), _LONGEST_WAIT)
+            poll = select.poll()
+            poll.register(self.sentinel, select.POLLIN)
+            if not poll.poll(patience * 1000) and time.monotonic() >= until:
+                return
+
+    def terminate(self) -> None:
+        """Have SIGTERM sent to it and its group, and SIGCONT."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Have SIGKILL sent to it and its group."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Have a signal sent to it and its group, if it has not ended."""
+        if not self._ended:
+            self._seat.control.send(frames.SIGNAL, int(number))
+
+    def ask_stacks(self) -> bool:
+        """Ask for the process's Python stacks; return whether it may answer."""
+        self._stacks = None
+        if self.is_alive():
+            self._seat.control.send(frames.ASK)
+        return not self._ended
+
+    def take_stacks(self) -> str | None:
+        """Return the stacks that were asked for; None as long as they are not complete."""
+        control = self._seat.control
+        if control.next_kind() == frames.STACKS:  # a report stays where it is: it is the channel's
+            try:
+                frame = control.receive()
+            except EOFError:
+                return ""
+            if frame is not None:
+                self.note_stacks(frame.head)
+        return self._stacks
+
+    def note_stacks(self, text: str) -> None:
+        """Take the answer to a question for stacks."""
+        self._stacks = text
+
+    def release(self) -> None:
+        """Free the sentinel of a process that has ended."""
+        if self._ended:
+            self._seat.end.close()
+
+    def _collect(self) -> None:
+        """Note the exit code if it has come, or that none will."""
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                code = _peek(self.sentinel)
+            except OSError as error:
+                self._lose(error.strerror or str(error))
+                return
+            if code is None:
+                return
+            if len(code) == NUMBER:
+                number = int.from_bytes(code, "big", signed=True)
+                self._exitcode = None if number == UNKNOWN else number
+                self._ended = True
+            else:
+                self._lose("the connection was closed")
+
+    def _lose(self, why: str) -> None:
+        agent = f"its agent (process {self._seat.hello['pid']} on {self.host})"
+        self.lost = f"contact with {agent} is gone: {why}"
+        self._ended = True
+
+
+class RemoteChannel:
+    """An `ErrorChannel` over an agent's connection, on which answers to questions come as well."""
+
+    def __init__(self, seat: Seat, process: RemoteProcess) -> None:
+        self._control = seat.control
+        self._offset = seat.clock_offset
+        self._process = process
+        self._fd = self._control.fileno()
+        self._result: memoryview | None = None
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._fd
+
+    def receive(self) -> Report | None:
+        """Return the report if it is complete, else None.
+
+        Raises:
+            EOFError: none will come.
+        """
+        if self._closed:
+            raise EOFError("the channel is closed")
+        while (frame := self._control.receive()) is not None:
+            if frame.kind == frames.RESULT:
+                self._result = _map_whole(frame.body)
+            elif frame.kind == frames.STACKS:
+                self._process.note_stacks(frame.head)
+            elif frame.kind == frames.REPORT:
+                return self._to_report(frame.head)
+        return None
+
+    def close(self) -> None:
+        """Read no more.  The connection stays until the launch has finished."""
+        self._closed = True
+
+    def _to_report(self, fields: dict[str, Any]) -> Report:
+        if self._result is not None:
+            fields = {**fields, "result": self._result}
+        return Report(**{**fields, "time": fields["time"] + self._offset})
+
+
+def _map_whole(fd: int) -> memoryview:
+    try:
+        return map_file(fd)
+    finally:
+        os.close(fd)
+
+
+def _peek(fd: int) -> bytes | None:
+    """Return what has come on a connection, and leave it there; None if nothing has."""
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    try:
+        data = sock.recv(NUMBER, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    else:
+        return None if 0 < len(data) < NUMBER else data
+    finally:
+        sock.detach()

@@ -1,0 +1,44 @@
+"""Stands in for a batch system's launcher: ``standin.py N VARIABLE COMMAND...`` runs a command N times.
+
+Each finds its number in the variable.  STANDIN in the environment is Python that says more, with ``rank`` and
+``command``: it may change ``command``, set it to None, or do anything else before that is started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def options(more: str = "", **others: Any) -> dict[str, Any]:
+    """Return the options for the start method ``command`` that have this script place the agents."""
+    os.environ["STANDIN"] = more
+    launcher = [sys.executable, str(Path(__file__).resolve()), "{nprocs}", "STANDIN_RANK"]
+    return {"command": launcher, "rank_variable": "STANDIN_RANK", **others}
+
+
+def main() -> int:
+    """Start all, wait for all; pass SIGTERM on."""
+    count, variable, *command = sys.argv[1:]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: object) -> None:
+        for each in started:
+            each.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    for rank in range(int(count)):
+        names: dict[str, Any] = {"rank": rank, "command": command, "env": dict(os.environ)}
+        exec(os.environ.get("STANDIN", ""), names)  # the test's own
+        if names["command"] is not None:
+            env = {**names["env"], variable: str(names["rank"])}
+            started.append(subprocess.Popen(names["command"], env=env))
+    return max((abs(each.wait()) for each in started), default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

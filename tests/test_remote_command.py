@@ -1,0 +1,330 @@
+"""Ranks by way of agents: the start method `command`, with a script for a batch system's launcher."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import standin
+from procession import (
+    Launch,
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    StartError,
+    get_backend,
+    rank_info,
+    run,
+    start_processes,
+)
+from procession.testing.ranks import give, make_large, work
+from procession.testing.stage import Stage, is_gone
+from procession.testing.subject import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN", "")
+
+
+def launch(fn: Any, *args: Any, nprocs: int = 2, more: str = "", **keywords: Any) -> list[Any]:
+    options = standin.options(more, **keywords.pop("options", {}))
+    return run(fn, list(args), nprocs, start_method="command", options=options, **keywords)
+
+
+def start(fn: Any, *args: Any, nprocs: int = 2, **keywords: Any) -> ProcessContext:
+    keywords = {"start_method": "command", "options": standin.options(), **keywords}
+    context: ProcessContext = start_processes(fn, args, nprocs, join=False, **keywords)
+    return context
+
+
+def await_ranks(context: ProcessContext, folder: Path, nprocs: int = 2) -> None:
+    stage = Stage(str(folder), 0)
+    for rank in range(nprocs):
+        wait_until(partial(stage.read, f"rank {rank}"), f"rank {rank} does not come")
+
+
+# Where ranks are
+
+
+def test_ranks_know_their_place() -> None:
+    assert launch(see_place) == [(0, 2, 0, 2, "command"), (1, 2, 1, 2, "command")]
+
+
+def see_place(rank: int) -> tuple[Any, ...]:
+    info = rank_info()
+    assert info is not None
+    return info.rank, info.nprocs, info.local_rank, info.local_nprocs, info.start_method
+
+
+def test_hosts_are_counted_apart() -> None:
+    """A host is what has another name: here, in a namespace of its own."""
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root may name a host, and only with util-linux's unshare")
+    rename = ["unshare", "--uts", "sh", "-c", 'hostname far; exec "$@"', "sh"]
+    more = f"if rank % 2: command = {rename!r} + command"
+    places = launch(see_variables, nprocs=4, more=more)
+    assert places == [("0", "2"), ("0", "2"), ("1", "2"), ("1", "2")]
+    with pytest.raises(ProcessRaisedException) as caught:
+        launch(raise_in, 1, nprocs=2, more=more)
+    assert caught.value.host == "far"
+    assert "(pid " in str(caught.value.failures[0])
+    assert " on far)" in str(caught.value.failures[0])
+
+
+def see_variables(rank: int) -> tuple[Any, ...]:
+    return os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"]
+
+
+def raise_in(rank: int, who: int) -> None:
+    if rank == who:
+        raise ValueError("boom")
+    time.sleep(60)
+
+
+def test_an_engine_need_not_number_its_processes() -> None:
+    more = "env.pop('STANDIN_RANK', None); rank = 'none'"
+    options = {**standin.options(more), "rank_variable": []}
+    assert run(give, (), 3, start_method="command", options=options) == [(0,), (1,), (2,)]
+
+
+def test_the_callers_variables_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"MASTER_ADDR": "there", "LOCAL_RANK": "7", "OWN": "x"}
+    names = ("MASTER_ADDR", "LOCAL_RANK", "OWN", "PROCESSION_AGENT")
+    assert launch(see, *names, nprocs=1, env=env) == [["there", "7", "x", None]]
+    monkeypatch.setenv("PROCESSION_RANK_ENV", "0")
+    assert launch(see, "MASTER_ADDR", "RANK", nprocs=1) == [[None, None]]
+
+
+def see(rank: int, *names: str) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
+
+
+def test_a_description_may_come_on_standard_input() -> None:
+    """For engines that hand no variables on: ssh, for one."""
+    more = (
+        "import shlex; told = env.pop('PROCESSION_AGENT')\n"
+        "command = ['sh', '-c', 'exec ' + shlex.join(command) + ' <<E\\n' + told + '\\nE\\n']"
+    )
+    assert launch(give, more=more) == [(0,), (1,)]
+
+
+# What they are handed, and what they return
+
+
+def test_large_arguments_come_once_to_a_host(tmp_path: Path) -> None:
+    values = bytearray(b"\1" * (5 << 20))
+    assert launch(count_files, values, nprocs=3) == [(5 << 20, 5 << 20)] * 3
+
+
+def count_files(rank: int, values: bytearray) -> tuple[int, int]:
+    values[0] = 1  # the rank's own copy
+    return len(values), sum(values)
+
+
+def test_agents_that_may_not_read_each_others_files_are_sent_their_own() -> None:
+    """Here, since one has the capabilities of root, and the others have none."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root has capabilities to lose, by util-linux's setpriv")
+    without = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
+    more = f"command = {without!r} + command if rank else command"
+    assert launch(size, bytes(3 << 20), nprocs=3, more=more) == [3 << 20] * 3
+
+
+def size(rank: int, values: bytes) -> int:
+    return len(values)
+
+
+def test_large_results_come_back() -> None:
+    results = launch(make_large, 20 << 20, nprocs=2)
+    assert [bytes(result[:2]) for result in results] == [b"\0\0", b"\1\1"]
+    assert [len(result) for result in results] == [20 << 20] * 2
+
+
+def test_what_cannot_travel_is_refused_before_anything_starts() -> None:
+    import multiprocessing
+
+    for item in (multiprocessing.get_context("spawn").Queue(), multiprocessing.Pipe()[0]):
+        with pytest.raises(ValueError, match="which ranks of start method 'command' cannot have"):
+            launch(give, item)
+        item.close()
+
+
+def test_ranks_cannot_leave_together() -> None:
+    backend = get_backend("command")
+    call = Launch(
+        give, (), 1, "command", environments=({},), options=standin.options(), together=True
+    )
+    with pytest.raises(ValueError, match="cannot have ranks leave together"):
+        backend.start(call)
+
+
+def test_a_backend_may_enter_ranks_elsewhere() -> None:
+    call = Launch(
+        see_entered,
+        (),
+        1,
+        "command",
+        environments=({},),
+        options=standin.options(),
+        entry=(f"{__name__}:enter", 5),
+    )
+    context = ProcessContext(call, get_backend("command").start(call))
+    assert context.results() == [[(0, 5)]]
+
+
+entered: list[tuple[int, Any]] = []
+
+
+def enter(rank: int, argument: Any) -> None:
+    entered.append((rank, argument))
+
+
+def see_entered(rank: int) -> list[tuple[int, Any]]:
+    return entered
+
+
+# Ranks that do not come up
+
+
+def test_ranks_that_do_not_come_are_counted() -> None:
+    begun = time.monotonic()
+    with pytest.raises(StartError, match=r"cannot start 3 ranks \(2 have come\)") as caught:
+        launch(
+            give,
+            nprocs=3,
+            more="if rank == 1: command = ['sleep', '60']",
+            options={"start_timeout": 3},
+        )
+    assert "the others have not within 3 s (option start_timeout)" in str(caught.value)
+    assert (caught.value.nprocs, caught.value.came, caught.value.slots) == (3, 2, None)
+    assert time.monotonic() - begun < 3 + 5
+
+
+def test_an_engine_that_ends_early_is_quoted(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        StartError, match=r"python[\d.]* has ended with exit code 3; it said:\nno room"
+    ):
+        launch(give, more="import sys; sys.stderr.write('no room\\n'); sys.exit(3)")
+    assert "no room" in capfd.readouterr().err
+
+
+def test_an_agent_that_cannot_reach_its_caller_says_so() -> None:
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root may leave the network, and only with util-linux's unshare")
+    with pytest.raises(StartError, match="cannot reach its caller at 127") as caught:
+        launch(give, nprocs=1, more="command = ['unshare', '--net', *command]")
+    assert "the option 'advertise' must be an address that this host can reach" in str(caught.value)
+
+
+def test_an_agent_that_is_told_nothing_says_so() -> None:
+    with pytest.raises(StartError, match=r"finds neither PROCESSION_AGENT nor a line"):
+        launch(give, nprocs=1, more="env.pop('PROCESSION_AGENT')")
+
+
+def test_an_agent_that_goes_while_it_starts_its_rank_is_told() -> None:
+    with pytest.raises(StartError, match=r"rank 0 on .*: contact with its agent is gone"):
+        launch(give, nprocs=1, more=f"command = {[sys.executable, '-c', HALF_AN_AGENT]!r}")
+
+
+HALF_AN_AGENT = """
+from procession.remote import agent
+control, end, rank = agent.connect(agent.read_description())
+agent.await_frame(control)
+"""
+
+
+def test_an_agent_that_cannot_start_its_rank_says_why() -> None:
+    code = (
+        "from procession.remote import agent, holding\n"
+        "def fail(*_, **__): raise OSError('no processes left')\n"
+        "holding.start_held = fail\nagent.main()"
+    )
+    with pytest.raises(StartError, match="no processes left"):
+        launch(give, nprocs=2, more=f"if rank: command = {[sys.executable, '-c', code]!r}")
+
+
+# How they end
+
+
+def test_a_signal_to_an_agent_is_for_its_rank(tmp_path: Path) -> None:
+    """As engines send it that cancel a job."""
+    with start(tell_agent, str(tmp_path)) as context:
+        pid = wait_until(partial(Stage(str(tmp_path), 0).read, "agent 1"), "rank 1 does not come")
+        os.kill(int(pid), signal.SIGTERM)
+        with pytest.raises(ProcessExitedException) as caught:
+            context.join()
+    assert (caught.value.error_index, caught.value.signal_name) == (1, "SIGTERM")
+
+
+def tell_agent(rank: int, folder: str) -> None:
+    Stage(folder, 0).tell(f"agent {rank}", str(os.getppid()))
+    time.sleep(60)
+
+
+def test_what_ranks_write_reaches_the_callers_streams(capfd: pytest.CaptureFixture[str]) -> None:
+    launch(write)
+    out, err = capfd.readouterr()
+    assert sorted(out.split()) == ["out0", "out1"]
+    assert sorted(err.split()) == ["err0", "err1"]
+
+
+def write(rank: int) -> None:
+    os.write(1, f"out{rank}\n".encode())
+    os.write(2, f"err{rank}\n".encode())
+
+
+def test_daemons_can_be_kept(tmp_path: Path) -> None:
+    """What a rank has started in a session of its own outlives the launch, and its engine's end."""
+    launch(start_daemon, str(tmp_path), nprocs=1, keep_daemons=True)
+    pid = int(Stage(str(tmp_path), 0).await_cue("daemon"))
+    assert not is_gone(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(partial(is_gone, pid), "the daemon runs on")
+
+
+def start_daemon(rank: int, folder: str) -> None:
+    popen = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    Stage(folder, 0).tell("daemon", str(popen.pid))
+    popen.returncode = 0
+
+
+def test_a_rank_that_waits_shows_its_stack(tmp_path: Path) -> None:
+    with start(work, str(tmp_path)) as context:
+        await_ranks(context, tmp_path)
+        stacks = context.dump_stacks()
+    assert all("in work" in stacks[rank] for rank in range(2))
+
+
+def test_a_stopped_rank_shows_no_stack_but_its_state(tmp_path: Path) -> None:
+    with start(work, str(tmp_path)) as context:
+        await_ranks(context, tmp_path)
+        os.kill(context.pids()[1], signal.SIGSTOP)
+        stacks = context.dump_stacks()
+        assert "in work" in stacks[0]
+        assert stacks[1].startswith(
+            "(the rank did not answer in time: the state of its process is T"
+        )
+
+
+def test_processes_are_what_multiprocessings_are(tmp_path: Path) -> None:
+    with start(work, str(tmp_path)) as context:
+        process: Any = context.processes[0]
+        assert process.is_alive()
+        assert process.exitcode is None
+        process.join(0.01)
+        assert (process.name, process.ident) == ("CommandProcess-1", process.pid)
+        assert repr(process).endswith("alive>")
+        process.kill()
+        process.join(30)
+        assert process.exitcode == -signal.SIGKILL
+        assert repr(process).endswith("exitcode=-9>")
