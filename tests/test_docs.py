@@ -8,6 +8,7 @@ The blocks of a document run in order in one folder. A comment before a block ch
     <!-- raises: TEXT -->    the script or the commands fail, with this text on standard error
     <!-- output -->          a text block: what the block before it prints
     <!-- not run: REASON -->
+    <!-- section needs: MODULE -->  the blocks up to the next heading of this level are of a plugin
 
 A page that begins with ``<!-- needs: MODULE -->`` is of a plugin, whose session of nox runs it.
 In what is printed, ``...`` stands for anything, and white space does not count.
@@ -38,6 +39,8 @@ PAGES = sorted(
 )
 REMARK = re.compile(r"<!-- (continues|file|raises|output|not run)(?:: (.*?))? -->")
 
+SECTION = re.compile(r"<!-- section (needs): (\w+) -->")
+
 
 @dataclass
 class Block:
@@ -55,7 +58,7 @@ class Folder:
 
     path: Path
     scripts: list[str] = field(default_factory=list)
-    printed: str = ""
+    printed: str | None = ""
 
     def run(self, command: list[str] | str, wanted: str | None) -> str:
         """Run a command; it fails if, and only if, a text on standard error is wanted."""
@@ -83,24 +86,30 @@ def find_blocks(page: Path) -> Iterator[Block]:
     from markdown_it import MarkdownIt
 
     remarks: dict[str, str] = {}
+    needed: dict[str, str] = {}
     for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
         if token.type == "html_block":
             remarks = dict(REMARK.findall(token.content))
+            needed = dict(SECTION.findall(token.content)) or needed
         elif token.type == "fence":
             line = token.map[0] + 1 if token.map else 0
             where = f"{page.relative_to(ROOT)}:{line}"
-            yield Block(where, token.info.split(" ")[0], token.content, remarks)
+            yield Block(where, token.info.split(" ")[0], token.content, {**needed, **remarks})
             remarks = {}
         elif token.nesting >= 0 and token.type != "inline":
             remarks = {}
+            needed = {} if token.tag == "h2" else needed
 
 
 def run_block(block: Block, folder: Folder) -> None:
     """Run one block if it is a kind that can be run."""
     if "not run" in block.remarks:
         assert block.remarks["not run"], "a reason is missing"
+    elif not is_installed(block.remarks.get("needs")):
+        folder.printed = None
     elif "output" in block.remarks:
-        assert_printed(folder.printed, block.text)
+        if folder.printed is not None:
+            assert_printed(folder.printed, block.text)
     elif "file" in block.remarks:
         path = folder.path / block.remarks["file"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +120,11 @@ def run_block(block: Block, folder: Folder) -> None:
         run_console(block, folder)
     else:
         assert block.language in ("text", "toml", "{eval-rst}", "{toctree}"), "unknown language"
+
+
+def is_installed(module: str | None) -> bool:
+    """Whether a module is there, or none is needed."""
+    return module is None or importlib.util.find_spec(module) is not None
 
 
 def run_python(block: Block, folder: Folder) -> None:
@@ -138,7 +152,7 @@ def assert_printed(printed: str, expected: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
     needed = re.match(r"<!-- needs: (\w+) -->", page.read_text(encoding="utf-8"))
-    if needed and importlib.util.find_spec(needed[1]) is None:
+    if needed and not is_installed(needed[1]):
         pytest.skip(f"{needed[1]} is not here: nox -s plugins runs this page")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     folder = Folder(tmp_path)

@@ -27,10 +27,11 @@ class Failure:
     """How one rank failed.
 
     ``kind`` is ``raised``, ``exited`` (by an exit code or a signal) or ``lost`` (contact with the
-    rank is gone and its exit code unknown).  ``time`` is `time.monotonic_ns` of the rank's host
-    when it failed.  ``collateral`` is true for a rank that the launcher itself stopped, ``reported`` for one
-    that told of its end itself: it raised, or called `sys.exit`.  ``stacks`` are
-    the Python stacks of a rank that still ran when the launch's deadline passed.
+    rank is gone and its exit code unknown).  ``time`` is when it failed, as this process's
+    `time.monotonic_ns`; for a rank on another host, by that host's clock, corrected by what the two differ.
+    ``collateral`` is true for a rank that the launcher itself stopped, ``reported`` for one that told of its
+    end itself: it raised, or called `sys.exit`.  ``stacks`` are the Python stacks of a rank that still ran
+    when the launch's deadline passed.
     """
 
     rank: int

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from procession import rank, stacks
 from procession.member import Member
+from procession.protocol import Process
 from procession.wire import shorten
 
 PATIENCE = 1.0
@@ -54,6 +55,11 @@ def state_of(pid: int | None) -> str:
         return "?"
 
 
+def state_of_process(process: Process) -> str:
+    """Return the state letter of a rank's process, ``?`` where it is another host's."""
+    return "?" if getattr(process, "host", None) else state_of(process.pid)
+
+
 def _ask(member: Member) -> bool:
     ask = getattr(member.process, "ask_stacks", None)
     return ask is not None and not member.ended and bool(ask())
@@ -69,7 +75,7 @@ def _excuse(member: Member, was_asked: bool) -> str:
         return "(the rank has ended)"
     if not hasattr(member.process, "ask_stacks"):
         return "(this start method cannot show stacks)"
-    state = f"the state of its process is {state_of(member.process.pid)}"
+    state = f"the state of its process is {state_of_process(member.process)}"
     if was_asked:
         return f"(the rank did not answer within {PATIENCE:g} s: {state})"
     return f"(the rank does not answer the signal that asks for stacks, or not yet: {state})"

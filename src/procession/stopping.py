@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from procession.hangs import state_of
+from procession.hangs import state_of_process
 from procession.member import Member
 from procession.rank import EXIT_BOUND
 
@@ -115,7 +115,7 @@ class Stop:
 
     def _abandon(self, alive: Iterable[Member]) -> None:
         for member in alive:
-            state = state_of(member.process.pid)
+            state = state_of_process(member.process)
             log.error("Process %s could not be killed (state %s)", member.process.pid, state)
             member.abandon(f"pid {member.process.pid} could not be killed; its state is {state}")
             self._abandoned.append(member)

@@ -34,6 +34,7 @@ def main() -> None:
     )  # it ends when its caller is gone, but not before what its rank has started
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a worker of Ray's has some blocked
     description = read_description()
     try:
         control, end, rank = connect(description)

@@ -64,7 +64,7 @@ class Hub:
         Raises:
             RefusalError: one that came cannot be one of the ranks.
         """
-        while self.missing:
+        while len(self._controls) + len(self._ends) < 2 * self._nprocs:
             now = time.monotonic()
             if now >= until:
                 return None
@@ -197,10 +197,11 @@ class Hub:
 
     def _drop_slow(self) -> None:
         now = time.monotonic()
-        for guest in list(self._unproven.values()):  # in the order in which they came
-            if now < guest.since + GREETING_TIME:
+        while self._unproven:
+            oldest = next(iter(self._unproven.values()))
+            if now < oldest.since + GREETING_TIME:
                 return
-            self._forget(guest)
+            self._forget(oldest)
 
     def _forget(self, guest: _Guest) -> None:
         self._unproven.pop(guest.sock.fileno(), None)

