@@ -152,7 +152,7 @@ def install_open_mpi(session: nox.Session) -> dict[str, str]:
 
 
 for plugin in PLUGINS:
-    nox.session(certify, name=plugin)
+    nox.session(name=plugin)(certify)
 
 
 @nox.session

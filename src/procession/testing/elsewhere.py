@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+from importlib import import_module
 from typing import Any
 
 from procession.testing.ranks import LONG, count_calls
@@ -133,15 +134,12 @@ def list_addresses(rank: int) -> list[str]:
 
 def all_reduce(rank: int) -> float:
     """Return the sum of all ranks' numbers, of which the first is 1."""
-    import torch
-    import torch.distributed
-
-    where = os.environ["MASTER_ADDR"]
-    os.environ["GLOO_SOCKET_IFNAME"] = _find_interface(where)
-    torch.distributed.init_process_group("gloo")
+    torch, distributed = map(import_module, ("torch", "torch.distributed"))
+    os.environ["GLOO_SOCKET_IFNAME"] = _find_interface(os.environ["MASTER_ADDR"])
+    distributed.init_process_group("gloo")
     total = torch.tensor([float(rank + 1)])
-    torch.distributed.all_reduce(total)
-    torch.distributed.destroy_process_group()
+    distributed.all_reduce(total)
+    distributed.destroy_process_group()
     return float(total.item())
 
 
