@@ -90,7 +90,7 @@ def test_stacks_on_request(start_method: str, how: str, tmp_path: Path) -> None:
 
 def test_stacks_are_in_the_exception_at_a_deadline(start_method: str) -> None:
     with pytest.raises(ProcessTimeoutError) as caught:
-        start_processes(ranks.work, nprocs=3, start_method=start_method, timeout=0.5)
+        start_processes(ranks.work, nprocs=3, start_method=start_method, timeout=1.5)
     assert ["in work" in one.stacks for one in caught.value.failures] == [True] * 3
     told = "".join(ranks.notes_on(caught.value))
     assert "where the ranks were when it passed:\nrank 0, 1, 2:\n" in told

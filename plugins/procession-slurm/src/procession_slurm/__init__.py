@@ -1,0 +1,1 @@
+"""The start method ``slurm``: ranks that srun places."""

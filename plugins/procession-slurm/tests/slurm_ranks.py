@@ -1,0 +1,44 @@
+"""What ranks and callers do in the tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+NAMES = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_NODES", "SLURM_CPUS_PER_TASK")
+
+
+def see(rank: int, *names: str) -> tuple[int, dict[str, str | None]]:
+    """Return this rank, and some variables that it has."""
+    return rank, {name: os.environ.get(name) for name in names or NAMES}
+
+
+def say(rank: int) -> None:
+    """Write to both streams, not always whole lines."""
+    print(f"rank {rank} says this")
+    print(f"rank {rank} errs", file=sys.stderr)
+    print(f"rank {rank} ends", end="")
+
+
+def read_parent(pid: int) -> int:
+    """Return the parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def sum_array(rank: int, array: Any) -> float:
+    """Return what an array's numbers add up to, and the rank."""
+    return float(array.sum()) + rank
+
+
+def reduce_with_gloo(rank: int) -> tuple[float, str]:
+    """Add up all ranks with torch; return the sum, and this host's address."""
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
+    number = torch.tensor([rank + 1.0])
+    distributed.all_reduce(number)
+    distributed.destroy_process_group()
+    return float(number), os.environ["SLURMD_NODENAME"]
