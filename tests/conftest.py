@@ -21,7 +21,10 @@ START_METHODS = ("fork", "spawn", "forkserver")
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 _INSTALLABLE = re.compile(r"could not import '|pip install")
-_FOLDERS = ("pymp-", "pytest-of-")  # multiprocessing's, and those of pytest in a test
+_FOLDERS = (
+    *("pymp-", "pytest-of-"),  # multiprocessing's, and those of pytest in a test
+    *("dask-scratch-space", "ray"),  # of engines that blocks of the docs start
+)
 
 Report = Any  # pytest.TestReport | pytest.CollectReport, which share no public base class
 

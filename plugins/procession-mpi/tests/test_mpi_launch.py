@@ -23,9 +23,8 @@ from procession import (
     run,
     start_processes,
 )
-from procession.descendants import list_children
 from procession.testing import elsewhere
-from procession.testing.ranks import give, raise_, see_environment, work
+from procession.testing.ranks import give, raise_, see_environment
 from procession.testing.stage import Stage, is_gone
 from procession.testing.subject import wait_until
 
@@ -104,37 +103,43 @@ def test_variables_reach_ranks(options: Mapping[str, Any], monkeypatch: pytest.M
     assert run(see_environment, names, 1, start_method="mpi", options=options) == [["x", None, "0"]]
 
 
+@pytest.mark.parametrize("whose", ["mpiexec", "daemon"])
 def test_the_death_of_mpiexec_is_that_of_its_ranks(
-    options: Mapping[str, Any], tmp_path: Path
+    options: Mapping[str, Any], whose: str, tmp_path: Path
 ) -> None:
+    """And that of its daemon on their host, which Open MPI has only on others."""
     context: ProcessContext = start_processes(
-        work, (str(tmp_path),), 2, join=False, start_method="mpi", options=options
+        tell_agent, (str(tmp_path),), 2, join=False, start_method="mpi", options=options
     )
     stage = Stage(str(tmp_path), 0)
     with context:
-        for rank in range(2):
-            wait_until(partial(stage.read, f"rank {rank}"), f"rank {rank} does not come")
-        os.kill(find_mpiexec(), signal.SIGKILL)
+        agents = [
+            int(wait_until(partial(stage.read, f"agent {rank}"), f"rank {rank} does not come"))
+            for rank in range(2)
+        ]
+        victim = read_parent(agents[0])
+        if whose == "mpiexec":
+            while read_parent(victim) != os.getpid():
+                victim = read_parent(victim)
+        os.kill(victim, signal.SIGKILL)
         begun = time.monotonic()
-        try:
-            context.join(5)
-        except ProcessExitedException as error:
-            assert {one.kind for one in error.failures} <= {"lost", "exited"}  # noqa: PT017
-            assert time.monotonic() - begun < 2
-        else:  # its daemons run on, and so do the ranks, which their caller still has
-            assert len(context.sentinels) == 2
-    for pid in context.pids():
-        wait_until(partial(is_gone, pid), f"rank {pid} runs on", 2)
+        with pytest.raises(ProcessExitedException) as caught:
+            context.join()
+        assert time.monotonic() - begun < 2
+    root = caught.value.failures[0]
+    assert (root.kind, root.exit_code) == ("lost", None)
+    for pid in (*context.pids(), *agents):
+        wait_until(partial(is_gone, pid), f"process {pid} runs on", 2)
 
 
-def find_mpiexec() -> int:
-    """Return the process id of the mpiexec that this process has started."""
-    for pid in list_children(os.getpid()):
-        with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-            command = file.read()
-        if "mpiexec" in command or "prterun" in command:
-            return pid
-    raise AssertionError("there is no mpiexec")
+def tell_agent(rank: int, folder: str) -> None:
+    Stage(folder, 0).tell(f"agent {rank}", str(os.getppid()))
+    time.sleep(60)
+
+
+def read_parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
 
 
 def test_what_mpiexec_says_is_in_the_error(options: Mapping[str, Any]) -> None:

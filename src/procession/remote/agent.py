@@ -22,6 +22,7 @@ from procession.remote.holding import Holding
 from procession.remote.link import Link, await_end, await_frame, keep_alive
 from procession.remote.placement import VARIABLE, unpack
 from procession.remote.seat import VERSION, read_boot_id
+from procession.syscalls import pidfd_open
 
 _CONNECT_TIME = 10.0  # seconds for each step of the way to the hub
 
@@ -47,7 +48,7 @@ def main() -> None:
     except EOFError:
         sys.exit("procession: the caller has closed the connection to this agent")
     try:
-        guard, payload = description.get("guard", -1), description.get("payload", -1)
+        guard, payload = _find_guard(description), description.get("payload", -1)
         holding = Holding(
             rank, control, end, [fd for fd in given if fd not in (guard, payload)], guard
         )
@@ -59,6 +60,13 @@ def main() -> None:
         await_end(control)
         return
     holding.hold()
+
+
+def _find_guard(description: dict[str, Any]) -> int:
+    """Return a descriptor that is readable when this agent is to end, whatever its caller says; or -1."""
+    if description.get("with_parent"):
+        return pidfd_open(os.getppid())
+    return int(description.get("guard", -1))
 
 
 def list_inherited() -> list[int]:

@@ -26,6 +26,7 @@ def start_by_command(
     rank_variables: Sequence[str] = (),
     environment: Mapping[str, str | None] | None = None,
     explain: Callable[[], str] | None = None,
+    with_parent: bool = False,
 ) -> Started:
     """Start the ranks of a launch by one command of an engine, which starts an agent for each.
 
@@ -36,6 +37,7 @@ def start_by_command(
         rank_variables: where an agent finds its rank; see `start_agents`.
         environment: changes to the environment of the command; a value of None removes a variable.
         explain: tells what the engine knows of ranks that have not come in time (a reason in its queue).
+        with_parent: whether an agent is to end when the process that has started it does; see `start_agents`.
 
     Raises:
         Exception: as `start_agents` does.
@@ -45,7 +47,7 @@ def start_by_command(
         env = merge(os.environ, {**(environment or {}), **agents.environment})
         return Engine(compose(agents), env, explain)
 
-    return start_agents(launch, place, rank_variables)
+    return start_agents(launch, place, rank_variables, with_parent=with_parent)
 
 
 class Engine:

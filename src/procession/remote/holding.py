@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
 import select
 import signal
 import sys
-import termios
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,7 +17,7 @@ from procession.interpreter import start_interpreter
 from procession.messages import NUMBER, UNKNOWN
 from procession.protocol import Report, Started
 from procession.remote import link as frames
-from procession.remote.link import Link, await_frame
+from procession.remote.link import Link, await_frame, is_unacknowledged
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -201,7 +198,7 @@ class Holding:
         if (
             self._code is not None
             and not self._control.is_sending
-            and not _unacknowledged(self._control)
+            and not is_unacknowledged(self._control.fileno())
         ):
             code, self._code = self._code, None
             try:
@@ -232,9 +229,7 @@ class Holding:
 def _make_own(orders: Any, prefix: str) -> Any:
     """Return the orders of a rank that is a child of this process."""
     path = orders["sys_path"]
-    if (
-        prefix != sys.prefix
-    ):  # another interpreter than the caller's: its libraries are this one's own
+    if prefix != sys.prefix:  # another interpreter than the caller's has libraries of its own
         theirs = [each for each in path if not each.startswith(prefix) and each not in sys.path]
         path = [*sys.path, *theirs]
     return {**orders, "sys_path": path, "parent_pid": os.getpid()}
@@ -268,13 +263,3 @@ def _drain(fd: int) -> None:
         os.read(fd, 4096)
     except BlockingIOError:
         pass
-
-
-def _unacknowledged(link: Link) -> bool:
-    """Whether there is something that the other end's host has not acknowledged (tcp(7), SIOCOUTQ)."""
-    count = array.array("i", [0])
-    try:
-        fcntl.ioctl(link.fileno(), termios.TIOCOUTQ, count)
-    except OSError:
-        return False
-    return count[0] > 0

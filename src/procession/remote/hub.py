@@ -26,7 +26,7 @@ GREETING_TIME = 10.0
 SPARE = 128
 """Connections without a proof that are kept beyond those of the agents; then the oldest goes."""
 
-_PAUSE = 0.05  # seconds between looks at the engine, while agents are awaited
+_PAUSE = 0.2  # seconds between looks at the engine, while agents are awaited
 
 
 class RefusalError(Exception):

@@ -42,7 +42,11 @@ END_PATIENCE = 5.0
 
 
 def start_agents(
-    launch: Launch, place: Callable[[Agents], Placement], rank_variables: Sequence[str] = ()
+    launch: Launch,
+    place: Callable[[Agents], Placement],
+    rank_variables: Sequence[str] = (),
+    *,
+    with_parent: bool = False,
 ) -> Started:
     """Start the ranks of a launch, each held by an agent that an engine places.
 
@@ -51,6 +55,7 @@ def start_agents(
         place: asks the engine for the agents, and returns without waiting for them.
         rank_variables: where an agent finds its rank: the first of these variables that is set.  Where none
             is, agents are numbered as they come.
+        with_parent: whether an agent is to end when the process that has started it does.
 
     Raises:
         TypeError, ValueError: fn, args or an option cannot be had by ranks elsewhere.
@@ -64,7 +69,9 @@ def start_agents(
     with _payload_of(launch, orders) as payload:
         hub = Hub(launch.nprocs, options.advertise, options.port, options.contact_timeout)
         try:
-            agents = describe_agents(launch, hub, payload, rank_variables, options)
+            agents = describe_agents(
+                launch, hub, payload, rank_variables, options, with_parent=with_parent
+            )
             return _start(launch, hub, place(agents), Briefing(launch, orders, payload), options)
         finally:
             hub.close()

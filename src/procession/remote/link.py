@@ -6,10 +6,13 @@ the body (bytes as they are, which the receiver keeps in memory as a file).
 
 from __future__ import annotations
 
+import array
+import fcntl
 import marshal
 import os
 import select
 import socket
+import termios
 from collections import deque
 from dataclasses import dataclass
 from threading import RLock
@@ -246,3 +249,13 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+
+def is_unacknowledged(fd: int) -> bool:
+    """Whether something was sent on a connection that the other end's host has not got (tcp(7), SIOCOUTQ)."""
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(fd, termios.TIOCOUTQ, count)
+    except OSError:
+        return False
+    return count[0] > 0

@@ -46,6 +46,8 @@ def describe_agents(
     payload: int,
     rank_variables: Sequence[str],
     options: Common,
+    *,
+    with_parent: bool = False,
 ) -> Agents:
     """Return the agents that connect to an address, and find their rank in the first variable set."""
     module = "procession.remote.agent"
@@ -58,6 +60,7 @@ def describe_agents(
         "hub": hub.address,
         "secret": hub.secret,
         "rank_variables": list(rank_variables),
+        "with_parent": with_parent,
         "contact_timeout": options.contact_timeout,
     }
     return Agents(launch.nprocs, tuple(argv), pack(description), payload)

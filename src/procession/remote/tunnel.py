@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
 import selectors
 import socket
-import termios
 import threading
 import time
 from collections import deque
@@ -16,6 +13,7 @@ from typing import Generic, TypeVar
 
 from procession import fds
 from procession.messages import NO_SIGNAL
+from procession.remote.link import is_unacknowledged
 
 Item = tuple[int, bytes | None]
 """A connection's number, and what was said on it: None at its beginning, no bytes at its end."""
@@ -148,7 +146,7 @@ class Tunnel:
     def _holds_back(self, number: int) -> bool:
         """Whether something said on another connection is not where it belongs yet."""
         return any(
-            unacknowledged(stream.sock)
+            is_unacknowledged(stream.sock.fileno())
             for other, stream in self.streams.items()
             if other != number and not stream.told_end
         )
@@ -296,13 +294,3 @@ def _select(
     else:
         selector.unregister(stream.sock)
     stream.wanted = wanted
-
-
-def unacknowledged(sock: socket.socket) -> bool:
-    """Whether something has been sent that is not yet where it is read (tcp(7), SIOCOUTQ)."""
-    count = array.array("i", [0])
-    try:
-        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
-    except OSError:
-        return False
-    return count[0] > 0

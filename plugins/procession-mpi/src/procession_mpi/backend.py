@@ -55,6 +55,7 @@ class MpiBackend:
             compose,
             rank_variables=(flavour.rank_variable,),
             environment={**dict.fromkeys(inherited), **flavour.environment},
+            with_parent=True,  # which is a daemon of mpiexec's on the rank's host
         )
 
 

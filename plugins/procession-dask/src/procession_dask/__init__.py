@@ -1,0 +1,1 @@
+"""The start method ``dask``: ranks that hold places of a Dask cluster's worker threads."""
