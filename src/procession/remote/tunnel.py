@@ -42,8 +42,8 @@ class Tunnel:
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self.streams: dict[int, _Stream] = {}
         self.came: list[Item] = []
-        self.size = 0  # of what came
-        self.waiting_size = 0
+        self.size: int = 0  # of what came
+        self.waiting_size: int = 0
         self._waiting: deque[tuple[int, memoryview | None]] = deque()
         self._look = 0.0  # how long what waits has waited last for another connection
         self._connect = connect
