@@ -328,3 +328,11 @@ def test_processes_are_what_multiprocessings_are(tmp_path: Path) -> None:
         process.join(30)
         assert process.exitcode == -signal.SIGKILL
         assert repr(process).endswith("exitcode=-9>")
+
+
+def test_results_may_wait_to_be_read() -> None:
+    """For longer than ranks are waited for that do not answer: their caller is there, if it is busy."""
+    options = standin.options(contact_timeout=3)
+    with start(make_large, 30 << 20, options=options) as context:
+        time.sleep(7)
+        assert [len(result) for result in context.results()] == [30 << 20] * 2

@@ -53,6 +53,8 @@ def main() -> None:
             rank, control, end, [fd for fd in given if fd not in (guard, payload)], guard
         )
         holding.prepare(payload)
+    except EOFError:  # who could be told is gone
+        return
     except BaseException:
         import traceback
 

@@ -49,7 +49,7 @@ class Holding:
 
     def prepare(self, payload: int = -1) -> None:
         """Take the orders and the payload, unless this agent was given that, and start the rank."""
-        told = await_frame(self._control).head
+        told = await_frame(self._control, self._guard).head
         self._payload = payload if payload >= 0 else self._take_payload()
         if told["shares"]:
             self._control.send(frames.SHARE, (os.getpid(), self._payload))
@@ -71,6 +71,7 @@ class Holding:
         wakeup = _note_signals(self._pass_on)
         calls: dict[int, Callable[[], None]] = {
             self._control.fileno(): self._hear,
+            self._end.fileno(): self._abandon,  # the caller says nothing on it: it is gone
             self._started.error_channels[0].fileno(): self._take_report,
             self._started.sentinels[0]: self._note_end,
             wakeup: lambda: _drain(wakeup),
@@ -93,13 +94,13 @@ class Holding:
 
     def _take_payload(self) -> int:
         """Return the payload: sent to this agent, or to another of this host, whose file it then is."""
-        frame = await_frame(self._control)
+        frame = await_frame(self._control, self._guard)
         if frame.kind == frames.SHARE:
             try:
                 return _open_of_neighbour(*frame.head)
             except OSError:  # we may not
                 self._control.send(frames.WANTED)
-                frame = await_frame(self._control)
+                frame = await_frame(self._control, self._guard)
         memory.seal(frame.body)
         return frame.body
 
@@ -201,6 +202,7 @@ class Holding:
             and not is_unacknowledged(self._control.fileno())
         ):
             code, self._code = self._code, None
+            self._poll.unregister(self._end.fileno())
             try:
                 os.write(self._end.fileno(), code.to_bytes(NUMBER, "big", signed=True))
             except OSError:  # the caller is gone

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from typing import Any
 
-from procession import memory
+from procession import fds, memory
 from procession.interpreter import compose_command
 from procession.remote.placement import VARIABLE, pack, unpack
 
@@ -19,6 +20,7 @@ class HostedAgent:
     def __init__(self, popen: subprocess.Popen[bytes], guard: int) -> None:
         self._popen = popen
         self._guard = guard
+        self._lock = threading.Lock()
 
     @property
     def pid(self) -> int:
@@ -34,9 +36,10 @@ class HostedAgent:
 
     def stop(self) -> None:
         """Have it end its rank and itself, if it runs, and wait for that."""
-        guard, self._guard = self._guard, -1
+        with self._lock:
+            guard, self._guard = self._guard, -1
         if guard >= 0:
-            os.close(guard)
+            fds.drop(guard)
         if self.wait(_STOP_WAIT) is None:
             self._popen.kill()
             self._popen.wait()
@@ -57,7 +60,9 @@ def host_agent(
         changes: what is to be different in the description: ``hub``, the address to connect to; ``address``,
             that of this host for other ranks, where the connection does not show it.
     """
-    read, write = os.pipe()
+    with fds.LOCK:  # what this process forks is not to hold the guard as well
+        read, write = fds.open_pipe()
+        fds.keep(write)
     files = {"guard": read}
     try:
         if payload is not None:
@@ -70,7 +75,7 @@ def host_agent(
             pass_fds=list(files.values()),
         )
     except BaseException:
-        os.close(write)
+        fds.drop(write)
         raise
     finally:
         for fd in files.values():

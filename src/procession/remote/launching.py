@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from procession.errors import StartError
@@ -72,17 +73,25 @@ def start_agents(
             agents = describe_agents(
                 launch, hub, payload, rank_variables, options, with_parent=with_parent
             )
-            return _start(launch, hub, place(agents), Briefing(launch, orders, payload), options)
+            return _start(
+                launch, hub, partial(place, agents), Briefing(launch, orders, payload), options
+            )
         finally:
             hub.close()
 
 
 def _start(
-    launch: Launch, hub: Hub, placement: Placement, briefing: Briefing, options: Common
+    launch: Launch,
+    hub: Hub,
+    place: Callable[[], Placement],
+    briefing: Briefing,
+    options: Common,
 ) -> Started:
     seats: list[Seat] = []
+    placement = None
     try:
         until = time.monotonic() + options.start_timeout
+        placement = place()
         seats = _gather(launch, hub, placement, until, options)
         pids = briefing.give(seats, options.start_timeout)
         placement.begun()
@@ -90,7 +99,8 @@ def _start(
         for seat in seats:
             seat.close()
         hub.close()
-        placement.end(0)
+        if placement is not None:
+            placement.end(0)
         raise
     return _to_started(launch, placement, seats, pids)
 

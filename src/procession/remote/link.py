@@ -214,16 +214,19 @@ class Link:
             self._body = memory.create("procession-payload")
 
 
-def await_frame(link: Link) -> Frame:
+def await_frame(link: Link, guard: int = -1) -> Frame:
     """Wait for the next frame, sending meanwhile.
 
     Raises:
-        EOFError: the connection has ended.
+        EOFError: the connection has ended, or the descriptor ``guard`` is readable.
     """
     poll = select.poll()
+    if guard >= 0:
+        poll.register(guard, select.POLLIN)
     while (frame := link.receive()) is None:
         poll.register(link, select.POLLIN | (select.POLLOUT if link.is_sending else 0))
-        poll.poll()
+        if guard in dict(poll.poll()):
+            raise EOFError("whoever has started this agent is gone")
         link.flush()
     return frame
 
@@ -240,7 +243,9 @@ def await_end(link: Link) -> None:
 def keep_alive(sock: socket.socket, seconds: float) -> None:
     """Have the kernel end a connection whose other end has not answered for so long (tcp(7)).
 
-    It asks after a third of the time, and then thrice; what was sent and not acknowledged counts too.
+    It asks after half of the time, and then thrice, where nothing waits to be acknowledged.  So of an agent's
+    two connections the one on which nothing is said tells whether the other end is there.  (TCP_USER_TIMEOUT
+    would tell it of both, but also end one whose other end is there and does not read.)
     """
     probe = max(round(seconds / 6), 1)
     idle = max(round(seconds) - 3 * probe, 1)
@@ -248,7 +253,6 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
 
 def is_unacknowledged(fd: int) -> bool:
