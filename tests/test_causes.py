@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from procession import (
     run,
     start_processes,
 )
+from procession.testing.stage import Stage, is_gone
 
 
 def test_traceback_begins_in_fn(start_method: str) -> None:
@@ -162,3 +165,22 @@ def test_an_exit_code_is_told_though_the_exit_hangs(start_method: str) -> None:
 def exit_and_hang(rank: int) -> None:
     atexit.register(time.sleep, 60)
     sys.exit(3)
+
+
+def test_who_aborts_for_want_of_a_peer_is_not_the_cause(start_method: str, tmp_path: Path) -> None:
+    """Though its end is seen first: of a process that ends, the connections are closed before."""
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(leave_or_abort, (str(tmp_path),), 2, start_method=start_method)
+    assert (caught.value.error_index, caught.value.exit_code) == (0, 7)
+    assert [one.signal_name for one in caught.value.failures] == [None, "SIGABRT"]
+
+
+def leave_or_abort(rank: int, folder: str) -> None:
+    stage = Stage(folder, 60)
+    if rank == 0:
+        peer = int(stage.await_cue("peer"))
+        while not is_gone(peer):
+            time.sleep(0.001)
+        os._exit(7)
+    stage.tell("peer", str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGABRT)

@@ -153,7 +153,7 @@ def assert_printed(printed: str, expected: str) -> None:
 def test_blocks_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
     needed = re.match(r"<!-- needs: (\w+) -->", page.read_text(encoding="utf-8"))
     if needed and not is_installed(needed[1]):
-        pytest.skip(f"{needed[1]} is not here: nox -s plugins runs this page")
+        pytest.skip(f"{needed[1]} is not here: a session of nox runs this page")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     folder = Folder(tmp_path)
     for block in find_blocks(page):

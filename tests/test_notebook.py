@@ -79,7 +79,7 @@ def test_without_cloudpickle_the_error_names_both_ways_out(examples: Path, tmp_p
 
 @pytest.mark.skipif(
     importlib.util.find_spec("procession_xla") is None,
-    reason="procession_xla is not here: nox -s plugins runs this test",
+    reason="procession_xla is not here: nox -s xla runs this test",
 )
 def test_cells_train_through_xla(examples: Path, tmp_path: Path) -> None:
     _, trained, multiplied, failed = execute(examples / "xla.ipynb", tmp_path)

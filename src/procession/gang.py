@@ -17,13 +17,16 @@ from procession.hangs import collect_stacks
 from procession.member import Member
 from procession.protocol import Launch, Started
 from procession.stopping import DEFAULT_GRACE, Stop
-from procession.verdict import sort_failures
+from procession.verdict import ABORTED, sort_failures
 from procession.waiter import HandleWaiter, Key, SelectorWaiter, make_waiter
 
 _NEVER = float("inf")
 _LONGEST_WAIT = (
     86_400.0  # seconds: selectors and locks refuse far longer ones; who waits asks again
 )
+
+SETTLING = 0.3
+"""Seconds for which the cause of an abort may still show itself."""
 
 
 class Gang:
@@ -163,7 +166,7 @@ class Gang:
 
     def _react(self, grace_period: float | None) -> None:
         if self._stop is None and self._running and (self._failed or self._is_late()):
-            self._take(self.waiter.wait(0))  # what has happened by now is nobody's doing but theirs
+            self._settle()
             if not self._failed:
                 self._note_hang()
             given = self.launch.grace_period if grace_period is None else grace_period
@@ -174,6 +177,23 @@ class Gang:
                 self._dismiss(member)
         if not self._running:
             self._finish()
+
+    def _settle(self) -> None:
+        """Note what has happened by now, which is nobody's doing but the ranks' own.
+
+        Where all that has failed was aborted, what it reacted to may still be about to happen: a process's
+        connections are closed before its end can be seen.
+        """
+        self._take(self.waiter.wait(0))
+        until = time.monotonic() + SETTLING
+        while self._running and self._all_aborted() and (now := time.monotonic()) < until:
+            self._take(self.waiter.wait(until - now))
+
+    def _all_aborted(self) -> bool:
+        """Whether ranks have failed, and all of these by SIGABRT."""
+        found = [member.failure(self.launch.allow_early_exit) for member in self.members]
+        names = {one.signal_name for one in found if one is not None}
+        return bool(names) and names <= ABORTED
 
     def _note_hang(self) -> None:
         """Note which ranks the deadline found running, and where."""

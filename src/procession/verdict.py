@@ -16,6 +16,9 @@ from procession.exceptions import (
 )
 from procession.hangs import group_stacks
 
+ABORTED = frozenset({"SIGABRT", "SIGIOT"})
+"""The signal by which libraries end a process that has lost a peer, by both its names."""
+
 
 def sort_failures(failures: Sequence[Failure]) -> list[Failure]:
     """Put the root cause first, then the others in the order of the ranks' own clocks.
@@ -33,7 +36,7 @@ def sort_failures(failures: Sequence[Failure]) -> list[Failure]:
 
 
 def _suspicion(failure: Failure) -> tuple[bool, int, int]:
-    if failure.signal_name in ("SIGABRT", "SIGIOT"):
+    if failure.signal_name in ABORTED:
         kind = 2
     elif failure.kind == "raised" or failure.reported:
         kind = 1
