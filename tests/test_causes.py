@@ -184,3 +184,20 @@ def leave_or_abort(rank: int, folder: str) -> None:
         os._exit(7)
     stage.tell("peer", str(os.getpid()))
     os.kill(os.getpid(), signal.SIGABRT)
+
+
+def test_of_two_deaths_the_first_is_the_cause(start_method: str) -> None:
+    """Though nobody was waiting when they happened, and both are found at once."""
+    context = start_processes(sleep_on, (), 2, join=False, start_method=start_method)
+    with context:
+        for pid in (context.pids()[1], context.pids()[0]):
+            os.kill(pid, signal.SIGKILL)
+            while not is_gone(pid):
+                time.sleep(0.001)
+        with pytest.raises(ProcessExitedException) as caught:
+            context.join()
+    assert [one.rank for one in caught.value.failures] == [1, 0]
+
+
+def sleep_on(rank: int) -> None:
+    time.sleep(60)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from operator import itemgetter
 
 from procession import oom
 from procession.exceptions import Failure
@@ -136,8 +137,11 @@ class Gang:
         return sort_failures([replace(one, stacks=self.stacks.get(one.rank, "")) for one in told])
 
     def _take(self, keys: list[Key]) -> None:
-        """Note what has happened.  Channels come first: a report says more than the exit after it."""
-        for kind, rank in sorted(keys):
+        """Note what has happened.  Channels come first: a report says more than the exit after it.
+
+        Else the order is that of `SelectorWaiter.wait`, which is the kernel's: as it happened.
+        """
+        for kind, rank in sorted(keys, key=itemgetter(0)):
             member = self.members[rank]
             if rank not in self._running:  # an exception came between its end and its dismissal
                 self._dismiss(member)

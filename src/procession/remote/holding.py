@@ -18,6 +18,7 @@ from procession.messages import NUMBER, UNKNOWN
 from procession.protocol import Report, Started
 from procession.remote import link as frames
 from procession.remote.link import Link, await_frame, is_unacknowledged
+from procession.tree import LINGER
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -45,6 +46,7 @@ class Holding:
         self._report_awaited = True
         self._code: int | None = None  # the rank's, from its end until the caller has been told
         self._done = False
+        self._orphaned = float("inf")  # when to end, if whoever has started this agent is gone
         self._started = Started([], [], [])
 
     def prepare(self, payload: int = -1) -> None:
@@ -75,7 +77,7 @@ class Holding:
             self._started.error_channels[0].fileno(): self._take_report,
             self._started.sentinels[0]: self._note_end,
             wakeup: lambda: _drain(wakeup),
-            self._guard: self._abandon,
+            self._guard: self._note_loss,
         }
         self._poll = select.poll()
         for fd in calls:
@@ -87,6 +89,8 @@ class Holding:
             self._control.flush()
             self._answer()
             self._tell_end()
+            if time.monotonic() >= self._orphaned and not self._done:
+                self._abandon()
 
     @property
     def _process(self) -> Any:
@@ -113,7 +117,10 @@ class Holding:
         """Return how long to wait for events, in milliseconds."""
         room = select.POLLOUT if self._control.is_sending else 0
         self._poll.modify(self._control.fileno(), select.POLLIN | room)
-        return _LOOK if self._asked or self._code is not None else None
+        if self._asked or self._code is not None:
+            return _LOOK
+        left = self._orphaned - time.monotonic()
+        return None if left == float("inf") else max(round(left * 1000), 0) + 1
 
     def _hear(self) -> None:
         """Do what the caller says."""
@@ -218,6 +225,14 @@ class Holding:
         if self._started.on_finish is not None:
             self._started.on_finish()
         self._done = True
+
+    def _note_loss(self) -> None:
+        """Give the caller time to say what it wants, now that whoever has started this agent is gone.
+
+        An engine may end for want of another agent; what became of that one then reaches the caller first.
+        """
+        self._poll.unregister(self._guard)
+        self._orphaned = time.monotonic() + LINGER
 
     def _abandon(self) -> None:
         self._finish(failed=True)

@@ -54,7 +54,7 @@ class MpiBackend:
             launch,
             compose,
             rank_variables=(flavour.rank_variable,),
-            environment={**dict.fromkeys(inherited), **flavour.environment},
+            environment=dict.fromkeys(inherited),
             with_parent=True,  # which is a daemon of mpiexec's on the rank's host
         )
 

@@ -6,7 +6,7 @@ import functools
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from procession.remote import VARIABLE
@@ -16,11 +16,14 @@ _PATIENCE = 20.0  # seconds for mpiexec to tell its version
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One kind of mpiexec: its path, where its processes find their rank, and what it needs besides."""
+    """One kind of mpiexec: its path, where its processes find their rank, and what it needs besides.
+
+    ``flags`` are those of its own that have it end nobody because another has ended.
+    """
 
     mpiexec: str
     rank_variable: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
     def compose(self, nprocs: int, hosts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
         """Return the command up to what is to be started ``nprocs`` times."""
@@ -28,11 +31,11 @@ class Flavour:
 
 
 class Hydra(Flavour):
-    """MPICH's mpiexec, and that of all MPIs that have it from there (Intel's, MVAPICH)."""
+    """MPICH's mpiexec, and that of MPIs that have it from there: MVAPICH's, and Intel's."""
 
     def compose(self, nprocs: int, hosts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
         """Return the command; every variable is passed on."""
-        command = [self.mpiexec, "-genvall", "-n", str(nprocs)]
+        command = [self.mpiexec, "-genvall", *self.flags, "-n", str(nprocs)]
         if hosts:
             command += ["-hosts", ",".join(hosts)]
         for option, flag in (("launcher", "-launcher"), ("launcher_exec", "-launcher-exec")):
@@ -82,7 +85,9 @@ def recognise(mpiexec: str) -> Flavour:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"{mpiexec} does not tell its version: {error}") from None
     said = done.stdout + done.stderr
-    if "HYDRA" in said or "Intel" in said:
+    if "HYDRA" in said:
+        return Hydra(mpiexec, "PMI_RANK", ("-disable-auto-cleanup",))
+    if "Intel" in said:  # never run
         return Hydra(mpiexec, "PMI_RANK")
     if "Open MPI" in said or "OpenRTE" in said or "PRRTE" in said:
         return OpenMpi(mpiexec, "OMPI_COMM_WORLD_RANK")
