@@ -59,6 +59,14 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
     }
 
 
+def find_folder() -> str | None:
+    """Return this process's working directory, None if it is gone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
 def tracker_fd() -> int:
     """Return the descriptor of this process's resource tracker, which ranks share, as everywhere.
 

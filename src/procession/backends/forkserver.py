@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import guard
 from procession.gathering import gathering
-from procession.orders import find_entry_module, tracker_fd, write_fresh_orders
+from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.starting import hand_over
@@ -60,7 +60,11 @@ class ForkserverBackend:
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,
         ):
-            orders["main"], orders["sources"], orders["cwd"] = pickled.main, pickled.sources, _cwd()
+            orders["main"], orders["sources"], orders["cwd"] = (
+                pickled.main,
+                pickled.sources,
+                find_folder(),
+            )
             orders["together"] = ends
             shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
             pickled.file.write_orders(orders)
@@ -125,10 +129,3 @@ def _stream_or_nothing(number: int) -> int:
     except OSError:
         pass
     return os.open(os.devnull, os.O_RDWR)
-
-
-def _cwd() -> str | None:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return None

@@ -30,9 +30,7 @@ _CONNECT_TIME = 10.0  # seconds for each step of the way to the hub
 def main() -> None:
     """Hold one rank; the process's environment or standard input says for whom."""
     given = list_inherited()
-    descendants.spare(
-        0
-    )  # it ends when its caller is gone, but not before what its rank has started
+    descendants.spare(0)  # it ends after what its rank has started, not with the caller's own
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a worker of Ray's has some blocked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import selectors
 import sys
@@ -26,8 +27,13 @@ class Briefing:
     """What the ranks of a launch are told; ``payload`` is a file with the pickled fn and args."""
 
     launch: Launch
-    orders: FreshOrders
+    orders: bytes
     payload: int
+
+    @classmethod
+    def of(cls, launch: Launch, orders: FreshOrders, payload: int) -> Briefing:
+        """Return the briefing for orders, which are the same for all ranks but for their places."""
+        return cls(launch, marshal.dumps(dict(orders)), payload)
 
     def give(self, seats: list[Seat], patience: float) -> list[int]:
         """Tell each agent its orders; return the process ids of the ranks that they have started.
@@ -60,10 +66,10 @@ class Briefing:
                 given["LOCAL_RANK"] = str(place[0])
             if given.get("LOCAL_WORLD_SIZE") == str(self.launch.nprocs):
                 given["LOCAL_WORLD_SIZE"] = str(place[1])
-        orders = {**self.orders, "place": place}
         return {
             "shares": shares,
-            "orders": orders,
+            "orders": self.orders,
+            "place": place,
             "prefix": sys.prefix,
             "changes": {**changes, **given},
             "keep_daemons": self.launch.keep_daemons,

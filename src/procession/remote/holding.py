@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import select
 import signal
@@ -55,7 +56,9 @@ class Holding:
         self._payload = payload if payload >= 0 else self._take_payload()
         if told["shares"]:
             self._control.send(frames.SHARE, (os.getpid(), self._payload))
-        orders = _make_own(told["orders"], told["prefix"])
+        orders = _make_own(
+            {**marshal.loads(told["orders"]), "place": told["place"]}, told["prefix"]
+        )
         self._started = start_held(
             self._rank,
             told["changes"],

@@ -8,7 +8,6 @@ runs on: no thread, no listener.
 from __future__ import annotations
 
 import logging
-import os
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from procession.errors import StartError
 from procession.identity import name_process
-from procession.orders import write_fresh_orders
+from procession.orders import find_folder, write_fresh_orders
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames
 from procession.remote.briefing import Briefing
@@ -74,7 +73,7 @@ def start_agents(
                 launch, hub, payload, rank_variables, options, with_parent=with_parent
             )
             return _start(
-                launch, hub, partial(place, agents), Briefing(launch, orders, payload), options
+                launch, hub, partial(place, agents), Briefing.of(launch, orders, payload), options
             )
         finally:
             hub.close()
@@ -140,18 +139,11 @@ def _payload_of(launch: Launch, orders: FreshOrders) -> Iterator[int]:
                 f"{launch.start_method!r} cannot have: they may be on other hosts"
             )
         orders["main"], orders["sources"] = pickled.main, pickled.sources
-        orders["cwd"] = _folder()
+        orders["cwd"] = find_folder()
         pickled.file.write_orders(orders, apart=True)
         if not pickled.file.is_filled:
             pickled.file.fill()
         yield pickled.file.fd
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return None
 
 
 def _to_started(

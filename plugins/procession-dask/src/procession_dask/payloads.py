@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-SHARED_FROM = 1 << 20
-"""Bytes of a payload from which on it is sent so; as everywhere in procession."""
+from procession.remote.briefing import SHARED_FROM
 
 
 def choose_receivers(relayed: Sequence[str], answers: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from procession.remote import Agents
+from procession.remote.briefing import SHARED_FROM
 from procession.remote.placement import unpack
 from procession.remote.relay import CallerRelay
 from procession.remote.tunnel import Item
@@ -23,9 +24,6 @@ from procession_ray.options import Options
 from procession_ray.reserving import Reservation
 
 log: logging.Logger = logging.getLogger("procession")
-
-SENT_BY_RAY_FROM = 1 << 20
-"""Bytes of a payload from which on Ray brings it to the nodes, and not the hub."""
 
 _END_TIME = 1.0  # seconds for workers to notice that their agents have ended
 _STOP_TIME = 2.0  # seconds for workers to end agents
@@ -62,7 +60,7 @@ class Placed:
         self._reservation.make(self._until)
         self._places = self._reservation.list_places()
         size = os.fstat(self._agents.payload).st_size
-        if size >= SENT_BY_RAY_FROM:
+        if size >= SHARED_FROM:
             self._payload = _store(self._agents.payload)
         for rank in range(self._agents.nprocs):
             if self._options.transport == "ray":
@@ -168,8 +166,8 @@ class Placed:
 
     def _share_of(self, rank: int) -> list[Any]:
         """Return the reference of the payload, for the first rank of each node."""
-        node = self._places[rank][0]
-        is_first = all(node != before for before, _ in self._places[:rank])
+        node = self._places[rank][0]  # neighbours have the same
+        is_first = rank == 0 or node != self._places[rank - 1][0]
         return self._payload if is_first else []
 
     def _get_relay(self) -> CallerRelay:
