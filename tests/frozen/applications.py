@@ -157,10 +157,13 @@ def test_backends_are_listed(application: list[str], tmp_path: Path) -> None:
     assert version == procession.__version__
     assert lines.pop() == "echo-process third-party procession-test-echo 1.0 not loaded "
     assert [line.partition(version)[0] for line in lines] == [
-        f"{name} built-in procession " for name in ("fork", "spawn", "forkserver")
+        f"{name} built-in procession " for name in ("fork", "spawn", "forkserver", "command")
     ]
+    frozen = "-S" not in application
+    elsewhere = lines.pop()
     said = "by way of multiprocessing: the application is frozen"
-    assert all((said in line) == ("-S" not in application) for line in lines)
+    assert all((said in line) == frozen for line in lines)
+    assert ("unavailable the application is frozen" in elsewhere) == frozen, elsewhere
 
 
 @frozen_only
