@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         UnknownBackendError,
     )
     from procession.exceptions import (
-        Failure,
         ProcessException,
         ProcessExitedException,
         ProcessRaisedException,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         ResultError,
         UnsafeForkError,
     )
+    from procession.failure import Failure
     from procession.protocol import (
         PROTOCOL_VERSION,
         Availability,
@@ -57,7 +57,6 @@ _HOME = {
         "UnknownBackendError",
     ),
     "exceptions": (
-        "Failure",
         "ProcessException",
         "ProcessExitedException",
         "ProcessRaisedException",
@@ -65,6 +64,7 @@ _HOME = {
         "ResultError",
         "UnsafeForkError",
     ),
+    "failure": ("Failure",),
     "protocol": (
         "PROTOCOL_VERSION",
         "Availability",

@@ -1,25 +1,23 @@
-"""The calls: `start_processes`, `spawn`, `run`, `get_context`."""
+"""The calls: `start_processes`, `spawn`, `run`, `get_context`.
+
+What they need is imported when they are called: a rank imports the launcher's main module, and that
+imports these names.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-
-from procession import oom
-from procession.checks import check_launch
-from procession.context import ProcessContext
-from procession.protocol import Backend
-from procession.registry import get_backend
-from procession.starting import undo
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.context import BaseContext
-    from typing import TypeAlias, TypedDict
+    from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from procession.context import ProcessContext
+    from procession.protocol import Backend
+
+    R = TypeVar("R")
     Ts = TypeVarTuple("Ts")
     EnvChanges: TypeAlias = Mapping[str, "str | None"]
     Env: TypeAlias = "EnvChanges | Callable[[int], EnvChanges] | None"
@@ -37,67 +35,68 @@ if TYPE_CHECKING:
         options: Mapping[str, Any] | None
 
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+
+    @overload
+    def start_processes(
+        fn: Callable[..., object],
+        args: Sequence[Any] = (),
+        nprocs: int | None = 1,
+        join: Literal[True] = True,
+        daemon: bool = False,
+        start_method: StartMethod = "spawn",
+        *,
+        env: Env = None,
+        grace_period: float | None = None,
+        timeout: float | None = None,
+        allow_early_exit: bool = False,
+        keep_daemons: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None: ...
+    @overload
+    def start_processes(
+        fn: Callable[..., object],
+        args: Sequence[Any] = (),
+        nprocs: int | None = 1,
+        *,
+        join: Literal[False],
+        start_method: StartMethod = "spawn",
+        **keywords: Unpack[LaunchKeywords],
+    ) -> ProcessContext: ...
+    @overload
+    def start_processes(
+        fn: Callable[..., object],
+        args: Sequence[Any],
+        nprocs: int | None,
+        join: Literal[False],
+        daemon: bool = False,
+        start_method: StartMethod = "spawn",
+        *,
+        env: Env = None,
+        grace_period: float | None = None,
+        timeout: float | None = None,
+        allow_early_exit: bool = False,
+        keep_daemons: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessContext: ...
+    @overload
+    def start_processes(
+        fn: Callable[..., object],
+        args: Sequence[Any] = (),
+        nprocs: int | None = 1,
+        join: bool = True,
+        daemon: bool = False,
+        start_method: StartMethod = "spawn",
+        *,
+        env: Env = None,
+        grace_period: float | None = None,
+        timeout: float | None = None,
+        allow_early_exit: bool = False,
+        keep_daemons: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessContext | None: ...
 
 
-@overload
-def start_processes(
-    fn: Callable[..., object],
-    args: Sequence[Any] = (),
-    nprocs: int | None = 1,
-    join: Literal[True] = True,
-    daemon: bool = False,
-    start_method: StartMethod = "spawn",
-    *,
-    env: Env = None,
-    grace_period: float | None = None,
-    timeout: float | None = None,
-    allow_early_exit: bool = False,
-    keep_daemons: bool = False,
-    options: Mapping[str, Any] | None = None,
-) -> None: ...
-@overload
-def start_processes(
-    fn: Callable[..., object],
-    args: Sequence[Any] = (),
-    nprocs: int | None = 1,
-    *,
-    join: Literal[False],
-    start_method: StartMethod = "spawn",
-    **keywords: Unpack[LaunchKeywords],
-) -> ProcessContext: ...
-@overload
-def start_processes(
-    fn: Callable[..., object],
-    args: Sequence[Any],
-    nprocs: int | None,
-    join: Literal[False],
-    daemon: bool = False,
-    start_method: StartMethod = "spawn",
-    *,
-    env: Env = None,
-    grace_period: float | None = None,
-    timeout: float | None = None,
-    allow_early_exit: bool = False,
-    keep_daemons: bool = False,
-    options: Mapping[str, Any] | None = None,
-) -> ProcessContext: ...
-@overload
-def start_processes(
-    fn: Callable[..., object],
-    args: Sequence[Any] = (),
-    nprocs: int | None = 1,
-    join: bool = True,
-    daemon: bool = False,
-    start_method: StartMethod = "spawn",
-    *,
-    env: Env = None,
-    grace_period: float | None = None,
-    timeout: float | None = None,
-    allow_early_exit: bool = False,
-    keep_daemons: bool = False,
-    options: Mapping[str, Any] | None = None,
-) -> ProcessContext | None: ...
 def start_processes(
     fn: Callable[..., object],
     args: Sequence[Any] = (),
@@ -147,7 +146,9 @@ def start_processes(
         ProcessExitedException: a rank was ended by a signal or exited with a failure (if ``join``).
         ProcessTimeoutError: ``timeout`` passed (if ``join``).
     """
-    context = _start(
+    from procession.launcher import start
+
+    context = start(
         start_method,
         fn=fn,
         args=args,
@@ -185,37 +186,43 @@ def spawn(
             f"This method only supports start_method=spawn (got: {start_method}).\n"
             "To use a different start_method use:\n\t\t procession.start_processes(...)"
         )
+        import warnings
+
         warnings.warn(message, FutureWarning, stacklevel=2)
     return start_processes(fn, args, nprocs, join, daemon, start_method="spawn")
 
 
-@overload
-def run(
-    fn: Callable[[int], R],
-    args: tuple[()] = (),
-    nprocs: int | None = 1,
-    *,
-    start_method: StartMethod = "spawn",
-    **keywords: Unpack[LaunchKeywords],
-) -> list[R]: ...
-@overload
-def run(
-    fn: Callable[[int, Unpack[Ts]], R],
-    args: tuple[Unpack[Ts]],
-    nprocs: int | None = 1,
-    *,
-    start_method: StartMethod = "spawn",
-    **keywords: Unpack[LaunchKeywords],
-) -> list[R]: ...
-@overload
-def run(
-    fn: Callable[..., R],
-    args: list[Any],
-    nprocs: int | None = 1,
-    *,
-    start_method: StartMethod = "spawn",
-    **keywords: Unpack[LaunchKeywords],
-) -> list[R]: ...
+if TYPE_CHECKING:
+
+    @overload
+    def run(
+        fn: Callable[[int], R],
+        args: tuple[()] = (),
+        nprocs: int | None = 1,
+        *,
+        start_method: StartMethod = "spawn",
+        **keywords: Unpack[LaunchKeywords],
+    ) -> list[R]: ...
+    @overload
+    def run(
+        fn: Callable[[int, Unpack[Ts]], R],
+        args: tuple[Unpack[Ts]],
+        nprocs: int | None = 1,
+        *,
+        start_method: StartMethod = "spawn",
+        **keywords: Unpack[LaunchKeywords],
+    ) -> list[R]: ...
+    @overload
+    def run(
+        fn: Callable[..., R],
+        args: list[Any],
+        nprocs: int | None = 1,
+        *,
+        start_method: StartMethod = "spawn",
+        **keywords: Unpack[LaunchKeywords],
+    ) -> list[R]: ...
+
+
 def run(
     fn: Callable[..., R],
     args: Sequence[Any] = (),
@@ -236,7 +243,9 @@ def run(
         ResultError: a rank left no return value (it exited early, or the value cannot be pickled).
         Exception: as `start_processes` does.
     """
-    context = _start(
+    from procession.launcher import start
+
+    context = start(
         start_method,
         fn=fn,
         args=args,
@@ -260,6 +269,10 @@ def get_context(start_method: StartMethod = "spawn") -> BaseContext:
     Raises:
         ValueError: the start method's ranks share no memory with this process.
     """
+    import multiprocessing
+
+    from procession.registry import get_backend
+
     backend = get_backend(start_method)
     name = backend.capabilities.context
     if name is None:
@@ -267,15 +280,3 @@ def get_context(start_method: StartMethod = "spawn") -> BaseContext:
             f"start method {backend.name!r} has no queues: its ranks may run elsewhere"
         )
     return multiprocessing.get_context(name)
-
-
-def _start(start_method: StartMethod, **arguments: Any) -> ProcessContext:
-    backend = get_backend(start_method)
-    launch = check_launch(backend, **arguments)
-    kills = oom.count_kills()
-    started = backend.start(launch)
-    try:
-        return ProcessContext(launch, started, kills)
-    except BaseException:  # an interrupt: nobody would have the ranks
-        undo(started)
-        raise

@@ -17,70 +17,13 @@ on Python 3.10, which prints no notes, ahead of the message in its string.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # ranks import what the launcher's main module does: these exceptions, for one
+    from collections.abc import Iterable
+    from typing import Any
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How one rank failed.
-
-    ``kind`` is ``raised``, ``exited`` (by an exit code or a signal) or ``lost`` (contact with the
-    rank is gone and its exit code unknown).  ``time`` is when it failed, as this process's
-    `time.monotonic_ns`; for a rank on another host, by that host's clock, corrected by what the two differ.
-    ``collateral`` is true for a rank that the launcher itself stopped, ``reported`` for one that told of its
-    end itself: it raised, or called `sys.exit`.  ``stacks`` are the Python stacks of a rank that still ran
-    when the launch's deadline passed.
-    """
-
-    rank: int
-    kind: str
-    pid: int | None = None
-    host: str | None = None
-    exit_code: int | None = None
-    signal_name: str | None = None
-    type_name: str = ""
-    message: str = ""
-    traceback: str = ""
-    evidence: str = ""
-    stacks: str = ""
-    time: int = 0
-    collateral: bool = False
-    reported: bool = False
-    pickled: bytes | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        """Return one line: the rank, and what became of it."""
-        where = f" on {self.host}" if self.host else ""
-        line = f"rank {self.rank} (pid {self.pid}{where}) {self._what()}"
-        if self.evidence:
-            line += f"; {self.evidence}"
-        return line
-
-    def _what(self) -> str:
-        if self.kind == "raised":
-            return f"raised {self.type_name}: {self.message}" if self.message else self.type_name
-        if self.kind == "lost":
-            return "was lost: its exit code is unknown"
-        if self.signal_name:
-            return f"was ended by {self.signal_name}"
-        return f"exited with code {self.exit_code}"
-
-    def load_exception(self) -> BaseException | None:
-        """Rebuild the exception object that the rank raised; None where that cannot be done.
-
-        This unpickles data that the rank sent: do it only for ranks whose code you trust.
-        """
-        if self.pickled is None:
-            return None
-        import pickle
-
-        try:
-            value = pickle.loads(self.pickled)
-        except Exception:
-            return None
-        return value if isinstance(value, BaseException) else None
+    from procession.failure import Failure
 
 
 class ProcessException(Exception):

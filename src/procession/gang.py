@@ -13,7 +13,7 @@ from dataclasses import replace
 from operator import itemgetter
 
 from procession import oom
-from procession.exceptions import Failure
+from procession.failure import Failure
 from procession.hangs import collect_stacks
 from procession.member import Member
 from procession.protocol import Launch, Started

@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import dataclass, field, replace
 
-from procession.exceptions import Failure
+from procession.failure import Failure
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
 from procession.signals import name_signal
 

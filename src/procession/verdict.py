@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from procession.exceptions import (
-    Failure,
     ProcessException,
     ProcessExitedException,
     ProcessRaisedException,
     ProcessTimeoutError,
     note_on,
 )
+from procession.failure import Failure
 from procession.hangs import group_stacks
 
 ABORTED = frozenset({"SIGABRT", "SIGIOT"})

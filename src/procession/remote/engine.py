@@ -54,7 +54,18 @@ class Engine:
     """The placement of agents by one command, which runs as long as they do.
 
     Its standard error goes to this process's own, and is quoted where ranks do not come up.  It ends with
-    this process: its descendants on this machine do, and agents by themselves.
+    this process: its descendants on this machine do, and agents by themselves.  A subclass may know more of
+    why ranks do not come.
+
+    Args:
+        command: what to run, with the agents' own command in it.
+        env: its whole environment.
+        explain: as for `start_by_command`.
+        name: what errors call the command; its program's name if None.
+
+    Attributes:
+        popen: the command.
+        said: the end of what it has written to its standard error (bytes), until all agents have come.
     """
 
     def __init__(
@@ -62,10 +73,12 @@ class Engine:
         command: Sequence[str],
         env: Mapping[str, str],
         explain: Callable[[], str] | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
-        self._name = os.path.basename(command[0])
+        self.said: bytes = b""
+        self._name = name or os.path.basename(command[0])
         self._explain = explain
-        self._said = b""
         self._forwarder: subprocess.Popen[bytes] | None = None
         with fds.LOCK:
             read, write = fds.open_pipe()
@@ -74,8 +87,8 @@ class Engine:
         self._tree = Tree(descendants.mark_of(os.urandom(8).hex()))
         try:
             with held_back():
-                self._popen = _start(command, env, write)
-                self._tree.adopt_with_children(self._popen.pid)
+                self.popen: subprocess.Popen[bytes] = _start(command, env, write)
+                self._tree.adopt_with_children(self.popen.pid)
         except BaseException:
             self._tree.release()
             fds.drop(self._errors)
@@ -85,16 +98,19 @@ class Engine:
 
     def failure(self) -> str:
         """Return what is known of a command that has ended."""
-        code = self._popen.poll()
+        code = self.popen.poll()
         self._listen()
-        return (
-            "" if code is None else self._quote(f"{self._name} has ended with {_name_code(code)}")
-        )
+        return "" if code is None else self.quote(f"{self._name} has ended with {_name_code(code)}")
 
     def explain(self) -> str:
         """Return what the engine knows of the ranks, and what it has said."""
         known = self._explain() if self._explain is not None else ""
-        return self._quote(known or f"{self._name} runs on")
+        return self.quote(known or f"{self._name} runs on")
+
+    def quote(self, text: str) -> str:
+        """Return a text, followed by what the command has said."""
+        said = self.said.decode("utf-8", "replace").strip()
+        return f"{text}; it said:\n{said}" if said else text
 
     def begun(self) -> None:
         """Have what the command and the ranks write from now on go to standard error by itself."""
@@ -107,12 +123,12 @@ class Engine:
 
     def end(self, patience: float) -> None:
         """Wait for the command, then end it and what it has started on this machine."""
-        if not _wait(self._popen, patience):
-            self._popen.terminate()
-            _wait(self._popen, _KILL_WAIT)
+        if not _wait(self.popen, patience):
+            self.popen.terminate()
+            _wait(self.popen, _KILL_WAIT)
         self._tree.end()
         self._tree.release()
-        self._popen.wait()
+        self.popen.wait()
         if self._forwarder is not None:
             _wait(self._forwarder, LINGER)  # a daemon that is kept may have the pipe still
             self._forwarder.kill()
@@ -123,7 +139,7 @@ class Engine:
         """Take what the command has said, and pass it on."""
         try:
             while data := os.read(self._errors, 1 << 16):
-                self._said = (self._said + data)[-_TAIL:]
+                self.said = (self.said + data)[-_TAIL:]
                 os.write(2, data)
         except OSError:  # nothing more yet; or standard error is closed
             pass
@@ -132,10 +148,6 @@ class Engine:
         errors, self._errors = self._errors, -1
         if errors >= 0:
             fds.drop(errors)
-
-    def _quote(self, text: str) -> str:
-        said = self._said.decode("utf-8", "replace").strip()
-        return f"{text}; it said:\n{said}" if said else text
 
 
 def _start(command: Sequence[str], env: Mapping[str, str], errors: int) -> subprocess.Popen[bytes]:

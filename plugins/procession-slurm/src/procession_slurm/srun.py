@@ -59,8 +59,7 @@ class Srun(Engine):
         self._ranks: Sequence[Process] | None = None
         code = _CALL.format(_SOURCE, SOURCE, "procession_slurm.keeper")
         keeper = [find_executable(), "-I", "-S", "-c", code, str(os.getpid())]
-        super().__init__([*keeper, *command], env)
-        self._name = os.path.basename(self._srun)
+        super().__init__([*keeper, *command], env, name=os.path.basename(self._srun))
 
     def follow(self, ranks: Sequence[Process]) -> None:
         """Take note of the ranks, which all have been started."""
@@ -69,16 +68,16 @@ class Srun(Engine):
     def failure(self) -> str:
         """Return why not all agents will come: srun has ended, or one of its tasks has."""
         reason = super().failure()
-        if not reason and _TASK_ENDED.search(self._said):
-            reason = self._quote("a task has ended at once")
+        if not reason and _TASK_ENDED.search(self.said):
+            reason = self.quote("a task has ended at once")
         return reason
 
     def explain(self) -> str:
         """Return in which state the job is, and why, and what srun has said."""
         if self._has_tasks():
-            return self._quote("it has started tasks, which do not reach this process")
+            return self.quote("it has started tasks, which do not reach this process")
         if self._job is not None:
-            return self._quote(
+            return self.quote(
                 f"job {self._job.number} has not let the step begin; where another step holds its "
                 "processors, the option overlap shares them"
             )
@@ -88,8 +87,8 @@ class Srun(Engine):
         for line in ask("squeue", self._srun, "--noheader", "--user", user, fields):
             number, _, told = line.partition(" ")
             session, state, *reason = told.split() or [""] * 2
-            if session == str(self._popen.pid):
-                return self._quote(f"job {number} is {state} ({' '.join(reason)})")
+            if session == str(self.popen.pid):
+                return self.quote(f"job {number} is {state} ({' '.join(reason)})")
         return super().explain()
 
     def end(self, patience: float) -> None:
@@ -102,14 +101,14 @@ class Srun(Engine):
         super().end(patience)
 
     def _has_tasks(self) -> bool:
-        return any(map(descendants.list_children, descendants.list_children(self._popen.pid)))
+        return any(map(descendants.list_children, descendants.list_children(self.popen.pid)))
 
     def _end_at_once(self) -> None:
         try:
-            self._popen.wait(_LOST_WAIT)
+            self.popen.wait(_LOST_WAIT)
         except subprocess.TimeoutExpired:
-            self._popen.send_signal(signal.SIGQUIT)
-            self._popen.wait()
+            self.popen.send_signal(signal.SIGQUIT)
+            self.popen.wait()
 
 
 def compose_command(
