@@ -256,6 +256,46 @@ def test_a_rank_imports_no_more_than_it_needs(start_method: str, tmp_path: Path)
     assert not modules & forbidden
 
 
+OF_A_SCRIPT = """
+import sys
+from procession import run
+
+number = 1
+
+class Local:
+    pass
+
+def see(rank):
+    import __main__
+
+    __main__.number += 1  # what a function of this module sees is what its importers see
+    kinds = [type(__main__), Local.__module__, sys.modules["__mp_main__"] is __main__]
+    return number, str(kinds), __file__, sys.argv, sorted(sys.modules)
+
+if __name__ == "__main__":
+    import json
+    print(json.dumps(run(see, start_method="spawn")[0]))
+else:
+    assert sys.modules[__name__].__dict__ is globals()
+"""
+
+
+def test_a_script_is_imported_as_a_main_module_and_costs_no_more_than_it_must(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(OF_A_SCRIPT)
+    command = [sys.executable, "script.py", "argument"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    number, kinds, file, argv, modules = json.loads(done.stdout)
+    assert number == 2
+    assert kinds == "[<class 'module'>, '__mp_main__', True]"
+    assert Path(file) == path
+    assert argv == ["script.py", "argument"]
+    assert not {"runpy", "pkgutil", "typing", "dataclasses", "multiprocessing"} & set(modules)
+
+
 CALLS = (
     *("get_context", "run", "spawn", "start_processes"),
     *("ProcessExitedException", "ProcessRaisedException", "ProcessTimeoutError", "ResultError"),
