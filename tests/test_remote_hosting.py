@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -56,6 +57,15 @@ def test_an_agent_ends_with_its_worker_at_any_time(hub: Hub) -> None:
     worker.kill()
     worker.wait()
     wait_until(partial(is_gone, seat.hello["pid"]), "the agent runs on", 2)
+    seat.close()
+
+
+def test_a_signal_to_the_group_of_a_worker_is_not_for_its_agent(hub: Hub) -> None:
+    """Ray sends one once the worker is dead: to the caller, its rank is lost then, and was not stopped."""
+    agent: Any = host_agent(describe(hub), 0)
+    seat = gather(hub)
+    assert os.getpgid(agent.pid) == agent.pid
+    agent.stop()
     seat.close()
 
 

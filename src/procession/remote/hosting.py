@@ -50,7 +50,8 @@ def host_agent(
 ) -> HostedAgent:
     """Start one agent as a child of this process, by this process's own interpreter.
 
-    It ends when this process does, however that comes.
+    It ends when this process does, however that comes, and has a session of its own: a signal to this
+    process's group (Ray sends one when a worker has died) is not to look like one to the rank.
 
     Args:
         description: that of `Agents`.
@@ -73,6 +74,7 @@ def host_agent(
             stdin=subprocess.DEVNULL,
             env={**os.environ, VARIABLE: pack(told)},
             pass_fds=list(files.values()),
+            start_new_session=True,
         )
     except BaseException:
         fds.drop(write)
