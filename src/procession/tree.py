@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +9,6 @@ from dataclasses import replace
 
 from procession import cgroups, descendants, lifeline
 from procession.protocol import Process, Started
-
-log: logging.Logger = logging.getLogger("procession")
 
 LINGER = 0.3
 """Seconds for which what ranks have left may end by itself: a ``tee`` has their last lines to write."""
@@ -74,13 +71,19 @@ class Tree:
         self._linger_until = self._linger_until or now + LINGER
         try:
             if not descendants.end(self.mark, groups, max(self._linger_until - now, 0)):
-                log.warning("what a launch's ranks have started could not all be ended")
+                _warn("what a launch's ranks have started could not all be ended")
             self._missed = False
         except OSError as error:  # no descriptors, most likely: the warden stays responsible
             if error.errno is None:  # a TimeoutError, say, that a signal handler has raised here
                 raise
             self._missed = True
-            log.warning("cannot look for what a launch's ranks have started: %s", error)
+            _warn(f"cannot look for what a launch's ranks have started: {error}")
+
+
+def _warn(message: str) -> None:
+    import logging  # it would delay every launch
+
+    logging.getLogger("procession").warning("%s", message)
 
 
 def _groups_left(processes: Sequence[Process]) -> list[int]:

@@ -147,7 +147,10 @@ def loky(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> No
         call.result()
 
 
-_OURS = "procession", "procession.launcher", "procession.backends.fork", "multiprocessing.context"
+_OURS = (
+    *("procession", "procession.launcher", "procession.context", "procession.backends.fork"),
+    "multiprocessing.context",
+)
 CONTESTANTS = {
     "bare": Contestant("", bare, imports=_OURS),
     "procession": Contestant("procession", procession, begin_procession, _OURS),

@@ -91,7 +91,7 @@ def test_daemons_can_be_kept(callers: MakeCaller) -> None:
         time.sleep(0.002)
     daemons = [pid for pid in caller.noted() if pid not in ranks and os.getpgid(pid) not in ranks]
     assert len(daemons) == 2
-    assert [state_of(pid) for pid in daemons] == ["S", "S"]
+    assert not [pid for pid in daemons if state_of(pid) in "XZ"]
 
 
 def test_a_caller_that_leaves_without_joining_ends_them(callers: MakeCaller) -> None:
