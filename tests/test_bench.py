@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ROWS = [
-    *("fork", "spawn", "forkserver", "heavy", "heavy-warm", "array", "memory", "dict"),
+    *("fork", "spawn", "forkserver", "script", "heavy", "heavy-warm", "array", "memory", "dict"),
     *(
         f"{kind}-{method}"
         for kind in ("raise", "scale", "ranks", "inside")
@@ -47,8 +47,8 @@ def by_contestant(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_cheap_rows_have_times(tmp_path: Path) -> None:
-    rows = measure(tmp_path / "results.json", "fork", "raise-fork", "import")
-    assert list(rows) == ["fork", "raise-fork", "import"]
+    rows = measure(tmp_path / "results.json", "fork", "script", "raise-fork", "import")
+    assert list(rows) == ["fork", "script", "raise-fork", "import"]
     times = {
         (name, one, number): value
         for name, row in rows.items()
@@ -58,6 +58,8 @@ def test_cheap_rows_have_times(tmp_path: Path) -> None:
     }
     assert times["fork", "bare", "seconds"] > 0
     assert times["fork", "procession", "seconds"] > 0
+    assert times["script", "bare", "seconds"] > 0
+    assert times["script", "procession", "seconds"] > 0
     assert times["raise-fork", "procession", "seconds"] > 0
     assert times["import", "bare", "seconds"] > 0
     assert times["import", "procession", "seconds with the interpreter"] > 0

@@ -16,7 +16,8 @@ from procession import (
     get_backend,
     list_backends,
 )
-from procession.catalog import BUILT_IN, FIRST_PARTY
+from procession.built_in import BUILT_IN
+from procession.catalog import FIRST_PARTY
 from procession.registry import check_backend
 
 # Names that are claimed twice

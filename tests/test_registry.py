@@ -35,7 +35,7 @@ from procession import (
     get_backend,
     loading,
 )
-from procession.catalog import BUILT_IN, import_built_in
+from procession.built_in import BUILT_IN, import_built_in
 from procession.loading import import_target
 from procession.registry import check_backend
 
@@ -69,6 +69,39 @@ def test_a_built_in_needs_no_metadata() -> None:
     )
     ended = run_python("-c", code, PROCESSION_PLUGINS="none")
     assert ended.stdout == "[]\n", ended.stderr
+
+
+LAUNCH = """
+import sys
+from procession import run
+
+run(abs, start_method={name!r})
+print("procession.registry" in sys.modules)
+from procession import get_backend, register_backend
+
+class Refusing:
+    protocol_version = 1
+    name = "refusing"
+    options = frozenset()
+    capabilities = get_backend({name!r}).capabilities
+    availability = get_backend({name!r}).availability
+
+    def start(self, launch):
+        raise NotImplementedError("it is asked")
+
+with register_backend({name!r}, Refusing(), replace=True):
+    try:
+        run(abs, start_method={name!r})
+    except NotImplementedError as error:
+        print(error)
+print(run(abs, start_method={name!r}))
+"""
+
+
+@pytest.mark.parametrize("name", ["fork", "spawn", "forkserver"])
+def test_a_launch_by_a_built_in_name_needs_no_registry_until_somebody_does(name: str) -> None:
+    ended = run_python("-c", LAUNCH.format(name=name))
+    assert ended.stdout.splitlines() == ["False", "it is asked", "[0]"], ended.stderr
 
 
 def test_a_third_party_cannot_take_a_built_in_name(plugin: WritePlugin) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from procession.built_in import BUILT_IN
 from procession.errors import AmbiguousBackendError, UnknownBackendError
 from procession.packaging import is_distribution_name, normalize
 
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from procession.discovery import Claim, Scan
 
 CORE = "procession"
-
-BUILT_IN = {
-    "fork": "procession.backends.fork:ForkBackend",
-    "spawn": "procession.backends.spawn:SpawnBackend",
-    "forkserver": "procession.backends.forkserver:ForkserverBackend",
-    "command": "procession.backends.command:CommandBackend",
-}
-"""What the core provides; equal to the entry points in its pyproject.toml."""
 
 FIRST_PARTY = {
     "xla": "procession-xla",
@@ -90,25 +83,6 @@ def add_version(candidate: Candidate) -> Candidate:
     from procession.discovery import scans
 
     return replace(candidate, version=next((each.version for each in next(scans(CORE)).claims), ""))
-
-
-def import_built_in(name: str) -> Any:
-    """Import a backend of the core by a statement that tools for frozen applications can see."""
-    if name == "fork":
-        from procession.backends.fork import ForkBackend
-
-        return ForkBackend
-    if name == "spawn":
-        from procession.backends.spawn import SpawnBackend
-
-        return SpawnBackend
-    if name == "command":
-        from procession.backends.command import CommandBackend
-
-        return CommandBackend
-    from procession.backends.forkserver import ForkserverBackend
-
-    return ForkserverBackend
 
 
 def _built_in(name: str) -> Candidate:

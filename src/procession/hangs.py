@@ -7,12 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from procession import rank, stacks
+from procession.inquiry import PATIENCE
 from procession.member import Member
 from procession.protocol import Process
 from procession.wire import shorten
-
-PATIENCE = 1.0
-"""Seconds that ranks have to answer."""
 
 _LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event
 _ADDRESS = re.compile(r"0x[0-9a-f]+")

@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 from procession import stacks
 
+PATIENCE = 1.0
+"""Seconds that ranks have to answer."""
+
 _STUCK = 0.1  # seconds that a main thread sleeps on without running a handler written in Python
 _STUCK_RUNNING = 0.05  # seconds of processor time that it spends so
 _OTHERS = "(other threads run: their stacks could not be read)"

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from procession import oom
+from procession.built_in import get_built_in
 from procession.checks import check_launch
-from procession.protocol import Backend
-from procession.registry import get_backend
 from procession.starting import undo
 
 if TYPE_CHECKING:
     from procession.context import ProcessContext
+    from procession.protocol import Backend
 
 
 def start(start_method: str | Backend | None, **arguments: Any) -> ProcessContext:
     """Start the ranks of one call; see `procession.api.start_processes` for arguments and errors."""
-    backend = get_backend(start_method)
+    backend = get_built_in(start_method) or resolve(start_method)
     launch = check_launch(backend, **arguments)
     if backend.capabilities.by_reference:  # they are forked, and begin at once
         import_context()
@@ -27,6 +27,13 @@ def start(start_method: str | Backend | None, **arguments: Any) -> ProcessContex
     except BaseException:  # an interrupt: nobody would have the ranks
         undo(started)
         raise
+
+
+def resolve(start_method: str | Backend | None) -> Backend:
+    """Ask the registry for a backend."""
+    from procession.registry import get_backend
+
+    return get_backend(start_method)
 
 
 def import_context() -> type[ProcessContext]:

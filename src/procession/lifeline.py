@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
@@ -13,8 +12,6 @@ from procession.interpreter import SOURCE, find_executable
 from procession.messages import NO_SIGNAL
 from procession.syscalls import pidfd_open, pidfd_send_signal
 from procession.warden import BEGUN, FINISHED
-
-log: logging.Logger = logging.getLogger("procession")
 
 _CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import main; main()"
 
@@ -75,10 +72,12 @@ def _replace() -> None:
     try:
         _start()
     except OSError as error:
-        text = (
-            "cannot start a warden (%s): what ranks start will outlive this process if it is killed"
+        import logging  # it would delay every launch
+
+        logging.getLogger("procession").warning(
+            "cannot start a warden (%s): what ranks start will outlive this process if it is killed",
+            error,
         )
-        log.warning(text, error)
         return
     for mark in _live:
         _tell(BEGUN, mark)

@@ -9,7 +9,8 @@ from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from procession.catalog import BUILT_IN, FIRST_PARTY, Candidate
+from procession.built_in import BUILT_IN
+from procession.catalog import FIRST_PARTY, Candidate
 from procession.loading import forget_backend, is_factory, make_backend
 from procession.protocol import Backend
 from procession.validation import validate

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from procession.built_in import import_built_in
 from procession.catalog import (
     Candidate,
     add_version,
     find_candidate,
-    import_built_in,
     list_candidates,
 )
 from procession.errors import (

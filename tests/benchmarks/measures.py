@@ -171,6 +171,15 @@ def time_import(contestant: Contestant) -> Answer:
     return {"seconds": whole - without, "seconds with the interpreter": whole}
 
 
+def run_script(contestant: Contestant, code: str) -> Answer:
+    """Run a script in an interpreter of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "script.py")
+        path.write_text(code)
+        command = [sys.executable, str(path)]
+        return {"seconds": clock(lambda: subprocess.run(command, check=True))}
+
+
 def interpret(code: str) -> None:
     """Run code in an interpreter of its own."""
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -187,5 +196,6 @@ MEASURES: dict[str, Measure] = {
     "raise": detect,
     "enter": enter,
     "import": time_import,
+    "script": run_script,
     "resolve": resolve,
 }

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from programs import make_programs
+
 Request = Mapping[str, Any]
 """What a worker is asked (worker.py)."""
 
@@ -177,6 +179,17 @@ ROWS = [
         "bare",
         Goal(2.5),
         repeat=15,
+        slow=("torch",),
+    ),
+    Row(
+        "script",
+        "a whole script, from the shell, that starts 4 ranks of a function of its own by spawn; bare: one "
+        "that starts 4 interpreters that run nothing",
+        {"measure": "script"},
+        ("bare", *_PEERS, "mpire", "loky"),
+        "stdlib",
+        Goal(1.0),
+        own={name: {"code": code} for name, code in make_programs(4).items()},
         slow=("torch",),
     ),
     _make_heavy("heavy", "is started for each launch", cold=True),

@@ -18,7 +18,6 @@ from typing import Any
 from procession import descendants
 from procession.remote import link as frames
 from procession.remote.handshake import greet_hub
-from procession.remote.holding import Holding
 from procession.remote.link import Link, await_end, await_frame, keep_alive
 from procession.remote.placement import VARIABLE, unpack
 from procession.remote.seat import VERSION, read_boot_id
@@ -45,6 +44,8 @@ def main() -> None:
         )
     except EOFError:
         sys.exit("procession: the caller has closed the connection to this agent")
+    from procession.remote.holding import Holding  # the caller sees to the orders meanwhile
+
     try:
         guard, payload = _find_guard(description), description.get("payload", -1)
         holding = Holding(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import fds, memory
 from procession.commands import Command, start_held
-from procession.hangs import PATIENCE, state_of
+from procession.inquiry import PATIENCE
 from procession.interpreter import start_interpreter
 from procession.messages import NUMBER, UNKNOWN
 from procession.protocol import Report, Started
@@ -173,6 +173,8 @@ class Holding:
         self._asked = 0.0
 
     def _excuse(self, why: str) -> None:
+        from procession.hangs import state_of
+
         state = state_of(self._process.pid)
         self._control.send(frames.STACKS, f"({why}: the state of its process is {state})")
 
