@@ -10,10 +10,10 @@ import sys
 
 from procession import rank as rank_life
 from procession.report import Reporter
+from procession.wire import PAYLOAD_HEAD, start_of_page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Callable
     from types import ModuleType
     from typing import Any
@@ -33,42 +33,13 @@ if TYPE_CHECKING:
         imports: list[str]  # modules that it is sure to need
 
 
-HEAD = 16
-"""Bytes of the payload that tell the sizes of the pickle and of the orders."""
-
-_PAGE = 4096  # the least there is: where pages are larger, buffers only need not begin one
 _FIRST = 1 << 16  # bytes of the payload that are read at once; mostly, that is all of it
 
-
-inherited: list[int] = []
-"""Descriptors that came with the payload, by index."""
 
 importing_main: bool = False
 """True while this rank imports the launcher's main module: starting ranks now would never end."""
 
 _main: ModuleType | None = None  # the launcher's main module, once it is imported
-
-_taken: set[int] = set()
-
-
-class InheritedFd:
-    """Stands in a pickle for a descriptor that travels beside it; made where one is unpickled."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def detach(self) -> int:
-        """Return the descriptor; who asks again gets a duplicate, since each owner closes its own."""
-        fd = inherited[self.index]
-        if fd in _taken:
-            return os.dup(fd)
-        _taken.add(fd)
-        return fd
-
-
-def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: str) -> Any:
-    """Make code that was pickled by value, and give it back the name of its file."""
-    return make(*arguments).replace(co_filename=filename)
 
 
 class Payload:
@@ -80,9 +51,11 @@ class Payload:
         self._fd = fd
         self._start = os.pread(fd, _FIRST, 0)
         self._pickled = int.from_bytes(self._start[:8], "big")
-        ordered = int.from_bytes(self._start[8:HEAD], "big")
-        self._end = HEAD + self._pickled + ordered
-        told = self._read(HEAD + self._pickled, ordered) if orders < 0 else _read_file(orders)
+        ordered = int.from_bytes(self._start[8:PAYLOAD_HEAD], "big")
+        self._end = PAYLOAD_HEAD + self._pickled + ordered
+        told = (
+            self._read(PAYLOAD_HEAD + self._pickled, ordered) if orders < 0 else _read_file(orders)
+        )
         self.orders: FreshOrders = marshal.loads(told)
 
     def load(self, channel: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -92,14 +65,14 @@ class Payload:
         sizes = self.orders["buffers"]
         if not sizes and self._end <= len(self._start):
             os.close(self._fd)
-            fn, args = loads(memoryview(self._start)[HEAD:])
+            fn, args = loads(memoryview(self._start)[PAYLOAD_HEAD:])
             return fn, args
         if sizes:
             _import_early(self.orders["imports"])
             if not rank_life.may_begin(channel):
                 os._exit(1)
         whole = self._map()
-        fn, args = loads(whole[HEAD:], buffers=self._cut(whole, sizes))
+        fn, args = loads(whole[PAYLOAD_HEAD:], buffers=self._cut(whole, sizes))
         return fn, args
 
     def _map(self) -> memoryview:
@@ -131,27 +104,6 @@ def _read_file(fd: int) -> bytes:
     return data
 
 
-def start_of_page(position: int) -> int:
-    """Return where the first page begins at or after a position."""
-    return -(-position // _PAGE) * _PAGE
-
-
-def make_array(typecode: str, content: Any) -> array[Any]:
-    """Make an array of what was left out of a pickle."""
-    from array import array
-
-    made = array(typecode)
-    made.frombytes(content)
-    return made
-
-
-def make_view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Make a view of what was left out of a pickle."""
-    flat: Any = memoryview(content)
-    view: memoryview = flat.cast(form) if 0 in shape else flat.cast(form, shape)
-    return view
-
-
 def main(rank: int, channel: int, guard_fd: int, payload: int, orders: int = -1) -> None:
     """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded.
 
@@ -176,7 +128,10 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
 
 def _prepare(orders: FreshOrders, rank: int) -> None:
     """Make this process such that the payload can be unpickled."""
-    inherited[:] = orders["fds"]
+    if orders["fds"]:
+        from procession import handover
+
+        handover.inherited[:] = orders["fds"]
     _take_place(orders)
     rank_life.enter(orders, rank)
     if orders["main"] is not None:

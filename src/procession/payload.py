@@ -24,7 +24,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from procession.exceptions import note_on
-from procession.fresh import InheritedFd, make_array, make_code, make_view
+from procession.handover import InheritedFd, make_array, make_code, make_view
 from procession.payloadfile import OUT_OF_BAND, PayloadFile
 from procession.protocol import Launch
 

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from procession import memory
-from procession.fresh import HEAD, start_of_page
+from procession.wire import PAYLOAD_HEAD, start_of_page
 
 if TYPE_CHECKING:
     from procession.fresh import FreshOrders
@@ -39,7 +39,7 @@ class PayloadFile:
     def restart(self) -> None:
         """Forget what was written."""
         os.ftruncate(self.fd, 0)
-        os.lseek(self.fd, HEAD, os.SEEK_SET)
+        os.lseek(self.fd, PAYLOAD_HEAD, os.SEEK_SET)
         self._pickled = 0
         self.names_main = False
         self._release()

@@ -3,7 +3,8 @@
 A frame is a length (4 bytes), a kind (1 byte), a time (8 bytes, `time.monotonic_ns`) and fields,
 each with a length of its own.  One frame goes up a channel.  It is at most `LIMIT` bytes long, so
 that it fits into an empty socket buffer and cannot block the rank; a longer return value travels in
-an anonymous memory file whose descriptor goes along.  Ranks import this module: it imports nothing.
+an anonymous memory file whose descriptor goes along.  Of the file that brings a rank its call, both sides
+know from here how it is divided.  Ranks import this module: it imports nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ EXITED = b"X"
 BEGIN = b"g"
 """What goes down the channel once the launcher has hold of the rank, whose end it can then not miss."""
 
+PAYLOAD_HEAD = 16
+"""Bytes at the start of a payload's file that tell the sizes of the pickle and of the orders."""
+
 _HEAD = 4
+_PAGE = (
+    4096  # the least there is: where pages are larger, buffers of a payload only need not begin one
+)
 
 
 def encode(kind: bytes, time: int, *fields: bytes) -> bytes:
@@ -79,3 +86,8 @@ def shorten(text: str, limit: int = TEXT_LIMIT) -> bytes:
     half = limit // 2
     left_out = f"\n[... {len(data) - 2 * half} bytes left out ...]\n".encode()
     return data[:half] + left_out + data[-half:]
+
+
+def start_of_page(position: int) -> int:
+    """Return where the first page of a payload's file begins at or after a position."""
+    return -(-position // _PAGE) * _PAGE

@@ -1,0 +1,52 @@
+"""What the pickle of a call may name: makes, in a rank, what was left out of it or travels beside it."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Callable
+    from typing import Any
+
+inherited: list[int] = []
+"""Descriptors that came with the payload, by index."""
+
+_taken: set[int] = set()
+
+
+class InheritedFd:
+    """Stands in a pickle for a descriptor that travels beside it; made where one is unpickled."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def detach(self) -> int:
+        """Return the descriptor; who asks again gets a duplicate, since each owner closes its own."""
+        fd = inherited[self.index]
+        if fd in _taken:
+            return os.dup(fd)
+        _taken.add(fd)
+        return fd
+
+
+def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: str) -> Any:
+    """Make code that was pickled by value, and give it back the name of its file."""
+    return make(*arguments).replace(co_filename=filename)
+
+
+def make_array(typecode: str, content: Any) -> array[Any]:
+    """Make an array of what was left out of a pickle."""
+    from array import array
+
+    made = array(typecode)
+    made.frombytes(content)
+    return made
+
+
+def make_view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    """Make a view of what was left out of a pickle."""
+    flat: Any = memoryview(content)
+    view: memoryview = flat.cast(form) if 0 in shape else flat.cast(form, shape)
+    return view
