@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Through:
         return get_backend(self.base).availability()
 
     def start(self, launch: Launch) -> Started:
-        launch = replace(launch, entry=self.entry, together=self.together)
+        launch = launch._replace(entry=self.entry, together=self.together)
         return get_backend(self.base).start(launch)
 
 

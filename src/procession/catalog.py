@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from procession.built_in import BUILT_IN
 from procession.errors import AmbiguousBackendError, UnknownBackendError
@@ -33,8 +32,7 @@ FIRST_PARTY = {
 ALLOW_LIST = "PROCESSION_PLUGINS"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One way to come by a start method; ``status`` is empty if it may be used."""
 
     name: str
@@ -82,7 +80,7 @@ def add_version(candidate: Candidate) -> Candidate:
         return candidate
     from procession.discovery import scans
 
-    return replace(candidate, version=next((each.version for each in next(scans(CORE)).claims), ""))
+    return candidate._replace(version=next((each.version for each in next(scans(CORE)).claims), ""))
 
 
 def _built_in(name: str) -> Candidate:
@@ -158,7 +156,7 @@ def _judge(claim: Claim, allowed: frozenset[str] | None, *, by_name: bool) -> Ca
     status, reason, hint = _objection(claim, allowed)
     if by_name and not status:
         status, reason, hint = _precedence(claim)
-    return replace(candidate, status=status, reason=reason, hint=hint)
+    return candidate._replace(status=status, reason=reason, hint=hint)
 
 
 def _objection(claim: Claim, allowed: frozenset[str] | None) -> tuple[str, str, str]:
@@ -186,12 +184,12 @@ def _compare(candidate: Candidate, rivals: dict[str, Candidate]) -> Candidate:
     first = rivals[candidate.target]
     if first is not candidate:
         reason = f"{first.distribution} provides the same target"
-        return replace(candidate, status="shadowed", reason=reason)
+        return candidate._replace(status="shadowed", reason=reason)
     if len(rivals) == 1:
         return candidate
     others = ", ".join(each.distribution for each in rivals.values() if each is not candidate)
     hint = f"use '{candidate.distribution}:{candidate.name}'"
-    return replace(candidate, status="ambiguous", reason=f"also provided by {others}", hint=hint)
+    return candidate._replace(status="ambiguous", reason=f"also provided by {others}", hint=hint)
 
 
 def _unknown(name: str, registered: Iterable[str]) -> UnknownBackendError:

@@ -6,8 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from procession.targets import TargetError, import_function
 
@@ -113,7 +112,7 @@ def _list(options: argparse.Namespace) -> int:
             infos = _list_all(load=options.check)
     except ValueError as error:
         return _complain(error)
-    print(json.dumps([asdict(info) for info in infos], indent=2) if options.json else _table(infos))
+    print(json.dumps(list(map(_to_dict, infos)), indent=2) if options.json else _table(infos))
     is_usable = options.name is None or infos[0].status in ("ok", "not loaded")
     return 0 if is_usable else FAILED
 
@@ -127,6 +126,14 @@ def _list_all(*, load: bool) -> list[BackendInfo]:
         else info
         for info in list_backends()
     ]
+
+
+def _to_dict(info: BackendInfo) -> dict[str, Any]:
+    capabilities = info.capabilities
+    return {
+        **info._asdict(),
+        "capabilities": None if capabilities is None else capabilities._asdict(),
+    }
 
 
 def _table(infos: list[BackendInfo]) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession import guard, memory
 from procession.channel import SocketChannel
@@ -34,8 +33,7 @@ CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
 """What holds for ranks that are started as commands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """What runs one rank: ``argv``, with exactly the environment ``env``, inheriting ``pass_fds``.
 
     It may be started under other commands, as long as these end as it ends and pass on what they
@@ -126,8 +124,7 @@ def start_held(
         os.close(told)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranks:
+class _Ranks(NamedTuple):
     """What the ranks that this process starts have in common."""
 
     start: Callable[[Command], Popen[Any]]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """How one rank failed.
 
     ``kind`` is ``raised``, ``exited`` (by an exit code or a signal) or ``lost`` (contact with the
@@ -31,7 +30,12 @@ class Failure:
     time: int = 0
     collateral: bool = False
     reported: bool = False
-    pickled: bytes | None = field(default=None, repr=False)
+    pickled: bytes | None = None
+
+    def __repr__(self) -> str:
+        fields = zip(self._fields, self, strict=True)
+        shown = (f"{name}={value!r}" for name, value in fields if name != "pickled")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __str__(self) -> str:
         """Return one line: the rank, and what became of it."""

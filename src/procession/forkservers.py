@@ -8,8 +8,7 @@ import socket
 import sys
 import threading
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from procession import fds, guard, messages
 from procession.channel import SocketChannel
@@ -25,8 +24,7 @@ MOST_IDLE = 4
 """Servers without a launch that are kept; the one used longest ago goes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What makes two launches share a server: the imports it has made, and how it found them.
 
     ``stamps`` are the files of those modules and when they changed (`os.stat`, ns): a server whose

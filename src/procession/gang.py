@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from operator import itemgetter
 
 from procession import oom
@@ -134,7 +133,7 @@ class Gang:
         """Return the failures there are, the root cause first."""
         found = [member.failure(self.launch.allow_early_exit) for member in self.members]
         told = [self._with_evidence(one) for one in found if one is not None]
-        return sort_failures([replace(one, stacks=self.stacks.get(one.rank, "")) for one in told])
+        return sort_failures([one._replace(stacks=self.stacks.get(one.rank, "")) for one in told])
 
     def _take(self, keys: list[Key]) -> None:
         """Note what has happened.  Channels come first: a report says more than the exit after it.
@@ -249,7 +248,7 @@ class Gang:
     def _with_evidence(self, failure: Failure) -> Failure:
         if failure.signal_name != "SIGKILL" or failure.collateral:
             return failure
-        return replace(failure, evidence=self._evidence or oom.tell_kills(self._oom_kills))
+        return failure._replace(evidence=self._evidence or oom.tell_kills(self._oom_kills))
 
 
 def _seconds_until(moment: float) -> float | None:

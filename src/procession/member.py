@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass, field, replace
 
 from procession.failure import Failure
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
@@ -13,21 +12,23 @@ from procession.signals import name_signal
 _NO_SIGNALS: frozenset[int] = frozenset()
 
 
-@dataclass(slots=True)
 class Member:
     """A rank's handles and what is known of its end.  Times are `time.monotonic_ns`."""
 
-    rank: int
-    process: Process
-    sentinel: Sentinel
-    channel: ErrorChannel
-    report: Report | None = None
-    reported: int = 0
-    ended: int = 0
-    exitcode: int | None = None
-    lost: str = ""
-    stopped: int = 0
-    sent: frozenset[int] = field(default=_NO_SIGNALS)
+    def __init__(
+        self, rank: int, process: Process, sentinel: Sentinel, channel: ErrorChannel
+    ) -> None:
+        self.rank = rank
+        self.process = process
+        self.sentinel = sentinel
+        self.channel = channel
+        self.report: Report | None = None
+        self.reported = 0
+        self.ended = 0
+        self.exitcode: int | None = None
+        self.lost = ""
+        self.stopped = 0
+        self.sent: frozenset[int] = _NO_SIGNALS
 
     def take_report(self) -> bool:
         """Read the channel; return whether more may come."""
@@ -85,8 +86,7 @@ class Member:
         return None
 
     def _raised(self, report: Report) -> Failure:
-        return replace(
-            self._failure("raised", report.time or self.reported),
+        return self._failure("raised", report.time or self.reported)._replace(
             type_name=report.type_name,
             message=report.message,
             traceback=report.text,
@@ -97,8 +97,7 @@ class Member:
     def _exited(self, code: int, text: str) -> Failure:
         report = self.report
         when = report.time if report is not None and report.kind == "exited" else self.ended
-        return replace(
-            self._failure("exited", when),
+        return self._failure("exited", when)._replace(
             exit_code=code,
             signal_name=name_signal(-code) if code < 0 else None,
             message="" if text == str(code) else text,
@@ -106,7 +105,7 @@ class Member:
 
     def _lost(self) -> Failure:
         why = self.lost or "somebody else collected its exit status, and it left no report"
-        return replace(self._failure("lost", self.ended), message=why)
+        return self._failure("lost", self.ended)._replace(message=why)
 
     def _failure(self, kind: str, when: int) -> Failure:
         return Failure(

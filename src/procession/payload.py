@@ -18,10 +18,9 @@ import types
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, NamedTuple
 
 from procession.exceptions import note_on
 from procession.handover import InheritedFd, make_array, make_code, make_view
@@ -29,8 +28,7 @@ from procession.payloadfile import OUT_OF_BAND, PayloadFile
 from procession.protocol import Launch
 
 
-@dataclass(frozen=True, slots=True)
-class Pickled:
+class Pickled(NamedTuple):
     """A pickled (fn, args), what goes along with it, and what a rank must import first."""
 
     file: PayloadFile

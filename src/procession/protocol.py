@@ -7,8 +7,8 @@ attributes of `Backend` is one.  See ``docs/how-to/write-a-backend.md``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 PROTOCOL_VERSION = 1
 """The version of this protocol.  A backend of version N or N-1 is accepted."""
@@ -17,8 +17,7 @@ Sentinel = Any
 """What `multiprocessing.connection.wait` accepts; readable once the rank's process has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """One call of `start_processes`, validated and frozen.
 
     ``environments`` holds one mapping a rank; a value of None removes that variable.  Times are in
@@ -39,7 +38,7 @@ class Launch:
     start_method: str
     daemon: bool = False
     environments: tuple[Mapping[str, str | None], ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = MappingProxyType({})
     grace_period: float | None = None
     timeout: float | None = None
     allow_early_exit: bool = False
@@ -49,8 +48,7 @@ class Launch:
     together: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a rank told about itself before its process ended.
 
     ``kind`` is ``returned``, ``raised`` or ``exited`` (`sys.exit` with a failure).  ``time`` is the
@@ -121,8 +119,7 @@ class ErrorChannel(Protocol):
         """Free the caller's end.  May be called twice."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """What `Backend.start` returns: three sequences of length ``nprocs``; index = rank.
 
     Once the last rank has ended and been reaped, ``on_failure`` is called if a rank failed or was
@@ -137,8 +134,7 @@ class Started:
     on_failure: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a backend claims; the conformance kit tests what is claimed and skips the rest by name."""
 
     remote: bool = False
@@ -163,8 +159,7 @@ class Capabilities:
     """The `multiprocessing` context whose queues and locks fit; None where there are none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Availability:
+class Availability(NamedTuple):
     """Whether a backend can be used here; if not, why and what to do about it."""
 
     ok: bool

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from procession.loaded import get_loaded
 
 
-@dataclass(frozen=True, slots=True)
-class RankInfo:
+class RankInfo(NamedTuple):
     """A rank's place in its launch; ``launch_id`` is the same in all its ranks and in no other."""
 
     rank: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from procession.built_in import import_built_in
 from procession.catalog import (
@@ -39,8 +39,7 @@ _ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BackendInfo:
+class BackendInfo(NamedTuple):
     """One line of the list of backends.
 
     ``origin`` is ``runtime``, ``built-in``, ``first-party`` or ``third-party``.  ``status`` is
@@ -105,7 +104,7 @@ def check_backend(name: str, *, load: bool = True) -> BackendInfo:
         return BackendInfo(name, "", "", "", "", "unknown", str(error))
     except AmbiguousBackendError as error:
         return BackendInfo(name, "third-party", "", "", "", "ambiguous", str(error))
-    source = replace(source, candidate=add_version(source.candidate))
+    source = source._replace(candidate=add_version(source.candidate))
     return _load_and_inform(source) if load else _inform(source)
 
 
@@ -140,8 +139,8 @@ def _overrule(source: Source, active: dict[str, Source]) -> Source:
         return source
     hint = f"use '{candidate.distribution}:{candidate.name}'"
     reason = "the name is registered at run time"
-    shadowed = replace(candidate, status="shadowed", reason=reason, hint=hint)
-    return replace(source, candidate=shadowed)
+    shadowed = candidate._replace(status="shadowed", reason=reason, hint=hint)
+    return source._replace(candidate=shadowed)
 
 
 def _inform(source: Source) -> BackendInfo:
@@ -153,10 +152,10 @@ def _inform(source: Source) -> BackendInfo:
     if backend is None and candidate.origin == "built-in":
         return _load_and_inform(source)
     if backend is None:
-        return _as_info(replace(candidate, status="not loaded"))
+        return _as_info(candidate._replace(status="not loaded"))
     available = ask_availability(backend)
     status = "ok" if available.ok else "unavailable"
-    told = replace(candidate, status=status, reason=available.reason, hint=available.hint)
+    told = candidate._replace(status=status, reason=available.reason, hint=available.hint)
     return _as_info(told, backend.capabilities)
 
 
@@ -164,7 +163,7 @@ def _load_and_inform(source: Source) -> BackendInfo:
     try:
         load_source(source)
     except _ERRORS as error:
-        return _as_info(replace(source.candidate, status="broken", reason=str(error)))
+        return _as_info(source.candidate._replace(status="broken", reason=str(error)))
     return _inform(source)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from procession import cgroups, descendants, lifeline
 from procession.protocol import Process, Started
@@ -51,7 +50,7 @@ class Tree:
                 self._end(groups)
             self.release()
 
-        return replace(started, on_failure=self.end, on_finish=finish)
+        return started._replace(on_failure=self.end, on_finish=finish)
 
     def end(self) -> None:
         """End what is left of it."""

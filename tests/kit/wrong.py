@@ -6,7 +6,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from procession import Availability, Launch, Report, Started
@@ -55,7 +55,7 @@ class WrongProcess(Sound):
 
     def start(self, launch: Launch) -> Started:
         started = super().start(launch)
-        return replace(started, processes=[type(self).wrap(one) for one in started.processes])
+        return started._replace(processes=[type(self).wrap(one) for one in started.processes])
 
 
 class WrongCall(Sound):
@@ -64,7 +64,7 @@ class WrongCall(Sound):
     wrap: type[Call] = Call
 
     def start(self, launch: Launch) -> Started:
-        return super().start(replace(launch, fn=self.wrap(launch.fn, launch.nprocs)))
+        return super().start(launch._replace(fn=self.wrap(launch.fn, launch.nprocs)))
 
 
 def faults(*names: str) -> set[str]:
@@ -93,7 +93,7 @@ class LosesTheExitCode(WrongProcess):
 class ClaimsNoCode(LosesTheExitCode):
     """Says so, and is not held to it."""
 
-    capabilities = replace(Sound.capabilities, signals=False, exit_codes=False)
+    capabilities = Sound.capabilities._replace(signals=False, exit_codes=False)
     fails = set()
 
 
@@ -104,7 +104,7 @@ class NoSentinel(Sound):
         started = super().start(launch)
         pipes = [os.pipe() for _ in started.processes]
         kept.extend(pipes)
-        return replace(started, sentinels=[reader for reader, _ in pipes])
+        return started._replace(sentinels=[reader for reader, _ in pipes])
 
 
 class Swallow(Call):
@@ -221,7 +221,7 @@ class LeavesHalf(Sound):
         try:
             return super().start(launch)
         except OSError:
-            kept.append(super().start(replace(launch, nprocs=2, environments=({}, {}))))
+            kept.append(super().start(launch._replace(nprocs=2, environments=({}, {}))))
             raise
 
 
@@ -232,14 +232,14 @@ class LiesAboutDaemons(Sound):
     fails = {"test_daemons_can_not"}
 
     def start(self, launch: Launch) -> Started:
-        return super().start(replace(launch, daemon=False))
+        return super().start(launch._replace(daemon=False))
 
 
 class LiesAboutTheEnvironment(Sound):
     fails = {"test_env_is_that_of_each_rank", "test_ranks_know_their_place"}
 
     def start(self, launch: Launch) -> Started:
-        return super().start(replace(launch, environments=({},) * launch.nprocs))
+        return super().start(launch._replace(environments=({},) * launch.nprocs))
 
 
 class Plain:
@@ -267,7 +267,7 @@ class LiesAboutDescendants(Sound):
     )
 
     def start(self, launch: Launch) -> Started:
-        return super().start(replace(launch, keep_daemons=True))
+        return super().start(launch._replace(keep_daemons=True))
 
 
 # What is late, or dear
@@ -294,7 +294,7 @@ class ReportsAtTheEnd(Sound):
     def start(self, launch: Launch) -> Started:
         started = super().start(launch)
         pairs = zip(started.error_channels, started.sentinels, strict=True)
-        return replace(started, error_channels=[Late(*pair) for pair in pairs])
+        return started._replace(error_channels=[Late(*pair) for pair in pairs])
 
 
 class Quadratic(Sound):
@@ -325,7 +325,7 @@ class PicklesTooOften(SpawnBackend):
 
 
 class LeavesAlone(Sound):
-    capabilities = replace(Sound.capabilities, together=True)
+    capabilities = Sound.capabilities._replace(together=True)
     fails = {"test_ranks_leave_together"}
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from procession import guard, interrupts, rank
 from procession.channel import SocketChannel
@@ -74,8 +73,7 @@ class ForkBackend:
             return tree.attach(started)
 
 
-@dataclass(frozen=True, slots=True)
-class _Estate:
+class _Estate(NamedTuple):
     """What all ranks of a launch inherit from their caller."""
 
     launch: Launch

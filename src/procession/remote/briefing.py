@@ -7,8 +7,7 @@ import os
 import selectors
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession.errors import StartError
 from procession.protocol import Launch
@@ -22,8 +21,7 @@ SHARED_FROM = 1 << 20
 """Bytes of a payload from which on it is sent once to a host, and not to each of its agents."""
 
 
-@dataclass(frozen=True, slots=True)
-class Briefing:
+class Briefing(NamedTuple):
     """What the ranks of a launch are told; ``payload`` is a file with the pickled fn and args."""
 
     launch: Launch
@@ -82,16 +80,16 @@ class Briefing:
         return StartError(launch.start_method, nprocs=launch.nprocs, came=came, reason=told)
 
 
-@dataclass(slots=True)
 class _Round:
     """One briefing under way."""
 
-    briefing: Briefing
-    seats: list[Seat]
-    shared: bool
-    pids: dict[int, int] = field(default_factory=dict)
-    _hosts: dict[tuple[Any, ...], list[Seat]] = field(default_factory=dict)
-    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    def __init__(self, briefing: Briefing, seats: list[Seat], *, shared: bool) -> None:
+        self.briefing = briefing
+        self.seats = seats
+        self.shared = shared
+        self.pids: dict[int, int] = {}
+        self._hosts: dict[tuple[Any, ...], list[Seat]] = {}
+        self._selector = selectors.DefaultSelector()
 
     def begin(self) -> None:
         """Send the orders, and the payload to those that are to have it from here."""

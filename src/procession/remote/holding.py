@@ -193,7 +193,7 @@ class Holding:
             self._send_report(report)
 
     def _send_report(self, report: Report) -> None:
-        fields = {name: getattr(report, name) for name in report.__slots__}
+        fields = report._asdict()
         if isinstance(report.result, memoryview):
             self._control.send(frames.RESULT, None, report.result)
             fields["result"] = None

@@ -12,9 +12,8 @@ import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from procession.errors import StartError
 from procession.identity import name_process
@@ -165,8 +164,7 @@ def _to_started(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+class _Ending(NamedTuple):
     """The end of a launch whose ranks have ended.  What an interrupt cuts short can be called again."""
 
     placement: Placement

@@ -14,9 +14,8 @@ import select
 import socket
 import termios
 from collections import deque
-from dataclasses import dataclass
 from threading import RLock
-from typing import Any
+from typing import Any, NamedTuple
 
 from procession import fds, memory
 from procession.interrupts import held_back
@@ -33,8 +32,7 @@ _CHUNK = 1 << 20  # bytes that are read or sent at once
 _TURN = 16  # chunks that one call reads at most: others have their turn then
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """What came: ``head`` is what `marshal` can carry, ``body`` the descriptor of a file, or -1."""
 
     kind: bytes

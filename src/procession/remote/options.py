@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 OPTIONS: frozenset[str] = frozenset(
     {"advertise", "port", "python", "start_timeout", "contact_timeout"}
@@ -12,8 +11,7 @@ OPTIONS: frozenset[str] = frozenset(
 """What a backend adds to its own options; `read_common` reads them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
+class Common(NamedTuple):
     """How agents are started, and reach their caller.
 
     ``advertise`` is the address (or a name of it) at which this machine listens, and that the agents are

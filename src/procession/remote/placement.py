@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from procession.interpreter import compose_command
 
@@ -18,8 +17,7 @@ VARIABLE = "PROCESSION_AGENT"
 """The variable that tells an agent its caller's address, and the launch's secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agents:
+class Agents(NamedTuple):
     """The agents of a launch, one a rank, as their engine is to start them.
 
     ``argv`` is the command of each, the same for all; ``description`` is the value that its environment

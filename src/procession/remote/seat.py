@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from procession.remote.link import Link
 
@@ -21,8 +20,7 @@ def read_boot_id() -> str:
         return file.read().strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(NamedTuple):
     """A rank's agent.
 
     ``control`` carries frames both ways.  On ``end`` the agent sends the rank's exit code and closes: it is

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from procession import Availability, Capabilities, Launch, Started
@@ -73,4 +72,4 @@ def _release_at_the_end(started: Started, connection: Connection) -> Started:
             finish()
         connection.release()
 
-    return replace(started, on_finish=finish_and_release)
+    return started._replace(on_finish=finish_and_release)

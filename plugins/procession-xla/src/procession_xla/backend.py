@@ -6,7 +6,6 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ class XlaBackend:
 
     name: str = "xla"
     protocol_version: int = 1
-    capabilities: Capabilities = replace(commands.CAPABILITIES, together=True)
+    capabilities: Capabilities = commands.CAPABILITIES._replace(together=True)
     options: frozenset[str] = NAMES
 
     def availability(self) -> Availability:
@@ -84,15 +83,14 @@ class XlaBackend:
                 started.on_finish()
             reservation.close()
 
-        return replace(started, on_finish=finish)
+        return started._replace(on_finish=finish)
 
 
 def _start_ranks(launch: Launch, plan: Plan, changes: list[Changes], coordinator: str) -> Started:
     options = plan.options
     changed = sorted({name for one in changes for name in one})
     place = _describe_place(plan, changed, coordinator)
-    launch = replace(
-        launch,
+    launch = launch._replace(
         environments=tuple(changes),
         options=_choose_base_options(options),
         entry=("procession_xla.member:enter", place),
