@@ -23,11 +23,11 @@ class Member:
         self.sentinel = sentinel
         self.channel = channel
         self.report: Report | None = None
-        self.reported = 0
-        self.ended = 0
+        self.reported: int = 0
+        self.ended: int = 0
         self.exitcode: int | None = None
-        self.lost = ""
-        self.stopped = 0
+        self.lost: str = ""
+        self.stopped: int = 0
         self.sent: frozenset[int] = _NO_SIGNALS
 
     def take_report(self) -> bool:

@@ -1,7 +1,8 @@
 """The seam between the core and its backends: what a backend is given, and what it gives back.
 
 Nothing in this module runs anything.  A backend needs to subclass nothing: any object with the
-attributes of `Backend` is one.  See ``docs/how-to/write-a-backend.md``.
+attributes of `Backend` is one.  See ``docs/how-to/write-a-backend.md``.  What holds values is a named tuple:
+``launch._replace(nprocs=2)`` is a changed copy.
 """
 
 from __future__ import annotations
