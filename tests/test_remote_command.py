@@ -266,6 +266,26 @@ def test_a_signal_to_an_agent_is_for_its_rank(tmp_path: Path) -> None:
     assert (caught.value.error_index, caught.value.signal_name) == (1, "SIGTERM")
 
 
+def test_a_signal_by_which_an_engine_tells_of_another_process_is_for_nobody(tmp_path: Path) -> None:
+    """Hydra sends SIGUSR1 when one of its processes has ended; in a rank, the signal is as ever."""
+    stage = Stage(str(tmp_path), 30)
+    with start(wait_for_word, str(tmp_path)) as context:
+        for rank in range(2):
+            pid = int(
+                wait_until(partial(stage.read, f"agent {rank}"), f"rank {rank} does not come")
+            )
+            os.kill(pid, signal.SIGUSR1)
+        stage.tell("go")
+        assert context.results() == [signal.SIG_DFL, signal.SIG_DFL]
+
+
+def wait_for_word(rank: int, folder: str) -> Any:
+    stage = Stage(folder, 30)
+    stage.tell(f"agent {rank}", str(os.getppid()))
+    stage.await_cue("go")
+    return signal.getsignal(signal.SIGUSR1)
+
+
 def tell_agent(rank: int, folder: str) -> None:
     Stage(folder, 0).tell(f"agent {rank}", str(os.getppid()))
     time.sleep(60)

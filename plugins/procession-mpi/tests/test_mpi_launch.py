@@ -56,6 +56,13 @@ def meet(rank: int) -> tuple[int, int, int]:
     return world.rank, world.size, world.allreduce(rank + 1)
 
 
+def test_mpiexec_says_nothing_of_ranks_that_have_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    """Hydra tells the other agents of each end by a signal."""
+    for _ in range(5):
+        run(meet, (), 3, start_method="mpi")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_rank_that_raises_frees_one_in_a_collective() -> None:
     """Which MPI alone would let wait for ever."""
     begun = time.monotonic()

@@ -32,6 +32,8 @@ def main() -> None:
     descendants.spare(0)  # it ends after what its rank has started, not with the caller's own
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    # Hydra sends it when another of its processes has ended; a handler, as ranks would inherit SIG_IGN
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a worker of Ray's has some blocked
     description = read_description()
     try:
@@ -61,6 +63,7 @@ def main() -> None:
         await_end(control)
         return
     holding.hold()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Python's own end takes handlers away
 
 
 def _find_guard(description: dict[str, Any]) -> int:
