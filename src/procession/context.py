@@ -84,7 +84,7 @@ class ProcessContext:
         try:
             finished = self._gang.run(until, grace_period)
         except KeyboardInterrupt:
-            self._interrupt(grace_period)
+            self.interrupt(grace_period)
             raise
         return finished and self._conclude()
 
@@ -119,6 +119,17 @@ class ProcessContext:
         except KeyboardInterrupt:
             self._kill()
             raise
+
+    def interrupt(self, grace_period: float | None = None) -> None:
+        """Pass an interrupt (Ctrl-C) on to all ranks, and see them end; a second one kills them at once.
+
+        What does not end by itself is ended as by `terminate`.
+        """
+        self._gang.stop(grace_period, interrupt=True)
+        try:
+            self._gang.run(float("inf"), None)
+        except KeyboardInterrupt:
+            self._kill()
 
     def __enter__(self) -> Self:
         return self
@@ -159,14 +170,6 @@ class ProcessContext:
         import pickle
 
         return pickle.loads(report.result)
-
-    def _interrupt(self, grace_period: float | None) -> None:
-        """Pass an interrupt on to the ranks, and see them end; a second one kills them at once."""
-        self._gang.stop(grace_period, interrupt=True)
-        try:
-            self._gang.run(float("inf"), None)
-        except KeyboardInterrupt:
-            self._kill()
 
     def _kill(self) -> None:
         self._gang.hurry()

@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,6 +176,46 @@ def terminal() -> Iterator[Terminal]:
         one.close()
     except OSError:  # the test has
         pass
+
+
+EARLY = """
+import os, signal, sys, time
+from pathlib import Path
+from procession import start_processes
+
+folder = Path(sys.argv[1])
+
+class Interrupting:
+    def find_spec(self, name, *others):
+        if name == "procession.context":
+            while not all((folder / f"rank {rank}").exists() for rank in range(2)):
+                time.sleep(0.002)
+            os.kill(os.getpid(), signal.SIGINT)
+
+def work(rank):
+    try:
+        (folder / f"rank {rank}").touch()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        (folder / f"cleaned {rank}").touch()
+        raise
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, Interrupting())
+    start_processes(work, nprocs=2, start_method=sys.argv[2])
+"""
+
+
+def test_an_interrupt_is_orderly_also_before_ranks_are_waited_for(
+    start_method: str, tmp_path: Path
+) -> None:
+    """Here, while the caller imports what it needs for that."""
+    script = tmp_path / "early.py"
+    script.write_text(EARLY)
+    command = [sys.executable, str(script), str(tmp_path), start_method]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert all((tmp_path / f"cleaned {rank}").exists() for rank in range(2)), done.stderr
 
 
 def test_ctrl_c_once_is_orderly(callers: MakeCaller, terminal: Terminal) -> None:
