@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,16 @@ import pytest
 
 import ranks
 from procession import (
+    Launch,
+    ProcessContext,
     ProcessExitedException,
     ProcessRaisedException,
+    Started,
     get_context,
     run,
     start_processes,
 )
+from procession.gang import SETTLING
 from procession.testing.stage import Stage, is_gone
 
 
@@ -184,6 +191,60 @@ def leave_or_abort(rank: int, folder: str) -> None:
         os._exit(7)
     stage.tell("peer", str(os.getpid()))
     os.kill(os.getpid(), signal.SIGABRT)
+
+
+class Seen:
+    """A process whose end is seen some time (in seconds) after it has been; and its channel."""
+
+    host = None
+
+    def __init__(self, code: int, after: float) -> None:
+        self._code = code
+        self._popen = subprocess.Popen(["sh", "-c", "exit 0"])  # nobody reaps it: it is seen to end
+        self.pid = self._popen.pid
+        self.sentinel, end = multiprocessing.Pipe(duplex=False)
+        self._timer = threading.Timer(after, end.close)
+        self._timer.start()
+
+    @property
+    def exitcode(self) -> int | None:
+        return None if self.is_alive() else self._code
+
+    def is_alive(self) -> bool:
+        return not self.sentinel.closed and not self.sentinel.poll()
+
+    def join(self, timeout: float | None = None) -> None:
+        self.sentinel.poll(timeout)
+
+    def terminate(self) -> None:
+        pass
+
+    kill = terminate
+
+    def fileno(self) -> int:
+        return self.sentinel.fileno()
+
+    def receive(self) -> None:
+        raise EOFError
+
+    def close(self) -> None:
+        self._timer.join()
+        self._popen.wait()
+
+    def release(self) -> None:
+        self.sentinel.close()
+
+
+def test_who_aborts_is_not_the_cause_while_another_is_seen_to_end() -> None:
+    """A forkserver's server that has no processor tells it late."""
+    processes = [Seen(7, SETTLING + 0.3), Seen(-signal.SIGABRT, 0)]
+    launch = Launch(print, (), 2, "seen")
+    context = ProcessContext(
+        launch, Started(processes, [one.sentinel for one in processes], processes)
+    )
+    with context, pytest.raises(ProcessExitedException) as caught:
+        context.join()
+    assert (caught.value.error_index, caught.value.exit_code) == (0, 7)
 
 
 def test_of_two_deaths_the_first_is_the_cause(start_method: str) -> None:

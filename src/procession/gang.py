@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from procession import oom
 from procession.failure import Failure
-from procession.hangs import collect_stacks
+from procession.hangs import collect_stacks, is_ending
 from procession.member import Member
 from procession.protocol import Launch, Started
 from procession.stopping import DEFAULT_GRACE, Stop
@@ -27,6 +27,9 @@ _LONGEST_WAIT = (
 
 SETTLING = 0.3
 """Seconds for which the cause of an abort may still show itself."""
+
+_LONGEST_SETTLING = 2.0  # the same, where a rank is seen to end: whoever is to tell it may be busy
+_LOOK = 0.02  # seconds between looks at ranks that are
 
 
 class Gang:
@@ -188,9 +191,15 @@ class Gang:
         connections are closed before its end can be seen.
         """
         self._take(self.waiter.wait(0))
-        until = time.monotonic() + SETTLING
-        while self._running and self._all_aborted() and (now := time.monotonic()) < until:
-            self._take(self.waiter.wait(until - now))
+        begun = time.monotonic()
+        while self._running and self._all_aborted():
+            passed = time.monotonic() - begun
+            if passed > _LONGEST_SETTLING or (passed > SETTLING and not self._is_any_ending()):
+                break
+            self._take(self.waiter.wait(max(SETTLING - passed, _LOOK)))
+
+    def _is_any_ending(self) -> bool:
+        return any(is_ending(self.members[rank].process) for rank in self._running)
 
     def _all_aborted(self) -> bool:
         """Whether ranks have failed, and all of these by SIGABRT."""
