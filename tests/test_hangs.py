@@ -22,6 +22,7 @@ from procession import (
     ProcessTimeoutError,
     get_context,
     hangs,
+    procstat,
     stacks,
     start_processes,
 )
@@ -121,7 +122,7 @@ def test_a_rank_that_cannot_answer_is_named_with_its_state(
     ) as context:
         pid = ready.get()
         until = time.monotonic() + 10
-        while hangs.state_of(pid) != "T":
+        while procstat.state_of(pid) != "T":
             assert time.monotonic() < until
             time.sleep(0.001)
         told = context.dump_stacks()

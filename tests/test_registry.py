@@ -76,7 +76,7 @@ import sys
 from procession import run
 
 run(abs, start_method={name!r})
-print({{"procession.registry", "dataclasses", "inspect"}} & set(sys.modules))
+print({{"procession.registration", "dataclasses", "inspect"}} & set(sys.modules))
 from procession import get_backend, register_backend
 
 class Refusing:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         options: Mapping[str, Any] | None
 
 
+# Apart, as mypy wants nothing else beside overloads; spelled out, since pyright does not match
+# ``**dict`` with ``**keywords: Unpack[...]`` of several.
 if TYPE_CHECKING:
 
     @overload

@@ -24,7 +24,11 @@ def get_built_in(name: object) -> Backend | None:
 
     The registry's modules take a third of the time that a script's first launch would spend on imports.
     """
-    if not isinstance(name, str) or name not in BUILT_IN or "procession.registry" in sys.modules:
+    if (
+        not isinstance(name, str)
+        or name not in BUILT_IN
+        or "procession.registration" in sys.modules
+    ):
         return None
     backend: Backend = import_built_in(name)()
     return backend if backend.availability().ok else None

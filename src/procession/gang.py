@@ -13,8 +13,9 @@ from operator import itemgetter
 
 from procession import oom
 from procession.failure import Failure
-from procession.hangs import collect_stacks, is_ending
+from procession.hangs import collect_stacks
 from procession.member import Member
+from procession.procstat import is_ending
 from procession.protocol import Launch, Started
 from procession.stopping import DEFAULT_GRACE, Stop
 from procession.verdict import ABORTED, sort_failures
@@ -199,7 +200,9 @@ class Gang:
             self._take(self.waiter.wait(max(SETTLING - passed, _LOOK)))
 
     def _is_any_ending(self) -> bool:
-        return any(is_ending(self.members[rank].process) for rank in self._running)
+        """Whether one that runs is seen to end, on this machine."""
+        processes = [self.members[rank].process for rank in self._running]
+        return any(is_ending(one.pid) for one in processes if not getattr(one, "host", None))
 
     def _all_aborted(self) -> bool:
         """Whether ranks have failed, and all of these by SIGABRT."""

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from procession import rank, stacks
 from procession.inquiry import PATIENCE
 from procession.member import Member
+from procession.procstat import state_of
 from procession.protocol import Process
 from procession.wire import shorten
 
-_EXITING = 0x4  # PF_EXITING of the kernel's include/linux/sched.h
 _LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _OWN = re.compile(
@@ -43,28 +43,6 @@ def group_stacks(stacks: Mapping[int, str]) -> list[str]:
     return [
         f"rank {', '.join(map(str, ranks))}:\n{text.rstrip()}" for text, ranks in places.items()
     ]
-
-
-def state_of(pid: int | None) -> str:
-    """Return the state letter of a process from /proc (proc_pid_stat(5)), ``?`` where unknown."""
-    return (_read_stat(pid) or "?")[0]
-
-
-def is_ending(process: Process) -> bool:
-    """Whether a rank's process is seen to have begun to end, on this machine."""
-    if getattr(process, "host", None):
-        return False
-    fields = _read_stat(process.pid)
-    return bool(fields) and (fields[0] in "ZX" or bool(int(fields[6]) & _EXITING))
-
-
-def _read_stat(pid: int | None) -> list[str]:
-    """Return the fields of a process from its state on; none where it cannot be seen."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
-    except OSError:
-        return []
 
 
 def state_of_process(process: Process) -> str:

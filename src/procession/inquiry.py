@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from procession import stacks
+from procession.procstat import read_stat
 
 PATIENCE = 1.0
 """Seconds that ranks have to answer."""
@@ -141,11 +142,10 @@ def _look_at(path: str) -> _Task | None:
 
 def _processor_time(pid: int) -> float:
     """Return the seconds that a process's main thread has run (proc_pid_stat(5))."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            user, system = file.read().rpartition(")")[2].split()[11:13]
-    except (OSError, ValueError):  # it has ended
+    fields = read_stat(f"{pid}/task/{pid}")
+    if not fields:  # it has ended
         return 0.0
+    user, system = fields[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 

@@ -9,7 +9,9 @@ import socket
 
 from procession import descendants, fds
 from procession.interpreter import SOURCE, find_executable
+from procession.log import warn
 from procession.messages import NO_SIGNAL
+from procession.procstat import read_birth
 from procession.syscalls import pidfd_open, pidfd_send_signal
 from procession.warden import BEGUN, FINISHED
 
@@ -72,9 +74,7 @@ def _replace() -> None:
     try:
         _start()
     except OSError as error:
-        import logging  # it would delay every launch
-
-        logging.getLogger("procession").warning(
+        warn(
             "cannot start a warden (%s): what ranks start will outlive this process if it is killed",
             error,
         )
@@ -103,7 +103,7 @@ def _start() -> None:
     descendants.spare(
         pid
     )  # this process may be a rank: what it has started ends with it, but for this
-    _born = _read_birth(pid)
+    _born = read_birth(pid)
     _line = fds.keep(ours), os.fstat(ours).st_ino, os.getpid(), pid
 
 
@@ -125,19 +125,10 @@ def _kill(pid: int, born: str) -> None:
     except OSError:  # somebody else has reaped it
         return
     try:
-        if _read_birth(pid) == born:  # asked now that the number cannot become another's unnoticed
+        if read_birth(pid) == born:  # asked now that the number cannot become another's unnoticed
             pidfd_send_signal(pidfd, signal.SIGKILL)
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     except OSError:
         pass
     finally:
         os.close(pidfd)
-
-
-def _read_birth(pid: int) -> str:
-    """Return when a process was born, in clock ticks since the machine was (proc_pid_stat(5))."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return "?"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from procession import cgroups, descendants, lifeline
+from procession.log import warn
 from procession.protocol import Process, Started
 
 LINGER = 0.3
@@ -70,19 +71,13 @@ class Tree:
         self._linger_until = self._linger_until or now + LINGER
         try:
             if not descendants.end(self.mark, groups, max(self._linger_until - now, 0)):
-                _warn("what a launch's ranks have started could not all be ended")
+                warn("what a launch's ranks have started could not all be ended")
             self._missed = False
         except OSError as error:  # no descriptors, most likely: the warden stays responsible
             if error.errno is None:  # a TimeoutError, say, that a signal handler has raised here
                 raise
             self._missed = True
-            _warn(f"cannot look for what a launch's ranks have started: {error}")
-
-
-def _warn(message: str) -> None:
-    import logging  # it would delay every launch
-
-    logging.getLogger("procession").warning("%s", message)
+            warn("cannot look for what a launch's ranks have started: %s", error)
 
 
 def _groups_left(processes: Sequence[Process]) -> list[int]:

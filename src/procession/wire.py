@@ -28,9 +28,7 @@ PAYLOAD_HEAD = 16
 """Bytes at the start of a payload's file that tell the sizes of the pickle and of the orders."""
 
 _HEAD = 4
-_PAGE = (
-    4096  # the least there is: where pages are larger, buffers of a payload only need not begin one
-)
+_PAGE = 4096  # the least there is: where pages are larger, buffers only need not begin one
 
 
 def encode(kind: bytes, time: int, *fields: bytes) -> bytes:

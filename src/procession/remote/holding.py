@@ -16,6 +16,7 @@ from procession.commands import Command, start_held
 from procession.inquiry import PATIENCE
 from procession.interpreter import start_interpreter
 from procession.messages import NUMBER, UNKNOWN
+from procession.procstat import state_of
 from procession.protocol import Report, Started
 from procession.remote import link as frames
 from procession.remote.link import Link, await_frame, is_unacknowledged
@@ -173,8 +174,6 @@ class Holding:
         self._asked = 0.0
 
     def _excuse(self, why: str) -> None:
-        from procession.hangs import state_of
-
         state = state_of(self._process.pid)
         self._control.send(frames.STACKS, f"({why}: the state of its process is {state})")
 
