@@ -15,6 +15,7 @@ import pytest
 import procession
 import ranks
 from procession import (
+    LaunchOptions,
     ProcessContext,
     ProcessException,
     ProcessExitedException,
@@ -23,6 +24,7 @@ from procession import (
     get_context,
     start_processes,
 )
+from procession.checks import KEYWORDS
 
 
 def test_signature_is_torchs_and_then_some() -> None:
@@ -36,14 +38,8 @@ def test_signature_is_torchs_and_then_some() -> None:
         ("start_method", "spawn"),
     ]
     assert positional[0].name == "fn"
-    assert [one.name for one in parameters.values() if one.kind is one.KEYWORD_ONLY] == [
-        "env",
-        "grace_period",
-        "timeout",
-        "allow_early_exit",
-        "keep_daemons",
-        "options",
-    ]
+    assert [one.name for one in parameters.values() if one.kind is one.VAR_KEYWORD] == ["launch"]
+    assert set(LaunchOptions.__annotations__) == set(KEYWORDS)
     spawned = [
         (one.name, one.default) for one in inspect.signature(procession.spawn).parameters.values()
     ]

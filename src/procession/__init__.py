@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnsafeForkError,
     )
     from procession.failure import Failure
+    from procession.launch_options import LaunchOptions
     from procession.protocol import (
         PROTOCOL_VERSION,
         Availability,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         Process,
         Report,
         Sentinel,
+        Signals,
         Started,
     )
     from procession.rankinfo import RankInfo, rank_info
@@ -65,6 +67,7 @@ _HOME = {
         "UnsafeForkError",
     ),
     "failure": ("Failure",),
+    "launch_options": ("LaunchOptions",),
     "protocol": (
         "PROTOCOL_VERSION",
         "Availability",
@@ -75,6 +78,7 @@ _HOME = {
         "Process",
         "Report",
         "Sentinel",
+        "Signals",
         "Started",
     ),
     "rankinfo": ("RankInfo", "rank_info"),
@@ -96,6 +100,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "IncompatibleBackendError",
     "InvalidBackendError",
     "Launch",
+    "LaunchOptions",
     "Process",
     "ProcessContext",
     "ProcessException",
@@ -106,6 +111,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "Report",
     "ResultError",
     "Sentinel",
+    "Signals",
     "SpawnContext",
     "StartError",
     "Started",

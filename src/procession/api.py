@@ -8,36 +8,22 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from multiprocessing.context import BaseContext
-    from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
+    from typing import Any, Literal, TypeAlias, TypeVar, overload
 
     from typing_extensions import TypeVarTuple, Unpack
 
     from procession.context import ProcessContext
+    from procession.launch_options import LaunchOptions
     from procession.protocol import Backend
 
     R = TypeVar("R")
     Ts = TypeVarTuple("Ts")
-    EnvChanges: TypeAlias = Mapping[str, "str | None"]
-    Env: TypeAlias = "EnvChanges | Callable[[int], EnvChanges] | None"
     StartMethod: TypeAlias = "str | Backend | None"
 
-    class LaunchKeywords(TypedDict, total=False):
-        """What all calls take by keyword."""
 
-        daemon: bool
-        env: Env
-        grace_period: float | None
-        timeout: float | None
-        allow_early_exit: bool
-        keep_daemons: bool
-        options: Mapping[str, Any] | None
-
-
-# Apart, as mypy wants nothing else beside overloads; spelled out, since pyright does not match
-# ``**dict`` with ``**keywords: Unpack[...]`` of several.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # apart, as mypy wants nothing else beside overloads
 
     @overload
     def start_processes(
@@ -47,13 +33,7 @@ if TYPE_CHECKING:
         join: Literal[True] = True,
         daemon: bool = False,
         start_method: StartMethod = "spawn",
-        *,
-        env: Env = None,
-        grace_period: float | None = None,
-        timeout: float | None = None,
-        allow_early_exit: bool = False,
-        keep_daemons: bool = False,
-        options: Mapping[str, Any] | None = None,
+        **launch: Unpack[LaunchOptions],
     ) -> None: ...
     @overload
     def start_processes(
@@ -62,8 +42,9 @@ if TYPE_CHECKING:
         nprocs: int | None = 1,
         *,
         join: Literal[False],
+        daemon: bool = False,
         start_method: StartMethod = "spawn",
-        **keywords: Unpack[LaunchKeywords],
+        **launch: Unpack[LaunchOptions],
     ) -> ProcessContext: ...
     @overload
     def start_processes(
@@ -73,13 +54,7 @@ if TYPE_CHECKING:
         join: Literal[False],
         daemon: bool = False,
         start_method: StartMethod = "spawn",
-        *,
-        env: Env = None,
-        grace_period: float | None = None,
-        timeout: float | None = None,
-        allow_early_exit: bool = False,
-        keep_daemons: bool = False,
-        options: Mapping[str, Any] | None = None,
+        **launch: Unpack[LaunchOptions],
     ) -> ProcessContext: ...
     @overload
     def start_processes(
@@ -89,13 +64,7 @@ if TYPE_CHECKING:
         join: bool = True,
         daemon: bool = False,
         start_method: StartMethod = "spawn",
-        *,
-        env: Env = None,
-        grace_period: float | None = None,
-        timeout: float | None = None,
-        allow_early_exit: bool = False,
-        keep_daemons: bool = False,
-        options: Mapping[str, Any] | None = None,
+        **launch: Unpack[LaunchOptions],
     ) -> ProcessContext | None: ...
 
 
@@ -106,13 +75,7 @@ def start_processes(
     join: bool = True,
     daemon: bool = False,
     start_method: StartMethod = "spawn",
-    *,
-    env: Env = None,
-    grace_period: float | None = None,
-    timeout: float | None = None,
-    allow_early_exit: bool = False,
-    keep_daemons: bool = False,
-    options: Mapping[str, Any] | None = None,
+    **launch: Unpack[LaunchOptions],
 ) -> ProcessContext | None:
     """Start ``nprocs`` processes that each call ``fn(rank, *args)``.
 
@@ -126,16 +89,7 @@ def start_processes(
         daemon: ranks may start no processes of their own by way of multiprocessing.
         start_method: ``spawn``, ``fork``, ``forkserver``, a name that a plugin registered, a backend
             object, or None: PROCESSION_START_METHOD, else multiprocessing's default.
-        env: environment variables for all ranks, or a function from rank to such a mapping; in force
-            before a rank imports or unpickles anything.  None as a value removes a variable.
-        grace_period: seconds that ranks have to end by themselves once one has failed, before SIGTERM
-            and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s.
-        timeout: seconds after which the ranks are stopped and ProcessTimeoutError is raised.
-        allow_early_exit: count a rank as successful that exits with code 0 before fn has returned.
-        keep_daemons: leave alone what ranks have started, but for the process groups of ranks that fail
-            or are stopped.  Else what is in the ranks' groups ends with the ranks, and what is in
-            sessions of its own when a rank fails or is stopped, or when the caller dies.
-        options: what only this start method understands.
+        launch: see `LaunchOptions`.
 
     Returns:
         None if ``join``, else the `ProcessContext`.
@@ -156,13 +110,8 @@ def start_processes(
         args=args,
         nprocs=nprocs,
         daemon=daemon,
-        env=env,
-        grace_period=grace_period,
-        timeout=timeout,
-        allow_early_exit=allow_early_exit,
-        keep_daemons=keep_daemons,
-        options=options,
-        wants_results=not join,
+        join=join,
+        keywords=launch,
     )
     if not join:
         return context
@@ -203,7 +152,8 @@ if TYPE_CHECKING:
         nprocs: int | None = 1,
         *,
         start_method: StartMethod = "spawn",
-        **keywords: Unpack[LaunchKeywords],
+        daemon: bool = False,
+        **launch: Unpack[LaunchOptions],
     ) -> list[R]: ...
     @overload
     def run(
@@ -212,7 +162,8 @@ if TYPE_CHECKING:
         nprocs: int | None = 1,
         *,
         start_method: StartMethod = "spawn",
-        **keywords: Unpack[LaunchKeywords],
+        daemon: bool = False,
+        **launch: Unpack[LaunchOptions],
     ) -> list[R]: ...
     @overload
     def run(
@@ -221,7 +172,8 @@ if TYPE_CHECKING:
         nprocs: int | None = 1,
         *,
         start_method: StartMethod = "spawn",
-        **keywords: Unpack[LaunchKeywords],
+        daemon: bool = False,
+        **launch: Unpack[LaunchOptions],
     ) -> list[R]: ...
 
 
@@ -232,12 +184,7 @@ def run(
     *,
     start_method: StartMethod = "spawn",
     daemon: bool = False,
-    env: Env = None,
-    grace_period: float | None = None,
-    timeout: float | None = None,
-    allow_early_exit: bool = False,
-    keep_daemons: bool = False,
-    options: Mapping[str, Any] | None = None,
+    **launch: Unpack[LaunchOptions],
 ) -> list[R]:
     """Start processes as `start_processes` does, wait, and return what the ranks returned, by rank.
 
@@ -253,13 +200,9 @@ def run(
         args=args,
         nprocs=nprocs,
         daemon=daemon,
-        env=env,
-        grace_period=grace_period,
-        timeout=timeout,
-        allow_early_exit=allow_early_exit,
-        keep_daemons=keep_daemons,
-        options=options,
+        join=True,
         wants_results=True,
+        keywords=launch,
     )
     with context:
         return context.results()

@@ -8,7 +8,19 @@ from typing import Any
 
 from procession.environment import plan_environments
 from procession.loaded import get_loaded
-from procession.protocol import Backend, Launch
+from procession.protocol import Backend, Launch, Signals
+
+KEYWORDS: dict[str, Any] = {
+    "env": None,
+    "timeout": None,
+    "grace_period": None,
+    "options": None,
+    "allow_early_exit": False,
+    "keep_daemons": False,
+    "supervise": False,
+    "signals": None,
+}
+"""What a call takes beside fn, args and the like, and the defaults (see `procession.LaunchOptions`)."""
 
 
 def check_launch(
@@ -18,13 +30,9 @@ def check_launch(
     args: Any,
     nprocs: Any,
     daemon: Any,
-    env: Any,
-    grace_period: Any,
-    timeout: Any,
-    allow_early_exit: Any,
-    keep_daemons: Any,
-    options: Any,
-    wants_results: bool,
+    join: Any,
+    keywords: Mapping[str, Any],
+    wants_results: bool = False,
 ) -> Launch:
     """Return the launch that the arguments of a call describe.
 
@@ -34,7 +42,8 @@ def check_launch(
         RuntimeError: this process is a rank that still imports its launcher's main module.
     """
     check_caller()
-    chosen = check_options(backend, options)
+    given = check_keywords(keywords)
+    chosen = check_options(backend, given["options"])
     if not callable(fn):
         raise TypeError(f"fn must be callable, as fn(rank, *args), not {type(fn).__name__}")
     count = check_nprocs(backend, nprocs, chosen)
@@ -44,14 +53,55 @@ def check_launch(
         nprocs=count,
         start_method=backend.name,
         daemon=bool(daemon),
-        environments=plan_environments(env, count),
+        environments=plan_environments(given["env"], count),
         options=chosen,
-        grace_period=check_seconds("grace_period", grace_period),
-        timeout=check_seconds("timeout", timeout),
-        allow_early_exit=bool(allow_early_exit),
-        keep_daemons=bool(keep_daemons),
-        wants_results=wants_results,
+        grace_period=check_seconds("grace_period", given["grace_period"]),
+        timeout=check_seconds("timeout", given["timeout"]),
+        allow_early_exit=bool(given["allow_early_exit"]),
+        keep_daemons=bool(given["keep_daemons"]),
+        wants_results=wants_results or not join,
+        signals=check_signals(given["signals"]),
+        supervise=bool(given["supervise"]) and not join,
+        prints_errors=not join and not given["supervise"],
     )
+
+
+def check_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of every keyword; one that no call takes is an error that names the nearest."""
+    for name in keywords:
+        if name not in KEYWORDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, KEYWORDS, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(KEYWORDS)}"
+            raise TypeError(f"unexpected keyword argument {name!r}{meant}")
+    return {**KEYWORDS, **keywords}
+
+
+def check_signals(value: Any) -> Signals:
+    """Return what a call wants of signals."""
+    if value is None:
+        return Signals()
+    if not isinstance(value, Signals):
+        raise TypeError(
+            f"signals must be a procession.Signals or None, not {type(value).__name__}; for example "
+            "signals=Signals(forward=(signal.SIGUSR1,))"
+        )
+    forward = value.forward
+    if isinstance(forward, int) or not hasattr(forward, "__iter__"):
+        raise TypeError(f"signals.forward must be a tuple of signals, not {forward!r}")
+    import signal
+
+    from procession.signals import name_signal
+
+    numbers = [operator.index(one) for one in forward]
+    for number in numbers:
+        if number not in (signal.SIGUSR1, signal.SIGUSR2):
+            raise ValueError(
+                f"signals.forward may hold SIGUSR1 and SIGUSR2, not {name_signal(number)}; SIGTERM, "
+                "SIGHUP, SIGINT, SIGTSTP and SIGCONT reach the ranks anyway"
+            )
+    return Signals(tuple(numbers), bool(value.keep_handlers))
 
 
 def check_args(args: Any) -> tuple[Any, ...]:

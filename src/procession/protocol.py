@@ -18,14 +18,30 @@ Sentinel = Any
 """What `multiprocessing.connection.wait` accepts; readable once the rank's process has ended."""
 
 
+class Signals(NamedTuple):
+    """What signals mean for one launch.
+
+    Attributes:
+        forward: signals, SIGUSR1 or SIGUSR2, that are passed on to all ranks when the caller gets them
+            while it waits.  Their ranks need handlers: the default action of both ends a process.
+        keep_handlers: forked ranks keep the caller's handlers of SIGTERM, SIGINT and SIGHUP, and those
+            that wake an event loop.  Otherwise they start with what a fresh process has.
+    """
+
+    forward: tuple[int, ...] = ()
+    keep_handlers: bool = False
+
+
 class Launch(NamedTuple):
     """One call of `start_processes`, validated and frozen.
 
     ``environments`` holds one mapping a rank; a value of None removes that variable.  Times are in
     seconds; ``timeout`` is the total deadline and ``grace_period`` the caller's own, both or None.
-    ``keep_daemons`` spares what ranks start in sessions of their own.
+    ``keep_daemons`` spares what ranks start in sessions of their own.  With ``supervise`` a thread of the
+    caller waits for the ranks.  With ``prints_errors`` a rank writes its traceback to standard error
+    as well, since nobody may ever ask for its report.
 
-    The last two are for a backend that has another one start its ranks.  ``entry`` is
+    ``entry`` and ``together`` are for a backend that has another one start its ranks.  ``entry`` is
     ``("module:function", argument)``: each rank calls ``function(rank, argument)``, once its environment is
     in force and before it imports the main module or unpickles anything; what that returns, if not None,
     is called with whether the rank succeeded, once it has reported.  ``argument`` is what `marshal` can
@@ -47,6 +63,9 @@ class Launch(NamedTuple):
     keep_daemons: bool = False
     entry: tuple[str, Any] | None = None
     together: bool = False
+    signals: Signals = Signals()
+    supervise: bool = False
+    prints_errors: bool = False
 
 
 class Report(NamedTuple):

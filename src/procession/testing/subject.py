@@ -94,15 +94,9 @@ class Subject:
         self, fn: Callable[..., object], *args: object, nprocs: int = 2, **keywords: Any
     ) -> ProcessException:
         """Run ranks that must fail, and return what was raised."""
+        keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
         with pytest.raises(ProcessException) as caught:
-            start_processes(
-                fn,
-                args,
-                nprocs,
-                start_method=self.backend,
-                options=self.options,
-                **{"timeout": DEADLINE, **keywords},
-            )
+            start_processes(fn, args, nprocs, start_method=self.backend, **keywords)
         return caught.value
 
     def await_cue(self, cue: str) -> str:
