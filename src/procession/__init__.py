@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from procession.rankinfo import RankInfo, rank_info
     from procession.registry import BackendInfo, get_backend, list_backends, register_backend
+    from procession.stop_request import stop_requested
 
 _HOME = {
     "api": ("get_context", "run", "spawn", "start_processes"),
@@ -83,6 +84,7 @@ _HOME = {
     ),
     "rankinfo": ("RankInfo", "rank_info"),
     "registry": ("BackendInfo", "get_backend", "list_backends", "register_backend"),
+    "stop_request": ("stop_requested",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -126,6 +128,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "run",
     "spawn",
     "start_processes",
+    "stop_requested",
 ]
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 from procession.failure import Failure
+from procession.procstat import read_mask
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
 from procession.signals import name_signal
 
@@ -61,10 +62,17 @@ class Member:
         self.sent |= {number}
         if number == signal.SIGTERM:
             self.process.terminate()
-        elif number == signal.SIGINT and send is not None:
+        elif number != signal.SIGKILL and send is not None:
             send(number)
         else:
             self.process.kill()
+
+    def catches(self, number: int) -> bool:
+        """Whether the rank can be sent a signal and is seen to have a handler for it."""
+        process = self.process
+        if getattr(process, "host", None) or not hasattr(process, "send_signal"):
+            return False
+        return bool(read_mask(process.pid, "SigCgt") >> (number - 1) & 1)
 
     def failure(self, allow_early_exit: bool) -> Failure | None:
         """Say how the rank failed; None if it has not (yet)."""

@@ -27,6 +27,7 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
         "daemon": launch.daemon,
         "forked": forked,
         "wants_results": launch.wants_results,
+        "prints_errors": launch.prints_errors,
         "parent_pid": os.getpid(),
         "parent_name": own.name if own is not None else "MainProcess",
         "authkey": bytes(own.authkey) if own is not None else os.urandom(32),

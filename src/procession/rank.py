@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         daemon: bool
         forked: bool
         wants_results: bool
+        prints_errors: bool
         parent_pid: int
         parent_name: str
         authkey: bytes
@@ -96,6 +97,10 @@ def _live(
     except BaseException as error:
         del_own_frame(error)
         reporter.raised(error)
+        if orders["prints_errors"]:  # as multiprocessing's processes do
+            write_error(
+                f"Process {identity.name_process(orders['context'], rank)}:\n{describe(error)}"
+            )
         return 1, False
     return 0, True
 
