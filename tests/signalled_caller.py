@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
+import standin
 from procession import Signals, run, start_processes, stop_requested
 from procession.testing.stage import Stage
 
@@ -60,6 +61,8 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         "grace_period": 1 if "ignore" in what else None,
         "signals": Signals(forward=(signal.SIGUSR1,)) if what == "SIGUSR1" else None,
     }
+    if method == "command":
+        arguments["options"] = standin.options("")
     if how == "handler":
         signal.signal(signal.SIGTERM, leave_by_handler)
     if how == "flag":

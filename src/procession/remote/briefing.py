@@ -71,6 +71,7 @@ class Briefing(NamedTuple):
             "prefix": sys.prefix,
             "changes": {**changes, **given},
             "keep_daemons": self.launch.keep_daemons,
+            "forward": [int(number) for number in self.launch.signals.forward],
         }
 
     def fail(self, seat: Seat, came: int, reason: str) -> StartError:
