@@ -101,6 +101,19 @@ def test_sighup_reaches_ranks_by_the_handler_that_they_have(
     assert caller.saved() == ["SIGTERM" if start_method == "command" else of_local_ranks] * 2
 
 
+def test_the_command_line_passes_sigterm_on(tmp_path: Path, start_method: str) -> None:
+    if start_method == "command":
+        pytest.skip("the command line takes no options of start methods")
+    target = (f"{SCRIPT}:save", str(tmp_path), "SIGTERM")
+    command = (sys.executable, "-m", "procession", "run", "-n", "2")
+    process = subprocess.Popen([*command, "--start-method", start_method, *target])
+    for rank in range(2):
+        wait_until((tmp_path / f"rank {rank}").exists)
+    process.terminate()
+    assert process.wait(PATIENCE) == -signal.SIGTERM
+    assert len(list(tmp_path.glob("saved *"))) == 2
+
+
 def test_a_rank_can_poll_for_the_request(callers: MakeCaller, start_method: str) -> None:
     caller = callers(start_method, "plain", "poll")
     caller.await_ranks()
