@@ -50,6 +50,9 @@ EXIT_BOUND = 0.3
 current: tuple[int, Orders] | None = None
 """The rank that this process is, and its orders; None in a process that is no rank."""
 
+mask: Any = None
+"""The signals to block from when this rank can report what they do; None where it was not forked."""
+
 _take_leave: Callable[[bool], object] | None = None  # what `enter` was given, to be called once
 
 
@@ -84,6 +87,9 @@ def _live(
 
             hold(orders["together"])
         current = rank, orders
+        if mask is not None:
+            signal = __import__("_signal")
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if orders["context"]:
             identity.assume(orders, rank, sentinel)
         fn, args = load()
