@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn, TypeAlias
 from procession import fds, rank, wire
 from procession.children import hold_child
 from procession.fork_signals import Inheritance
+from procession.loaded import get_loaded
 from procession.messages import NO_SIGNAL
 from procession.report import describe, write_error
 
@@ -81,6 +82,7 @@ def _fork_all(
 ) -> None:
     """Fork a child for each of the channels; its end of one, the last of ``theirs``, is closed here."""
     senders = [fds.as_socket(fd) for fd in ours]
+    _keep_tracker(True)
     try:
         for index, sender in enumerate(senders):
             end = theirs[-1]
@@ -99,14 +101,26 @@ def _fork_all(
                     inheritance.admit_interrupt()
                 begin()
     finally:
+        _keep_tracker(False)
         for sender in senders:
             sender.detach()
+
+
+def _keep_tracker(keep: bool) -> None:
+    """Say whether this thread's forks keep the resource tracker, as multiprocessing does for its own.
+
+    Newer versions of Python have others close its descriptor.
+    """
+    intent = get_loaded("multiprocessing.resource_tracker", "_fork_intent")
+    if intent is not None:
+        intent.preserve_fd = keep
 
 
 def _become_rank(live: Live, index: int, channel: int, inheritance: Inheritance) -> NoReturn:
     """Live a rank's life in a process just forked, and never return to its parent's frames."""
     status, succeeded = 1, False
     try:
+        _keep_tracker(False)
         inheritance.reset()
         rank.mask = inheritance.mask
         status, succeeded = live(index, channel)
