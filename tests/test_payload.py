@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 import ranks
 from procession import get_context, run, start_processes
+from scripts import execute
 
 BY_PICKLE = pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
 
@@ -170,6 +171,72 @@ def make_shared(rank: int) -> str:
     memory.buf[:5] = b"alive"
     memory.close()
     return str(memory.name)
+
+
+TRACKED_APART = """
+    import os, time
+    from multiprocessing import resource_tracker, shared_memory
+    from procession import ProcessRaisedException, start_processes
+
+    def make(rank, path):
+        memory = shared_memory.SharedMemory(create=True, size=5)
+        with open(path, "w") as file:
+            file.write(memory.name)
+        own_group = os.getpgid(resource_tracker._resource_tracker._pid) == os.getpid()
+        raise ValueError("its tracker is killed with it" if own_group else "boom")
+
+    if __name__ == "__main__":
+        assert resource_tracker._resource_tracker._fd is None
+        try:
+            start_processes(make, ("name",), start_method="fork")
+        except ProcessRaisedException as error:
+            print(str(error).splitlines()[-1])
+            path = "/dev/shm/" + open("name").read()
+        until = time.monotonic() + 10
+        while os.path.exists(path) and time.monotonic() < until:
+            time.sleep(0.01)
+        print(os.path.exists(path))
+"""
+
+
+def test_shared_memory_of_a_failed_rank_is_freed_where_its_caller_has_no_tracker(
+    tmp_path: Path,
+) -> None:
+    assert execute(tmp_path, TRACKED_APART, cwd=tmp_path).splitlines() == [
+        "ValueError: boom",
+        "False",
+    ]
+
+
+def test_what_is_used_of_the_resource_tracker_is_there() -> None:
+    """Names that are private to Python, and what has changed of them; see `identity` and `forking`."""
+    tracker: Any = resource_tracker._resource_tracker
+    assert {"_fd", "_pid"} <= vars(tracker).keys()
+    if hasattr(tracker, "_ensure_running_and_write"):  # seen in 3.14.10 and 3.15.2
+        assert callable(
+            tracker._launch
+        )  # `register` calls no `ensure_running`, which starts nothing
+    else:
+        assert callable(tracker.ensure_running)
+    # seen there, too: a child of a plain fork closes the descriptor, unless `_fork_intent.preserve_fd`
+    assert hasattr(resource_tracker, "_fork_intent") == hasattr(tracker, "_after_fork_in_child")
+
+
+def test_a_plain_fork_of_a_rank_is_no_rank(start_method: str) -> None:
+    get_context(start_method).Lock()
+    closes = hasattr(resource_tracker, "_fork_intent")
+    assert run(fork_plainly, nprocs=1, start_method=start_method) == [closes]
+    assert not getattr(getattr(resource_tracker, "_fork_intent", None), "preserve_fd", False)
+
+
+def fork_plainly(rank: int) -> bool:
+    """Return whether the child of a rank has closed the resource tracker's descriptor."""
+    tracker: Any = resource_tracker._resource_tracker
+    assert tracker._fd is not None
+    pid = os.fork()
+    if pid == 0:
+        os._exit(tracker._fd is None)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
 MAIN = """

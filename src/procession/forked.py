@@ -1,4 +1,4 @@
-"""Cuts a forked rank off from what it copied: handlers, finalizers and streams that are its parent's.
+"""Cuts a forked rank off from what it copied: exit handlers, finalizers and streams of its parent's.
 
 Ranks import this module: what it needs beyond sys it imports when it is needed.
 """
@@ -57,9 +57,8 @@ def open_no_input() -> TextIO | None:
 
 
 def cut_off(no_input: TextIO | None) -> None:
-    """Leave the parent's exit handlers, event loop, executors and standard input to the parent."""
+    """Leave the parent's exit handlers, executors and standard input to the parent."""
     _forget_exit_handlers()
-    _forget_event_loop()
     _forget_executors()
     if no_input is not None:
         _replace_stdin(no_input)
@@ -84,24 +83,6 @@ def _end_multiprocessing() -> None:
     util, process = sys.modules["multiprocessing.util"], sys.modules["multiprocessing.process"]
     if util._finalizer_registry or process._children or util._logger is not None:
         util._exit_function()
-
-
-def _forget_event_loop() -> None:
-    """Undo what asyncio did to signals: a rank's would wake its parent's loop, and do nothing here."""
-    try:
-        __import__("_signal").set_wakeup_fd(-1)
-    except ValueError:  # not the main thread
-        return
-    if "asyncio.unix_events" not in sys.modules:
-        return
-    import signal
-
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
-        module = getattr(getattr(handler, "func", handler), "__module__", None)
-        if module in ("asyncio.unix_events", "asyncio.runners"):
-            own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            signal.signal(number, own)
 
 
 def _forget_executors() -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple, NoReturn, TypeAlias
 
 from procession import fds, rank, wire
 from procession.children import hold_child
+from procession.fork_signals import Inheritance
+from procession.loaded import get_loaded
 from procession.messages import NO_SIGNAL
 from procession.report import describe, write_error
 
@@ -34,11 +36,13 @@ def fork_each(
     forked: list[Forked],
     *,
     begin: Callable[[], None] | None = None,
+    keep_handlers: bool = False,
 ) -> None:
     """Fork ``nprocs`` children, each of which lives ``live(index, channel)`` and then ends.
 
     Each is noted in ``forked`` as soon as this process has hold of it.  With ``begin`` it is then told so
-    down its channel, and ``begin`` is called, which may raise.
+    down its channel, and ``begin`` is called, which may raise.  A child has the signal handlers of a
+    fresh process; with ``keep_handlers``, those of this one.
 
     Raises:
         OSError: not all could be forked; those that are noted are the caller's to end.
@@ -50,7 +54,8 @@ def fork_each(
         for _ in range(nprocs):
             _open_channel(ours, theirs)
         theirs.reverse()
-        _fork_all(live, ours, theirs, forked, begin)
+        with Inheritance(keep_handlers=keep_handlers) as inheritance:
+            _fork_all(live, ours, theirs, forked, begin, inheritance)
     except BaseException:
         if os.getpid() != parent:  # raised by a signal handler: the frames below are the parent's
             os._exit(1)
@@ -73,16 +78,18 @@ def _fork_all(
     theirs: list[int],
     forked: list[Forked],
     begin: Callable[[], None] | None,
+    inheritance: Inheritance,
 ) -> None:
     """Fork a child for each of the channels; its end of one, the last of ``theirs``, is closed here."""
     senders = [fds.as_socket(fd) for fd in ours]
+    _keep_tracker(True)
     try:
         for index, sender in enumerate(senders):
             end = theirs[-1]
             fds.forget(end)  # the next child keeps it, and closes all the others
             pid = os.fork()
             if pid == 0:
-                _become_rank(live, index, end)
+                _become_rank(live, index, end, inheritance)
             forked.append(Forked(pid, hold_child(pid), ours[index]))
             os.close(theirs.pop())
             if begin is not None:
@@ -90,16 +97,32 @@ def _fork_all(
                     sender.send(wire.BEGIN, NO_SIGNAL)
                 except ConnectionError:  # it was killed: its exit code says more
                     pass
+                if index % 16 == 0:  # to look at each would cost pages
+                    inheritance.admit_interrupt()
                 begin()
     finally:
+        _keep_tracker(False)
         for sender in senders:
             sender.detach()
 
 
-def _become_rank(live: Live, index: int, channel: int) -> NoReturn:
+def _keep_tracker(keep: bool) -> None:
+    """Say whether this thread's forks keep the resource tracker, as multiprocessing does for its own.
+
+    Newer versions of Python have others close its descriptor.
+    """
+    intent = get_loaded("multiprocessing.resource_tracker", "_fork_intent")
+    if intent is not None:
+        intent.preserve_fd = keep
+
+
+def _become_rank(live: Live, index: int, channel: int, inheritance: Inheritance) -> NoReturn:
     """Live a rank's life in a process just forked, and never return to its parent's frames."""
     status, succeeded = 1, False
     try:
+        _keep_tracker(False)
+        inheritance.reset()
+        rank.mask = inheritance.mask
         status, succeeded = live(index, channel)
     except BaseException as error:  # of ours: a rank's own are in its report
         write_error(describe(error))

@@ -89,10 +89,11 @@ def _start_trackers_apart() -> None:
     """
     module: Any = sys.modules[_TRACKER]
     tracker = module._resource_tracker
-    start = tracker.ensure_running
+    launches = hasattr(tracker, "_launch")  # newer versions: only if there is none yet
+    start = tracker._launch if launches else tracker.ensure_running
 
     def start_apart() -> None:
-        if tracker._fd is not None or outer_group is None:
+        if outer_group is None or (tracker._fd is not None and not launches):
             start()
             return
         import os
@@ -109,8 +110,10 @@ def _start_trackers_apart() -> None:
 
         spare(tracker._pid)
 
-    tracker.ensure_running = start_apart
-    module.ensure_running = start_apart
+    if launches:
+        tracker._launch = start_apart
+    else:
+        tracker.ensure_running = module.ensure_running = start_apart
 
 
 class _AfterImport:

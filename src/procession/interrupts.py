@@ -120,10 +120,11 @@ def held_back() -> Iterator[Callable[[], None]]:
     let_through()
 
 
-def restore_in_child() -> None:
-    """Give a process that was forked meanwhile the handlers it would have had."""
+def forget_in_child(*, restore: bool) -> None:
+    """Forget, in a process that was forked meanwhile, that they are deferred; restore the handlers."""
     global _original
     take_deferred()
     if _original is not None:
-        signal.signal(signal.SIGINT, _original)
+        if restore:
+            signal.signal(signal.SIGINT, _original)
         _original = None

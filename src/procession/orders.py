@@ -34,8 +34,19 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
         "identity": tuple(own._identity) if own is not None else (),
         "tracker": -1,
         "entry": launch.entry,
+        "coverage": _find_coverage(),
         "together": [],
     }
+
+
+def _find_coverage() -> tuple[str, str | None] | None:
+    """Return how ranks are to be measured, if this process is and its ranks are to be."""
+    multiproc = sys.modules.get("coverage.multiproc")
+    if multiproc is None:
+        return None
+    from procession.measure import find_settings
+
+    return find_settings(multiproc)
 
 
 def find_entry_module(launch: Launch) -> str:

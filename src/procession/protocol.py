@@ -24,8 +24,9 @@ class Signals(NamedTuple):
     Attributes:
         forward: signals, SIGUSR1 or SIGUSR2, that are passed on to all ranks when the caller gets them
             while it waits.  Their ranks need handlers: the default action of both ends a process.
-        keep_handlers: forked ranks keep the caller's handlers of SIGTERM, SIGINT and SIGHUP, and those
-            that wake an event loop.  Otherwise they start with what a fresh process has.
+        keep_handlers: forked ranks keep the caller's handlers of SIGTERM, SIGINT, SIGHUP and SIGCHLD.
+            Otherwise they start with the actions of a fresh process.  Handlers of an event loop are
+            never kept.
     """
 
     forward: tuple[int, ...] = ()

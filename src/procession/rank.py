@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         identity: tuple[int, ...]
         tracker: int  # descriptor of the resource tracker, -1 for none
         entry: tuple[str, Any] | None  # what the rank calls first, as "module:function"
+        coverage: tuple[str, str | None] | None  # how to measure it, see `measure`; mostly not
         together: list[
             int
         ]  # both ends of the pipe that ranks hold until they have returned; or none
@@ -50,6 +51,9 @@ EXIT_BOUND = 0.3
 
 current: tuple[int, Orders] | None = None
 """The rank that this process is, and its orders; None in a process that is no rank."""
+
+mask: Any = None
+"""The signals to block from when this rank can report what they do; None where it was not forked."""
 
 _take_leave: Callable[[bool], object] | None = None  # what `enter` was given, to be called once
 
@@ -85,6 +89,9 @@ def _live(
 
             hold(orders["together"])
         current = rank, orders
+        if mask is not None:
+            signal = __import__("_signal")
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if orders["context"]:
             identity.assume(orders, rank, sentinel)
         fn, args = load()
@@ -92,10 +99,12 @@ def _live(
         flush_streams()
         reporter.returned(value, wanted=orders["wants_results"])
     except SystemExit as error:
+        _stop_measuring()
         status = reporter.exited(error)
         return status, status == 0
     except BaseException as error:
         del_own_frame(error)
+        _stop_measuring()
         reporter.raised(error)
         if orders["prints_errors"]:  # as multiprocessing's processes do
             write_error(
@@ -113,10 +122,21 @@ def may_begin(channel: int) -> bool:
 def enter(orders: Orders, rank: int) -> None:
     """Call what the backend has each rank call first, if it does; keep what that returns for the end."""
     global _take_leave
+    if orders["coverage"] is not None:
+        from procession import measure
+
+        measure.start(orders["coverage"])
     if orders["entry"] is not None:
         where, argument = orders["entry"]
         module, _, function = where.partition(":")
         _take_leave = getattr(__import__(module, fromlist=[function]), function)(rank, argument)
+
+
+def _stop_measuring() -> None:
+    """Have coverage's data saved before the failure is reported: then a rank's time is bounded."""
+    measure: Any = sys.modules.get("procession.measure")
+    if measure is not None:
+        measure.stop()
 
 
 def _call_leave(succeeded: bool) -> None:

@@ -125,7 +125,12 @@ class Server:
         made: list[Forked] = []
         try:
             _replace_environment(request["environment"])
-            fork_each(request["nprocs"], partial(_live, request, handed), made)
+            fork_each(
+                request["nprocs"],
+                partial(_live, request, handed),
+                made,
+                keep_handlers=request["keep_handlers"],
+            )
             replies = [fd for one in made for fd in (one.channel, one.pidfd)]
             self._watch(launch, made)
             messages.send(launch.sock, {"pids": [one.pid for one in made]}, replies)

@@ -85,7 +85,7 @@ class _Estate(NamedTuple):
     def live(self, index: int, channel: int) -> tuple[int, bool]:
         """Live a rank's life in a process just forked."""
         self.tree.adopt(0)
-        interrupts.restore_in_child()
+        interrupts.forget_in_child(restore=self.launch.signals.keep_handlers)
         cut_off(self.no_input)
         rank.change_environment(self.launch.environments[index])
         if not rank.may_begin(channel):
@@ -104,7 +104,13 @@ def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
     forked: list[Forked] = []
     try:
         with interrupts.held_back() as let_interrupts_through:
-            fork_each(launch.nprocs, live, forked, begin=let_interrupts_through)
+            fork_each(
+                launch.nprocs,
+                live,
+                forked,
+                begin=let_interrupts_through,
+                keep_handlers=launch.signals.keep_handlers,
+            )
     except BaseException as error:
         note_start(error, len(forked), launch.nprocs)
         undo(_gather(launch, forked, mark))

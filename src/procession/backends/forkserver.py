@@ -85,6 +85,7 @@ def _write_request(launch: Launch, tree: Tree) -> dict[str, Any]:
         "changes": [dict(changes) for changes in launch.environments],
         "mark": tree.mark,
         "cgroup": tree.cgroup,
+        "keep_handlers": launch.signals.keep_handlers,
     }
 
 

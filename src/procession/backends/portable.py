@@ -18,6 +18,7 @@ from typing import Any
 from procession import rank as rank_life
 from procession import wire
 from procession.channel import to_report
+from procession.fork_signals import Inheritance
 from procession.identity import name_process
 from procession.orders import write_orders
 from procession.protocol import Launch, Report, Started
@@ -95,6 +96,10 @@ def start(launch: Launch, start_method: str) -> Started:
     context = multiprocessing.get_context(start_method)
     orders = write_orders(launch, start_method, forked=False)
 
+    inheritance = None  # nothing to pickle where nothing is inherited
+    if start_method == "fork":
+        inheritance = Inheritance(keep_handlers=launch.signals.keep_handlers)
+
     def start_one(rank: int) -> Handles:
         reader, writer = context.Pipe(duplex=False)
         environment = dict(launch.environments[rank])
@@ -109,6 +114,7 @@ def start(launch: Launch, start_method: str) -> Started:
                 writer,
                 launch.fn,
                 launch.args,
+                inheritance,
             ),
             daemon=launch.daemon,
         )
@@ -146,8 +152,11 @@ def _live(
     writer: Connection,
     fn: Callable[..., Any],
     args: tuple[Any, ...],
+    inheritance: Inheritance | None,
 ) -> None:
     """Live a rank's life in a process that multiprocessing has made one of its own."""
+    if inheritance is not None:
+        inheritance.reset()
     rank_life.change_environment(environment)  # for fork, where nothing was unpickled
     orders = {**orders, "context": ""}  # multiprocessing has given it its identity
     status, succeeded = rank_life.live(orders, rank, PipeReporter(writer), -1, lambda: (fn, args))

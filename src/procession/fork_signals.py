@@ -1,0 +1,104 @@
+"""Gives a forked rank the signal handlers of a fresh process, before one of its parent's can run in it.
+
+A signal that arrives between the two would run the parent's handler in the rank, or wake the parent's
+event loop through a descriptor that both share.  So signals are blocked from before the fork until the
+rank can report what they do (`rank.mask`).  Forked ranks import this module: it imports nothing at its top.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from typing_extensions import Self
+
+_signal: Any = __import__(
+    "_signal"
+)  # without the enums of `signal`, which would cost a forked rank
+
+_FRESH: dict[int, Any] = {_signal.SIGINT: _signal.default_int_handler}  # all others: the default
+for _name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them from its start on
+    if hasattr(_signal, _name):
+        _FRESH[getattr(_signal, _name)] = _signal.SIG_IGN
+
+_ALWAYS = [
+    getattr(_signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD")
+    if hasattr(_signal, name)
+]
+"""What ends a rank, or tells of its children."""
+
+_LOOPS = ("asyncio", "uvloop", "trio", "twisted", "gunicorn")
+"""Packages whose handlers wake a loop that a rank does not have."""
+
+
+class Inheritance:
+    """Blocks signals while a process forks ranks, and resets handlers in each rank."""
+
+    def __init__(self, *, keep_handlers: bool = False) -> None:
+        changes, kept = _list_handled([] if keep_handlers else _ALWAYS)
+        self._blocked = {_signal.SIGINT, *changes, *kept}
+        self._changes = [(number, _FRESH.get(number, _signal.SIG_DFL)) for number in changes]
+        self.mask: Any = set()
+        """What was blocked before."""
+
+    def __enter__(self) -> Self:
+        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, self._blocked)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+
+    def admit_interrupt(self) -> None:
+        """Let a pending SIGINT reach its handler, in the parent."""
+        if _signal.SIGINT in _signal.sigpending():
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, self._blocked)
+
+    def reset(self) -> None:
+        """Reset handlers, in a rank; signals stay blocked."""
+        try:
+            _signal.set_wakeup_fd(-1)
+            for number, action in self._changes:
+                _signal.signal(number, action)
+        except ValueError:  # a subinterpreter, which handles no signals
+            pass
+
+
+def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
+    """Return the signals to reset in each rank, and those whose handlers in Python it keeps.
+
+    As after exec, a signal that is ignored stays ignored.  `getsignal` does not tell of handlers in C.
+    """
+    from procession.stacks import signal_numbers
+
+    spared = signal_numbers()  # of a rank that forks ranks: each offers its stacks anew
+    caught = _list_caught() if always else 0
+    changes = [number for number in always if caught >> (number - 1) & 1]
+    kept: list[int] = []
+    for number, handler in enumerate(map(_signal.getsignal, range(1, _signal.NSIG)), 1):
+        if callable(handler) and number not in changes and number not in spared:
+            (changes if _is_loops(handler) else kept).append(number)
+    return changes, kept
+
+
+def _list_caught() -> int:
+    """Return the signals with handlers, those in C too, as a mask; all of them if that is unknown."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            _, _, rest = file.read().partition(b"\nSigCgt:")
+        return int(rest[: rest.index(b"\n")], 16)
+    except (OSError, ValueError):
+        return -1
+
+
+def _is_loops(handler: Any) -> bool:
+    module = getattr(getattr(handler, "func", handler), "__module__", None) or ""
+    return module == "procession.forwarding" or module.partition(".")[0] in _LOOPS
