@@ -196,9 +196,7 @@ class Gang:
         self.waiter.discard(("sentinel", member.rank))
         self.waiter.discard(("channel", member.rank))
         member.channel.close()
-        release = getattr(member.process, "release", None)
-        if release is not None:
-            release()
+        member.release()
 
     def _react(self) -> None:
         if self._stop is None and self._running and (self.failed or self._is_late()):
@@ -272,6 +270,8 @@ class Gang:
             self._on_failure()
         if self._on_finish is not None and not self.finished:  # a handler may have seen to it
             self._on_finish()
+        for member in self.members:  # one that was abandoned may have ended by now
+            member.release()
         self.waiter.close()
         self.finished = True
         launches.settle(self)

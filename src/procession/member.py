@@ -6,6 +6,7 @@ import signal
 import time
 
 from procession.failure import Failure
+from procession.log import warn
 from procession.procstat import read_mask
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
 from procession.signals import name_signal
@@ -30,6 +31,7 @@ class Member:
         self.lost: str = ""
         self.stopped: int = 0
         self.sent: frozenset[int] = _NO_SIGNALS
+        self._abandoned = self._released = False
 
     def take_report(self) -> bool:
         """Read the channel; return whether more may come."""
@@ -51,7 +53,19 @@ class Member:
 
     def abandon(self, why: str) -> None:
         """Give up on a process that does not end."""
+        self._abandoned = True
         self.ended, self.lost = time.monotonic_ns(), why
+
+    def release(self) -> None:
+        """Release the process object, once, after its process has ended; call it as often as you like.
+
+        A process that was abandoned may still run.  It keeps what it holds: a later call releases it if it
+        has ended by then.
+        """
+        if self._released or not self.ended or (self._abandoned and self.process.is_alive()):
+            return
+        self._released = True  # first: a signal handler may call this again
+        release_process(self.process)
 
     def stop(self, number: int) -> None:
         """Send a signal that stops it, and remember that its end is then our doing."""
@@ -141,6 +155,21 @@ class Member:
         if self.report is None:
             return ""
         return "after its function had returned"
+
+
+def release_process(process: Process) -> None:
+    """Call the ``release`` of a process, if it has one.  Log what that raises: the outcome is known."""
+    release = getattr(process, "release", None)
+    if release is not None:
+        try:
+            release()
+        except Exception as error:
+            warn(
+                "release() of process %s has raised %s: %s",
+                process.pid,
+                type(error).__name__,
+                error,
+            )
 
 
 _LATE = 1_000_000_000
