@@ -66,6 +66,7 @@ class Server:
         Raises:
             ChildProcessError: the server ended, perhaps because of what it imports.
             OSError: the server cannot fork them all; none is left.
+            RuntimeError: what the server imports starts ranks.
         """
         with self._lock:
             if self.process is not None:
@@ -117,7 +118,9 @@ class Server:
         with self._control() as control:
             messages.send(control, message)
             told, _ = messages.receive(control)
-        for name, text in told["failed"]:
+        for name, text, refusal in told["failed"]:
+            if refusal:
+                raise RuntimeError(refusal)
             warnings.warn(f"the forkserver cannot import {name}:\n{text}", RuntimeWarning, 2)
         if told["threads"]:
             names = ", ".join(told["threads"])

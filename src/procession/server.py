@@ -19,6 +19,7 @@ from typing import Any
 from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
 from procession.children import collect_child, signal_group
 from procession.forking import Forked, fork_each
+from procession.loaded import get_loaded
 from procession.report import describe
 from procession.syscalls import pidfd_wait_status
 
@@ -192,21 +193,28 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
     """Import what the configuration names; return which imports failed, and what threads they left."""
     sys.path[:] = configuration["sys_path"]
     sys.argv[:] = configuration["argv"]
-    failed = []
+    rank.loading = True  # for good: nothing in this process is to start ranks
+    failed: list[tuple[str, str, str]] = []
     if configuration["main"] is not None:
         try:
             fresh.import_main(*configuration["main"])
         except BaseException as error:
-            failed.append(("__main__", describe(error)))
+            failed.append(("__main__", describe(error), _refusal_in(error)))
     for name in configuration["preload"]:
         try:
             __import__(name)
         except BaseException as error:
-            failed.append((name, describe(error)))
+            failed.append((name, describe(error), _refusal_in(error)))
     forked.import_for_ranks()
     threading = sys.modules["threading"]
     threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     return {"failed": failed, "threads": threads}
+
+
+def _refusal_in(error: BaseException) -> str:
+    """Return why an import was not to go on: it started ranks; "" if it failed for another reason."""
+    kind = get_loaded("procession.checks", "ImportingError")
+    return str(error) if kind is not None and isinstance(error, kind) else ""
 
 
 def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) -> tuple[int, bool]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import guard
 from procession.gathering import gathering
+from procession.loaded import get_loaded
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
@@ -22,8 +23,9 @@ class ForkserverBackend:
     """Starts ranks as forks of a server that keeps the imports of a configuration.
 
     The server imports fn's module, the main module where fn or args need it, and what the option
-    ``preload`` names (a list of modules).  Where the option ``preload_main`` is False, the ranks import the
-    first two themselves.  The server stays for the next launch with the same configuration.
+    ``preload`` and `multiprocessing.set_forkserver_preload` name (lists of modules).  Where the option
+    ``preload_main`` is False, the ranks import the first two themselves.  The server stays for the next
+    launch with the same configuration.
     """
 
     name: str = "forkserver"
@@ -106,8 +108,15 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     own: tuple[str, ...] = ()
     if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
         own = (module,)
-    names = (*own, *named, find_entry_module(launch))
+    names = (*own, *named, *_list_preloads_of_multiprocessing(), find_entry_module(launch))
     return tuple(dict.fromkeys(filter(None, names)))
+
+
+def _list_preloads_of_multiprocessing() -> list[str]:
+    """Return what `multiprocessing.set_forkserver_preload` was given, but for the main module."""
+    server = get_loaded("multiprocessing.forkserver", "_forkserver")
+    names = getattr(server, "_preload_modules", None) or ()
+    return [name for name in names if name not in ("__main__", "__mp_main__")]
 
 
 @contextmanager
