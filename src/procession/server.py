@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
+from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
 from procession.children import collect_child, signal_group
 from procession.forking import Forked, fork_each
 from procession.report import describe
@@ -27,7 +27,9 @@ def main(control: int, guard_fd: int) -> None:
     """Serve one launcher until it closes its end of the control socket."""
     fds.fill_streams()
     fds.keep(guard.arm(guard_fd))
-    Server(fds.as_socket(fds.keep(control))).serve()
+    sock = fds.as_socket(fds.keep(control))
+    Server(sock).serve()
+    sock.detach()  # or -X dev warns of it
 
 
 class ServedLaunch:
@@ -83,12 +85,14 @@ class Server:
         self._control = control
         self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
         self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # of ranks that are alive
+        self._settings: Any = None  # the launcher's when it started this process
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> None:
         """Serve until the launcher is gone; then kill what is left."""
         configuration, _ = messages.receive(self._control)
+        self._settings = configuration["settings"]
         messages.send(self._control, preload(configuration))
         while True:
             for fd, events in self._poll.poll():
@@ -109,6 +113,7 @@ class Server:
         except EOFError:
             for launch in self._launches.values():
                 launch.kill()
+                launch.sock.detach()
             return False
         launch = ServedLaunch(fds.as_socket(fds.keep(handed.pop(0))), request["mark"])
         try:
@@ -125,7 +130,7 @@ class Server:
         made: list[Forked] = []
         try:
             _replace_environment(request["environment"])
-            fork_each(request["nprocs"], partial(_live, request, handed), made)
+            fork_each(request["nprocs"], partial(_live, request, handed, self._settings), made)
             replies = [fd for one in made for fd in (one.channel, one.pidfd)]
             self._watch(launch, made)
             messages.send(launch.sock, {"pids": [one.pid for one in made]}, replies)
@@ -204,7 +209,9 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
     return {"failed": failed, "threads": threads}
 
 
-def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) -> tuple[int, bool]:
+def _live(
+    request: dict[str, Any], handed: list[int], settings: Any, index: int, channel: int
+) -> tuple[int, bool]:
     """Live a rank's life in a process just forked."""
     descendants.mark(0, request["mark"])
     cgroups.join(request["cgroup"], 0)
@@ -213,6 +220,8 @@ def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) 
         stream = rest.pop(0)
         os.dup2(stream, number)
         os.close(stream)
+    if request["settings"] != settings:
+        standing.adopt(request["settings"], settings)
     forked.cut_off(None)  # its input is nothing already
     rank.change_environment(request["changes"][index])
     if not rank.may_begin(channel):  # the launcher is gone, and this rank never was

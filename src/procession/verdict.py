@@ -112,6 +112,8 @@ def _torch_exception(root: Failure, failures: Sequence[Failure]) -> ProcessExcep
         ending = f"terminated with signal {root.signal_name}"
     else:
         ending = f"terminated with exit code {root.exit_code:d}"
+        if _ended_unheard(root):
+            ending += f": {root.message}"
     return ProcessExitedException(
         f"process {rank:d} {ending}",
         rank,
@@ -123,9 +125,14 @@ def _torch_exception(root: Failure, failures: Sequence[Failure]) -> ProcessExcep
     )
 
 
+def _ended_unheard(failure: Failure) -> bool:
+    """Whether a rank exited without a report, and something is known of why."""
+    return bool(failure.message) and failure.exit_code is not None and not failure.reported
+
+
 def _notes(root: Failure, others: Sequence[Failure]) -> list[str]:
     notes = []
-    if root.kind == "exited" and root.message:
+    if root.kind == "exited" and root.message and not _ended_unheard(root):
         notes.append(f"process {root.rank} ended so: {root.message}")
     if root.evidence:
         notes.append(root.evidence)
