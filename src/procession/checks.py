@@ -133,7 +133,7 @@ def check_nprocs(backend: Backend, nprocs: Any, options: Mapping[str, Any]) -> i
     if isinstance(nprocs, bool):
         raise TypeError(f"nprocs must be an int, not the bool {nprocs}")
     try:
-        count = operator.index(nprocs)
+        count = int(operator.index(nprocs))
     except TypeError:
         raise TypeError(f"nprocs must be an int, not {type(nprocs).__name__} {nprocs!r}") from None
     if count < 1:

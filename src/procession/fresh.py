@@ -152,6 +152,9 @@ def _take_place(orders: FreshOrders) -> None:
             os.chdir(orders["cwd"])
         except FileNotFoundError:  # the launcher's own is gone too
             pass
+        except PermissionError:  # the launcher may not go there either, but may be there
+            if os.getcwd() != orders["cwd"]:
+                raise
     if orders["sources"]:
         import linecache
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 from procession.failure import Failure
+from procession.interpreter import doubt_interpreter
 from procession.log import warn
 from procession.procstat import read_mask
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
@@ -101,10 +102,11 @@ class Member:
             return self._lost()
         if self.exitcode:
             return self._exited(self.exitcode, self._after_return())
-        if report is None and not allow_early_exit:
-            return self._exited(
-                0, "before its function returned: something in it ended the process"
+        if report is None and (self._is_unread or not allow_early_exit):
+            why = self._after_return() or (
+                "before its function returned: something in it ended the process"
             )
+            return self._exited(0, why)
         return None
 
     def _raised(self, report: Report) -> Failure:
@@ -152,9 +154,16 @@ class Member:
         return self.report is not None and self.report.kind != "returned"
 
     def _after_return(self) -> str:
-        if self.report is None:
-            return ""
-        return "after its function had returned"
+        if self.report is not None:
+            return "after its function had returned"
+        if self._is_unread and self.exitcode is not None and self.exitcode >= 0:
+            return f"before it had read what it is to do; {doubt_interpreter()}"
+        return ""
+
+    @property
+    def _is_unread(self) -> bool:
+        """Whether the process ended before it had read what it is to do: it may be no rank at all."""
+        return getattr(self.channel, "left_unread", False)
 
 
 def release_process(process: Process) -> None:

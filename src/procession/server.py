@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
+from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
 from procession.children import collect_child, signal_group
 from procession.forking import Forked, fork_each
 from procession.loaded import get_loaded
@@ -28,7 +28,9 @@ def main(control: int, guard_fd: int) -> None:
     """Serve one launcher until it closes its end of the control socket."""
     fds.fill_streams()
     fds.keep(guard.arm(guard_fd))
-    Server(fds.as_socket(fds.keep(control))).serve()
+    sock = fds.as_socket(fds.keep(control))
+    Server(sock).serve()
+    sock.detach()  # or -X dev warns of it
 
 
 class ServedLaunch:
@@ -84,12 +86,14 @@ class Server:
         self._control = control
         self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
         self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # of ranks that are alive
+        self._settings: Any = None  # the launcher's when it started this process
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> None:
         """Serve until the launcher is gone; then kill what is left."""
         configuration, _ = messages.receive(self._control)
+        self._settings = configuration["settings"]
         messages.send(self._control, preload(configuration))
         while True:
             for fd, events in self._poll.poll():
@@ -110,6 +114,7 @@ class Server:
         except EOFError:
             for launch in self._launches.values():
                 launch.kill()
+                launch.sock.detach()
             return False
         launch = ServedLaunch(fds.as_socket(fds.keep(handed.pop(0))), request["mark"])
         try:
@@ -128,7 +133,7 @@ class Server:
             _replace_environment(request["environment"])
             fork_each(
                 request["nprocs"],
-                partial(_live, request, handed),
+                partial(_live, request, handed, self._settings),
                 made,
                 keep_handlers=request["keep_handlers"],
             )
@@ -217,7 +222,9 @@ def _refusal_in(error: BaseException) -> str:
     return str(error) if kind is not None and isinstance(error, kind) else ""
 
 
-def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) -> tuple[int, bool]:
+def _live(
+    request: dict[str, Any], handed: list[int], settings: Any, index: int, channel: int
+) -> tuple[int, bool]:
     """Live a rank's life in a process just forked."""
     descendants.mark(0, request["mark"])
     cgroups.join(request["cgroup"], 0)
@@ -226,6 +233,8 @@ def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) 
         stream = rest.pop(0)
         os.dup2(stream, number)
         os.close(stream)
+    if request["settings"] != settings:
+        standing.adopt(request["settings"], settings)
     forked.cut_off(None)  # its input is nothing already
     rank.change_environment(request["changes"][index])
     if not rank.may_begin(channel):  # the launcher is gone, and this rank never was

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from procession import guard
+from procession.environment import plain_str
 from procession.gathering import gathering
 from procession.loaded import get_loaded
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
@@ -16,6 +17,7 @@ from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, La
 from procession.starting import hand_over
 
 if TYPE_CHECKING:
+    from procession.standing import Settings
     from procession.tree import Tree
 
 
@@ -51,6 +53,7 @@ class ForkserverBackend:
             return start(launch, "forkserver")
         from procession.forkservers import Configuration, start_on_server
         from procession.payload import pickled_call
+        from procession.standing import read_standing
         from procession.tree import planted
 
         orders = write_fresh_orders(launch, "forkserver", forked=True)
@@ -70,16 +73,18 @@ class ForkserverBackend:
             orders["together"] = ends
             shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
             pickled.file.write_orders(orders)
+            standing = read_standing()
+            main = pickled.main if preloads_main else None
             started = start_on_server(
-                Configuration.of_now(pickled.main if preloads_main else None, preload),
+                Configuration.of_now(main, preload, standing),
                 launch,
-                _write_request(launch, tree),
+                _write_request(launch, tree, standing.settings),
                 [pickled.file.fd, guard.death_pipe(), *streams, *shared],
             )
             return tree.attach(hand_over(pickled.file, started))
 
 
-def _write_request(launch: Launch, tree: Tree) -> dict[str, Any]:
+def _write_request(launch: Launch, tree: Tree, settings: Settings) -> dict[str, Any]:
     """Return what the server is told of a launch."""
     return {
         "nprocs": launch.nprocs,
@@ -88,6 +93,7 @@ def _write_request(launch: Launch, tree: Tree) -> dict[str, Any]:
         "mark": tree.mark,
         "cgroup": tree.cgroup,
         "keep_handlers": launch.signals.keep_handlers,
+        "settings": settings,
     }
 
 
@@ -108,6 +114,7 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     own: tuple[str, ...] = ()
     if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
         own = (module,)
+    named = tuple(map(plain_str, named))
     names = (*own, *named, *_list_preloads_of_multiprocessing(), find_entry_module(launch))
     return tuple(dict.fromkeys(filter(None, names)))
 

@@ -70,6 +70,7 @@ class Holding:
             self._payload,
             self._start,
             keep_daemons=told["keep_daemons"],
+            flags=told["flags"],
         )
         if not told["shares"]:
             self._let_go()
@@ -256,7 +257,8 @@ def _make_own(orders: Any, prefix: str) -> Any:
     """Return the orders of a rank that is a child of this process."""
     path = orders["sys_path"]
     if prefix != sys.prefix:  # another interpreter than the caller's has libraries of its own
-        theirs = [each for each in path if not each.startswith(prefix) and each not in sys.path]
+        strings = [each for each in path if isinstance(each, str)]
+        theirs = [each for each in strings if not each.startswith(prefix) and each not in sys.path]
         path = [*sys.path, *theirs]
     return {**orders, "sys_path": path, "parent_pid": os.getpid()}
 
