@@ -123,7 +123,7 @@ def main(start_method: str, how: str, folder: str) -> None:
         launch()
     if how == "leaving":
         return
-    made[0].join(grace_period=None if how == "cleaning" else 3)
+    made[0].wait(grace_period=None if how == "cleaning" else 3)
 
 
 if __name__ == "__main__":

@@ -10,4 +10,4 @@ from procession import ProcessContext
 def await_event(context: ProcessContext, event: Any) -> None:
     """Wait until a rank has set a `multiprocessing.Event`; raise as the launch does if it fails first."""
     while not event.wait(0.1):
-        assert not context.join(timeout=0), "all ranks have ended without setting it"
+        assert not context.wait(timeout=0), "all ranks have ended without setting it"

@@ -77,17 +77,17 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         asyncio.run(await_ranks(arguments))
     elif how == "between":
         context = start_processes(join=False, **arguments)
-        context.join(timeout=0)
+        context.wait(timeout=0)
         time.sleep(60)
     elif how == "poll":
         context = start_processes(join=False, **arguments)
-        while not context.join(timeout=0.05):
+        while not context.wait(timeout=0.05):
             time.sleep(0.05)
     elif how == "two":
         del arguments["grace_period"]
         first = start_processes(join=False, **arguments)
         start_processes(join=False, fn=count, args=(folder,), start_method=method)
-        first.join()
+        first.wait()
     else:
         start_processes(**arguments)
     stage.tell("put back", str(signal.getsignal(signal.SIGTERM)))

@@ -193,7 +193,9 @@ def test_the_file_is_held_by_the_ranks_that_have_mapped_it_and_nobody_else(
     start_method: str, size: int, held: int
 ) -> None:
     arguments = (memoryview(MANY)[:size],)
-    with start_processes(look, arguments, 2, join=False, start_method=start_method) as context:
+    with start_processes(
+        look, arguments, 2, join=False, collect_results=True, start_method=start_method
+    ) as context:
         assert payload_files() == []
         assert context.results() == [held, held]
 

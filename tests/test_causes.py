@@ -239,11 +239,11 @@ def test_who_aborts_is_not_the_cause_while_another_is_seen_to_end() -> None:
     """A forkserver's server that has no processor tells it late."""
     processes = [Seen(7, SETTLING + 0.3), Seen(-signal.SIGABRT, 0)]
     launch = Launch(print, (), 2, "seen")
-    context = ProcessContext(
+    context = ProcessContext._of_launch(
         launch, Started(processes, [one.sentinel for one in processes], processes)
     )
     with context, pytest.raises(ProcessExitedException) as caught:
-        context.join()
+        context.wait()
     assert (caught.value.error_index, caught.value.exit_code) == (0, 7)
 
 
@@ -256,7 +256,7 @@ def test_of_two_deaths_the_first_is_the_cause(start_method: str) -> None:
             while not is_gone(pid):
                 time.sleep(0.001)
         with pytest.raises(ProcessExitedException) as caught:
-            context.join()
+            context.wait()
     assert [one.rank for one in caught.value.failures] == [1, 0]
 
 

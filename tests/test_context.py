@@ -34,7 +34,7 @@ def test_every_join_gives_the_same_failure(start_method: str) -> None:
     seen = []
     for _ in range(3):
         with pytest.raises(ProcessRaisedException) as caught:
-            context.join()
+            context.wait()
         seen.append(caught.value)
     assert len({id(error) for error in seen}) == 3
     assert len({(str(error), error.failures) for error in seen}) == 1
@@ -48,14 +48,14 @@ def test_joins_of_many_threads_get_the_same_answer(start_method: str, fails: boo
 
     def join(timeout: float | None) -> None:
         try:
-            answers.append(context.join(timeout))
+            answers.append(context.wait(timeout))
         except ProcessRaisedException as error:
             answers.append(error.failures)
 
     threads = [threading.Thread(target=join, args=(timeout,)) for timeout in (None, None, 30, 30)]
     for thread in threads:
         thread.start()
-    assert context.join(0.05) is False
+    assert context.wait(0.05) is False
     event.set()
     for thread in threads:
         thread.join()
@@ -73,18 +73,18 @@ def wait_then(rank: int, event: Any, fails: bool) -> None:
 def test_terminate_from_another_thread_ends_a_join(start_method: str) -> None:
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
     answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(context.join()))
+    thread = threading.Thread(target=lambda: answers.append(context.wait()))
     thread.start()
     context.terminate()
     thread.join(10)
     assert answers == [True]
-    assert context.join()
+    assert context.wait()
 
 
 def test_terminate_kills_what_does_not_end(start_method: str) -> None:
     ready = get_context(start_method).Event()
     context = start_processes(
-        ignore_termination, (ready,), 1, join=False, start_method=start_method
+        ignore_termination, (ready,), 1, join=False, collect_results=True, start_method=start_method
     )
     ready.wait()
     begun = time.monotonic()
@@ -124,14 +124,18 @@ def test_results_come_by_rank(start_method: str) -> None:
     assert run(ranks.give, ("a", [1]), 3, start_method=start_method) == [
         (rank, "a", [1]) for rank in range(3)
     ]
-    context = start_processes(ranks.nothing, nprocs=2, join=False, start_method=start_method)
+    context = start_processes(
+        ranks.nothing, nprocs=2, join=False, collect_results=True, start_method=start_method
+    )
     assert context.results() == [None, None]
     assert context.results() == [None, None]
 
 
 def test_large_results_do_not_block_a_rank(start_method: str) -> None:
     size = 20 << 20
-    context = start_processes(give_bytes, (size,), 2, join=False, start_method=start_method)
+    context = start_processes(
+        give_bytes, (size,), 2, join=False, collect_results=True, start_method=start_method
+    )
     for process in context.processes:
         process.join(60)  # the context has not looked yet: nobody reads while they leave
         assert process.exitcode == 0
@@ -143,8 +147,10 @@ def give_bytes(rank: int, size: int) -> bytes:
 
 
 def test_results_that_do_not_pickle_are_told_when_asked_for(start_method: str) -> None:
-    context = start_processes(give_lock, nprocs=2, join=False, start_method=start_method)
-    assert context.join()
+    context = start_processes(
+        give_lock, nprocs=2, join=False, collect_results=True, start_method=start_method
+    )
+    assert context.wait()
     with pytest.raises(ResultError, match="rank 0 left no return value: it cannot be pickled"):
         context.results()
     start_processes(give_lock, nprocs=2, start_method=start_method)
@@ -251,7 +257,7 @@ def test_a_forked_child_leaves_its_parents_ranks_alone(start_method: str) -> Non
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
-    assert context.join(0.1) is False
+    assert context.wait(0.1) is False
     context.terminate()
 
 

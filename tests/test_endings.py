@@ -87,9 +87,9 @@ def test_an_exception_of_a_handler_there_is_not_the_end(start_method: str, tmp_p
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(TimeoutError):
-            context.join()
+            context.wait()
         with pytest.raises(ProcessRaisedException, match="boom"):
-            context.join()
+            context.wait()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
@@ -106,7 +106,7 @@ def test_whoever_joins_meanwhile_waits_for_it(start_method: str, tmp_path: Path)
 
     def join() -> None:
         with pytest.raises(ProcessRaisedException):
-            context.join()
+            context.wait()
         noted = Stage(str(tmp_path), 0).noted()
         left.append([pid for pid in noted if state_of(pid) not in "XZ"])
 
@@ -164,7 +164,7 @@ def test_many_ranks_that_nobody_asks_about_do_not_block_their_server() -> None:
         while state_of(process.pid or 0) not in "XZ":
             time.sleep(0.001)
     assert run(ranks.give, start_method="forkserver") == [(0,)]
-    assert context.join()
+    assert context.wait()
 
 
 def test_many_ranks_of_a_server_are_stopped_at_once() -> None:
@@ -187,7 +187,7 @@ def test_a_handler_may_look_at_ranks_in_the_middle_of_a_look(
         return real(launch, timeout)
 
     monkeypatch.setattr(served.ServedLaunch, "_read", read)
-    assert context.join()
+    assert context.wait()
     assert seen
 
 

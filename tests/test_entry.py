@@ -174,13 +174,15 @@ def test_ranks_leave_together(
 ) -> None:
     backend = Through(start_method, ("test_entry:greet", str(tmp_path)), together=True)
     args = (rank_that_returns_at_once, str(tmp_path))
-    with start_processes(work_unless, args, 2, join=False, start_method=backend) as context:
+    with start_processes(
+        work_unless, args, 2, join=False, collect_results=True, start_method=backend
+    ) as context:
         await_file(tmp_path / f"returned {rank_that_returns_at_once}")
-        assert not context.join(0.2)
+        assert not context.wait(0.2)
         assert all(process.is_alive() for process in context.processes)
         assert not list(tmp_path.glob("left *"))
         (tmp_path / "stop").touch()
-        context.join()
+        context.wait()
         assert context.results() == [0, 1]
     assert len(list(tmp_path.glob("left *"))) == 2
 
@@ -256,7 +258,7 @@ def test_launches_from_threads_do_not_wait_for_each_other(start_method: str) -> 
             thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     with first:
-        assert not first.join(0)
+        assert not first.wait(0)
 
 
 def wait_for_word(rank: int) -> None:
@@ -269,7 +271,7 @@ def test_ranks_leave_together_though_nobody_stands_by(start_method: str) -> None
     for process in context.processes:
         process.join(60)
     assert [process.exitcode for process in context.processes] == [0, 0]
-    context.join()
+    context.wait()
 
 
 def test_ranks_that_exit_leave_together_too(start_method: str, tmp_path: Path) -> None:

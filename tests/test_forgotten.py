@@ -156,7 +156,7 @@ def test_a_failure_that_was_raised_is_not_noted_again(
 ) -> None:
     context = start_processes(fail_at_once, nprocs=2, join=False, start_method=start_method)
     with pytest.raises(ProcessRaisedException) as caught, context:
-        context.join()
+        context.wait()
     assert "meanwhile" not in "".join(ranks.notes_on(caught.value))
     assert "boom" not in caplog.text
 
@@ -175,7 +175,7 @@ def test_ranks_print_their_traceback_only_if_nobody_waits(
     assert "boom" not in capfd.readouterr().err
     context = start_processes(fail_at_once, nprocs=2, join=False, start_method=start_method)
     with pytest.raises(ProcessRaisedException):
-        context.join()
+        context.wait()
     told = capfd.readouterr().err
     assert told.startswith("Process ")
     assert "Process-2:\nTraceback (most recent call last):" in told
@@ -198,7 +198,7 @@ def test_a_supervised_launch_is_ended_and_logged_at_once(
     assert "ValueError: boom" in caplog.text
     assert "boom" not in capfd.readouterr().err
     with pytest.raises(ProcessRaisedException):
-        context.join()
+        context.wait()
     await_no_supervisor()
 
 
@@ -214,9 +214,9 @@ def test_a_supervised_launch_may_be_waited_for_too(start_method: str) -> None:
     context = start_processes(
         wait_for, (event,), 2, join=False, start_method=start_method, supervise=True
     )
-    assert context.join(0.05) is False
+    assert context.wait(0.05) is False
     event.set()
-    assert context.join() is True
+    assert context.wait() is True
     await_no_supervisor()
 
 
@@ -237,7 +237,7 @@ def test_supervision_is_no_thread_that_a_fork_has_to_fear() -> None:
             finally:
                 os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0
-        assert context.join(0) is False
+        assert context.wait(0) is False
     await_no_supervisor()
 
 

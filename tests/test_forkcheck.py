@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import UnsafeForkError, forkcheck, run, start_processes
+from procession import UnsafeForkError, UnsafeForkWarning, forkcheck, run, start_processes
 from procession.forkcheck import check_fork, find_certain, find_likely
 from scripts import execute
 
@@ -72,7 +72,7 @@ def no_child() -> Iterator[None]:
 
 def only_ours(caught: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
     """Leave out what Python 3.12 and later say of a fork with other threads."""
-    return [warning for warning in caught if warning.category is RuntimeWarning]
+    return [warning for warning in caught if warning.category is UnsafeForkWarning]
 
 
 # Where nothing is wrong
@@ -255,7 +255,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @needs_proc
 def test_an_open_driver_is_a_warning(driver: Path) -> None:
     assert find_likely([]) == []
-    with driver.open(), pytest.warns(RuntimeWarning) as caught:
+    with driver.open(), pytest.warns(UnsafeForkWarning) as caught:
         start_processes(ranks.nothing, nprocs=1, start_method="fork")
     (warning,) = only_ours(caught)
     assert f"the CUDA driver is open in this process ({driver})" in str(warning.message)
@@ -305,7 +305,7 @@ def test_a_bad_value_is_an_error_before_anything_starts(value: Any) -> None:
 
 def test_warn_warns_of_everything_at_once(stand_in: StandIn) -> None:
     initialise_torch(stand_in)
-    with running("loader"), pytest.warns(RuntimeWarning) as caught:
+    with running("loader"), pytest.warns(UnsafeForkWarning) as caught:
         start_processes(
             ranks.nothing, nprocs=2, start_method="fork", options={"fork_check": "warn"}
         )
@@ -321,7 +321,7 @@ def test_off_says_nothing(stand_in: StandIn) -> None:
 
 
 def test_error_is_the_default_and_warns_of_what_is_likely(stand_in: StandIn) -> None:
-    with running("loader"), pytest.warns(RuntimeWarning, match="loader"):
+    with running("loader"), pytest.warns(UnsafeForkWarning, match="loader"):
         check_fork("error")
     initialise_torch(stand_in)
     with running("loader"), pytest.raises(UnsafeForkError) as caught:
@@ -332,7 +332,7 @@ def test_error_is_the_default_and_warns_of_what_is_likely(stand_in: StandIn) -> 
 def test_a_warning_that_is_an_error_starts_nothing() -> None:
     with warnings.catch_warnings(), running("loader"), no_child():
         warnings.simplefilter("error")
-        with pytest.raises(RuntimeWarning):
+        with pytest.raises(UnsafeForkWarning):
             start_processes(ranks.nothing, nprocs=2, start_method="fork")
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import get_context, start_processes
+from procession import UnsafeForkWarning, get_context, start_processes
 from procession.forkcheck import find_likely, find_threads
 from scripts import execute
 from test_forkcheck import needs_proc, only_ours, running
 
 
 def test_another_thread_is_a_warning_at_the_callers_line() -> None:
-    with running("loader"), pytest.warns(RuntimeWarning, match=r"\(loader\)") as caught:
+    with running("loader"), pytest.warns(UnsafeForkWarning, match=r"\(loader\)") as caught:
         start_processes(ranks.nothing, nprocs=2, start_method="fork")
     (warning,) = only_ours(caught)
     assert warning.filename == __file__
@@ -136,17 +136,17 @@ print("".join(output["text"] for cell in book.cells for output in cell.outputs))
 """
 CELLS = """
 import threading, warnings
-from procession import run
+from procession import UnsafeForkWarning, run
 def give(rank):
     return rank
-warnings.simplefilter("error", RuntimeWarning)
+warnings.simplefilter("error", UnsafeForkWarning)
 print(run(give, nprocs=2, start_method="fork"), len(threading.enumerate()) > 3)
 # cell
 end = threading.Event()
 threading.Thread(target=end.wait, name="of a cell").start()
 try:
     run(give, nprocs=2, start_method="fork")
-except RuntimeWarning as warning:
+except UnsafeForkWarning as warning:
     print(str(warning).splitlines()[1])
 end.set()
 """
@@ -159,3 +159,30 @@ def test_a_notebooks_kernel_is_not_warned_of_its_own_threads(tmp_path: Path) -> 
     text = execute(tmp_path, NOTEBOOK, str(tmp_path / "cells.py"))
     assert text.startswith("[0, 1] True\n")
     assert " - other threads run in this process (of a cell): " in text
+
+
+POOL = """
+import ctypes, glob, os, sys, warnings
+import numpy
+import sklearn
+from procession import UnsafeForkWarning, run
+from procession.foreign_threads import find_foreign_threads
+
+assert find_foreign_threads() == [], find_foreign_threads()  # OpenBLAS's are prepared for a fork
+[library] = glob.glob(os.path.join(os.path.dirname(sklearn.__file__), "../scikit_learn.libs/libgomp*"))
+function = ctypes.CDLL(None).sched_yield
+ctypes.CDLL(library).GOMP_parallel(function, None, 3, 0)
+assert len(find_foreign_threads()) == 2, find_foreign_threads()
+warnings.simplefilter("error", UnsafeForkWarning)
+try:
+    run(abs, nprocs=1, start_method="fork")
+except UnsafeForkWarning as warning:
+    assert "threads that Python did not start run in this process (python" in str(warning), warning
+    warnings.simplefilter("ignore", UnsafeForkWarning)
+    print(run(abs, nprocs=1, start_method="fork"))
+"""
+
+
+def test_the_pool_of_openmp_is_named_and_openblas_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="could not import 'sklearn' (pip install scikit-learn)")
+    assert execute(tmp_path, POOL) == "[0]\n"

@@ -203,7 +203,7 @@ def test_a_wait_in_another_thread_installs_nothing() -> None:
     seen: list[object] = []
 
     def look(context: ProcessContext) -> None:
-        context.join(timeout=0)
+        context.wait(timeout=0)
         seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=look, args=(context,))
@@ -218,7 +218,7 @@ def test_a_fork_of_the_caller_has_the_default_action(start_method: str) -> None:
     with start_processes(
         ranks.work, nprocs=1, join=False, start_method=start_method, options=options
     ) as context:
-        context.join(timeout=0)
+        context.wait(timeout=0)
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -230,7 +230,7 @@ def test_a_fork_of_the_caller_has_the_default_action(start_method: str) -> None:
         os.read(reader, 1)
         os.kill(pid, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
-        assert context.join(timeout=0) is False
+        assert context.wait(timeout=0) is False
         os.close(reader)
         os.close(writer)
 

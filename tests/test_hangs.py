@@ -86,7 +86,7 @@ def test_stacks_on_request(start_method: str, how: str, tmp_path: Path) -> None:
             assert time.monotonic() < until, told
         assert told.splitlines()[0].endswith("(most recent call first):")
         assert "in live" not in told  # our own frames
-        assert context.join(0) is False  # and it goes on
+        assert context.wait(0) is False  # and it goes on
 
 
 def test_stacks_are_in_the_exception_at_a_deadline(start_method: str) -> None:
@@ -159,7 +159,7 @@ def test_a_rank_that_does_not_take_the_signal_is_not_harmed(start_method: str) -
     with ready_rank(start_method, refuse_the_signal) as context:
         told = context.dump_stacks()
         assert told[0].startswith("(the rank does not answer the signal that asks for stacks")
-        assert context.join(0.05) is False
+        assert context.wait(0.05) is False
 
 
 def refuse_the_signal(rank: int, ready: Any) -> None:
@@ -188,7 +188,7 @@ def work_together(rank: int, barrier: Any) -> None:
 
 def test_ranks_that_have_ended_have_no_stacks(start_method: str) -> None:
     context = start_processes(ranks.nothing, nprocs=2, join=False, start_method=start_method)
-    assert context.join()
+    assert context.wait()
     assert context.dump_stacks() == {}
 
 
@@ -197,7 +197,7 @@ def test_a_rank_that_is_busy_in_python_is_not_harmed(start_method: str) -> None:
     with ready_rank(start_method, change_frames) as context:
         for _ in range(1000):
             assert "in change_frames" in context.dump_stacks()[0]
-        assert context.join(0) is False
+        assert context.wait(0) is False
 
 
 def change_frames(rank: int, ready: Any) -> None:
@@ -223,7 +223,7 @@ def test_a_rank_in_c_shows_one_thread_alone_if_others_run(start_method: str) -> 
             assert time.monotonic() < until, told
         assert "in block_in_c" in told
         assert told.endswith("(other threads run: their stacks could not be read)")
-        assert context.join(0) is False
+        assert context.wait(0) is False
 
 
 def block_in_c(rank: int, ready: Any, beside: Any) -> None:

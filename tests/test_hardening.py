@@ -35,7 +35,7 @@ def test_await_returns_though_another_took_the_events(start_method: str) -> None
         task = asyncio.ensure_future(until_ended(context))
         await asyncio.sleep(0)
         event.set()
-        assert context.join()  # in the loop's own thread, so that it hears of nothing meanwhile
+        assert context.wait()  # in the loop's own thread, so that it hears of nothing meanwhile
         assert await asyncio.wait_for(task, 10)
 
     async def until_ended(context: Any) -> bool:
@@ -48,7 +48,7 @@ def test_await_beside_a_thread_that_joins(start_method: str) -> None:
     async def main() -> None:
         event = get_context(start_method).Event()
         context = start_processes(wait, (event,), 2, join=False, start_method=start_method)
-        joined = asyncio.ensure_future(asyncio.to_thread(context.join))
+        joined = asyncio.ensure_future(asyncio.to_thread(context.wait))
         awaited = asyncio.ensure_future(until_ended(context))
         await asyncio.sleep(0.02)
         event.set()
@@ -78,9 +78,11 @@ def test_an_exception_between_a_report_and_its_note_loses_nothing(
         return real(member)
 
     monkeypatch.setattr(Member, "take_report", interrupted)
-    context = start_processes(give_text, (size,), 2, join=False, start_method=start_method)
+    context = start_processes(
+        give_text, (size,), 2, join=False, collect_results=True, start_method=start_method
+    )
     with pytest.raises(TimeoutError):
-        context.join()
+        context.wait()
     assert context.results() == ["x" * size] * 2
 
 
@@ -107,10 +109,12 @@ def test_an_exception_in_the_middle_of_a_wait_loses_nothing(
 
     owner: Any = Member if place == "take_report" else Gang
     monkeypatch.setattr(owner, place if owner is Member else "_dismiss", interrupted)
-    context = start_processes(ranks.give, nprocs=3, join=False, start_method=start_method)
+    context = start_processes(
+        ranks.give, nprocs=3, join=False, collect_results=True, start_method=start_method
+    )
     with pytest.raises(TimeoutError):
-        context.join()
-    assert context.join()
+        context.wait()
+    assert context.wait()
     assert context.results() == [(0,), (1,), (2,)]
 
 
@@ -119,7 +123,7 @@ def test_terminate_in_a_signal_handler_during_join(start_method: str) -> None:
     previous = signal.signal(signal.SIGUSR1, lambda *_: context.terminate())
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
     try:
-        assert context.join()
+        assert context.wait()
     finally:
         signal.signal(signal.SIGUSR1, previous)
     assert [process.exitcode for process in context.processes] == [-15, -15]
@@ -140,7 +144,7 @@ def test_terminate_in_a_signal_handler_during_a_stop(
 
     monkeypatch.setattr(stopping.log, "warning", warn)
     context.terminate()
-    assert context.join()
+    assert context.wait()
     assert came
 
 
@@ -151,7 +155,7 @@ def test_a_later_stop_hastens_one_under_way(start_method: str) -> None:
 
     def join() -> None:
         try:
-            context.join(grace_period=60)
+            context.wait(grace_period=60)
         except ProcessRaisedException as error:
             caught.append(error)
 
@@ -202,8 +206,10 @@ def test_an_exit_does_not_wait_for_a_daemon_thread_that_joins(
             time.sleep(60)
 
         if __name__ == "__main__":
-            context = start_processes(work, nprocs=2, join=False, start_method=sys.argv[1])
-            threading.Thread(target=context.join, daemon=True).start()
+            context = start_processes(
+                work, nprocs=2, join=False, daemon=True, start_method=sys.argv[1]
+            )
+            threading.Thread(target=context.wait, daemon=True).start()
             time.sleep(0.1)
         """
     begun = time.monotonic()
@@ -287,7 +293,7 @@ def test_timeouts_of_a_year_are_timeouts(start_method: str) -> None:
         ranks.nothing, nprocs=2, join=False, start_method=start_method, timeout=1e12
     )
     context.processes[0].join(year)
-    assert context.join(year)
+    assert context.wait(year)
 
 
 def test_finalizers_run_in_every_launch(start_method: str, tmp_path: Path) -> None:
@@ -328,7 +334,7 @@ def test_a_context_in_a_fork_says_whose_it_is(start_method: str) -> None:
     if pid == 0:
         status = 1
         try:
-            context.join(0)
+            context.wait(0)
         except RuntimeError as error:
             status = "belongs to process" not in str(error)
         finally:

@@ -14,16 +14,46 @@ import pytest
 
 import ranks
 from procession import RankInfo, get_context, rank_info, run, start_processes
+from procession.numbering import identify_ranks
 
 TITLES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
+
+
+def next_number() -> int:
+    """Return the number that this process gives to the next process that it starts."""
+    return identify_ranks(1)[-1] + 1
+
+
+def test_processes_are_numbered_through_the_life_of_their_caller(start_method: str) -> None:
+    import multiprocessing
+
+    arguments: dict[str, Any] = {"nprocs": 2, "join": False, "start_method": start_method}
+    with start_processes(ranks.nothing, **arguments) as first:
+        with start_processes(ranks.nothing, **arguments) as second:
+            names = [one.name for context in (first, second) for one in context.processes]
+            assert second.wait()
+        assert first.wait()
+    names.append(multiprocessing.Process().name)
+    numbers = [int(name.rpartition("-")[2]) for name in names]
+    assert numbers == list(range(numbers[0], numbers[0] + 5))
+    with_parent = run(name_of_nested, (start_method,), start_method=start_method)[0]
+    assert with_parent == f"{TITLES[start_method]}Process-{numbers[0] + 5}:1"
+
+
+def name_of_nested(rank: int, start_method: str) -> str:
+    import multiprocessing
+
+    assert multiprocessing.current_process().name.count(":") == 0
+    return str(run(name_in_log, start_method=start_method)[0])
 
 
 def test_a_rank_is_a_child_process_to_multiprocessing(start_method: str) -> None:
     import multiprocessing
 
+    first = next_number()
     for rank, seen in enumerate(run(ranks.see_yourself, nprocs=2, start_method=start_method)):
         assert seen == {
-            "name": f"{TITLES[start_method]}Process-{rank + 1}",
+            "name": f"{TITLES[start_method]}Process-{first + rank}",
             "daemon": False,
             "parent": os.getpid(),
             "parent alive": True,
@@ -37,8 +67,9 @@ def test_a_rank_is_a_child_process_to_multiprocessing(start_method: str) -> None
 
 
 def test_log_records_name_the_process(start_method: str) -> None:
+    number = next_number()
     names = run(name_in_log, nprocs=1, start_method=start_method)
-    assert names == [f"{TITLES[start_method]}Process-1"]
+    assert names == [f"{TITLES[start_method]}Process-{number}"]
 
 
 def name_in_log(rank: int) -> str | None:
@@ -55,7 +86,7 @@ def test_exit_flushes_queues_handlers_and_streams(
         ranks.flush_late, (queue, str(tmp_path / "file")), 2, join=False, start_method=start_method
     )
     assert [len(queue.get()) for _ in range(2)] == [300_000, 300_000]
-    assert context.join()
+    assert context.wait()
     assert [(tmp_path / f"file.{rank}").read_text() for rank in range(2)] == ["at exit"] * 2
     assert capfd.readouterr().out.count("a line without end") == 2
     queue.close()
@@ -103,34 +134,44 @@ def test_callers_exit_handlers_do_not_run_in_ranks(start_method: str, tmp_path: 
     assert done.stdout.count("buffered") == 1
 
 
-def test_ranks_have_torchruns_variables(start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for rank, seen in enumerate(run(ranks.see_environment, nprocs=2, start_method=start_method)):
-        assert (seen["RANK"], seen["LOCAL_RANK"]) == (str(rank), str(rank))
-        assert (seen["WORLD_SIZE"], seen["LOCAL_WORLD_SIZE"]) == ("2", "2")
-    monkeypatch.setenv("PROCESSION_RANK_ENV", "0")
-    assert "RANK" not in run(ranks.see_environment, nprocs=1, start_method=start_method)[0]
-    monkeypatch.setenv("PROCESSION_RANK_ENV", "yes")
-    with pytest.raises(ValueError, match="PROCESSION_RANK_ENV must be 0 or 1"):
-        run(ranks.see_environment, nprocs=1, start_method=start_method)
-
-
-def test_a_place_that_the_caller_was_given_is_kept(
+def test_local_ranks_have_no_rendezvous_unless_it_is_asked_for(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    seen = run(ranks.see_environment, nprocs=2, start_method=start_method)
+    assert not [name for one in seen for name in VARIABLES if name in one]
+    seen = run(ranks.see_environment, nprocs=2, start_method=start_method, rendezvous=True)
+    for rank, one in enumerate(seen):
+        values = [one[name] for name in VARIABLES]
+        assert values[:6] == [str(rank), "2", str(rank), "2", "0", "127.0.0.1"]
+        assert 1024 <= int(values[6]) < 65536
+    assert seen[0]["MASTER_PORT"] == seen[1]["MASTER_PORT"]
+
+
+VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
+
+
+def test_a_rendezvous_replaces_an_inherited_one_and_keeps_the_callers_address(
+    start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1234")
+    monkeypatch.delenv("RANK", raising=False)
+    [one] = run(ranks.see_environment, start_method=start_method, rendezvous=True)
+    assert (one["MASTER_ADDR"], one["MASTER_PORT"]) == ("10.0.0.1", "1234")
+    monkeypatch.setenv("RANK", "7")
     monkeypatch.setenv("WORLD_SIZE", "16")
-    seen = run(ranks.see_environment, nprocs=2, start_method=start_method)[1]
-    assert seen["WORLD_SIZE"] == "16"
-    assert "RANK" not in seen
-
-
-def test_nested_ranks_have_places_of_their_own(start_method: str) -> None:
-    inner = run(see_inner_environment, (start_method,), 2, start_method=start_method)
-    assert inner == [[("0", "3"), ("1", "3"), ("2", "3")]] * 2
-
-
-def see_inner_environment(rank: int, start_method: str) -> list[tuple[str, str]]:
-    seen = run(ranks.see_environment, nprocs=3, start_method=start_method)
-    return [(one["RANK"], one["WORLD_SIZE"]) for one in seen]
+    [one] = run(ranks.see_environment, start_method=start_method)
+    assert (one["RANK"], one["WORLD_SIZE"], one["MASTER_ADDR"]) == ("7", "16", "10.0.0.1")
+    env = {"MASTER_PORT": "99"}
+    [one] = run(ranks.see_environment, start_method=start_method, rendezvous=True, env=env)
+    assert (one["RANK"], one["MASTER_ADDR"], one["MASTER_PORT"]) == ("0", "127.0.0.1", "99")
+    with pytest.raises(TypeError, match="rendezvous must be a bool or None"):
+        run(ranks.nothing, rendezvous="yes")  # type: ignore[call-overload]
 
 
 def test_env_is_for_all_or_by_rank(start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def test_a_killed_rank_is_told_by_its_signal(engine: Engine) -> None:
     context = start_processes(ranks.work, nprocs=2, start_method=engine, join=False)
     os.kill(context.pids()[1], signal.SIGKILL)
     with pytest.raises(ProcessExitedException) as caught:
-        context.join()
+        context.wait()
     assert (caught.value.failures[0].rank, caught.value.exit_code) == (1, -signal.SIGKILL)
 
 
@@ -184,7 +184,7 @@ def test_signals_and_questions_arrive(engine: Engine, tmp_path: Any) -> None:
     assert "count_hangups" in stacks
     process.terminate()
     with pytest.raises(ProcessExitedException) as caught:
-        context.join()
+        context.wait()
     assert caught.value.failures[0].message == "1 hangups"
 
 
@@ -198,7 +198,7 @@ def test_what_nobody_reads_waits(engine: Engine) -> None:
     time.sleep(0.5)
     peak = max(passage.waiting_size for passage in engine.placements[0].relay._tunnels)
     assert peak <= 2 * LIMIT + (2 << 20)
-    assert context.join()
+    assert context.wait()
 
 
 def vanish_caller(placed: Placed) -> None:
@@ -223,7 +223,7 @@ def test_one_side_vanishes(engine: Engine, vanish: Callable[[Placed], None]) -> 
     vanish(engine.placements[0])
     before = time.monotonic()
     with pytest.raises(ProcessExitedException) as caught:
-        context.join()
+        context.wait()
     assert time.monotonic() - before < 3 + 3
     assert "contact with its agent" in str(caught.value)
     for pid in pids:
@@ -236,7 +236,7 @@ def test_an_agent_that_was_killed_is_lost_at_once(engine: Engine) -> None:
     os.kill(engine.placements[0].workers[1].agent.pid, signal.SIGKILL)
     before = time.monotonic()
     with pytest.raises(ProcessExitedException) as caught:
-        context.join()
+        context.wait()
     assert time.monotonic() - before < 2
     assert caught.value.failures[0].rank == 1
     for pid in pids:

@@ -59,16 +59,16 @@ def releases(started: Started) -> Iterator[list[bool]]:
 
 def test_a_process_is_released_once_after_its_end(start_method: str) -> None:
     launch, started = start(start_method, Recording, ranks.nothing)
-    context = ProcessContext(launch, started)
-    assert context.join()
-    assert context.join()
+    context = ProcessContext._of_launch(launch, started)
+    assert context.wait()
+    assert context.wait()
     context.terminate()
     assert list(releases(started)) == [[False], [False]]
 
 
 def test_what_is_stopped_is_released_once(start_method: str) -> None:
     launch, started = start(start_method, Recording, ranks.work)
-    with ProcessContext(launch, started):
+    with ProcessContext._of_launch(launch, started):
         assert list(releases(started)) == [[], []]
     assert list(releases(started)) == [[False], [False]]
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_ended_is_not_released_while_it_runs() -> None:
     """Nor is it released twice where it ends after all."""
     launch, started = start("spawn", Deaf, ranks.work, nprocs=1)
     started = started._replace(on_failure=None, on_finish=None)
-    context = ProcessContext(launch, started)
+    context = ProcessContext._of_launch(launch, started)
     context.terminate(0)
     assert list(releases(started)) == [[]]
     inner: Any = started.processes[0]
@@ -88,7 +88,7 @@ def test_what_cannot_be_ended_is_not_released_while_it_runs() -> None:
 
 def test_what_ends_with_its_launch_is_released_though_no_signal_could_end_it() -> None:
     launch, started = start("spawn", Deaf, ranks.work, nprocs=1)
-    ProcessContext(launch, started).terminate(0)
+    ProcessContext._of_launch(launch, started).terminate(0)
     assert list(releases(started)) == [[False]]
 
 
@@ -97,7 +97,7 @@ def test_a_release_that_raises_is_logged(
 ) -> None:
     caplog.set_level(logging.WARNING, "procession")
     launch, started = start(start_method, ClosesTwice, ranks.give, "a")
-    assert ProcessContext(launch, started).results() == [(0, "a"), (1, "a")]
+    assert ProcessContext._of_launch(launch, started).results() == [(0, "a"), (1, "a")]
     assert {record.getMessage() for record in caplog.records} == {
         f"release() of process {process.pid} has raised OSError: [Errno 9] Bad file descriptor"
         for process in started.processes
@@ -107,7 +107,7 @@ def test_a_release_that_raises_is_logged(
 def test_a_release_that_raises_hides_no_failure(start_method: str) -> None:
     launch, started = start(start_method, ClosesTwice, ranks.fail_in, 1, "ValueError")
     with pytest.raises(ProcessRaisedException):
-        ProcessContext(launch, started).join()
+        ProcessContext._of_launch(launch, started).wait()
 
 
 def test_a_start_that_is_undone_releases_once(start_method: str) -> None:

@@ -42,7 +42,8 @@ def launch(fn: Any, *args: Any, nprocs: int = 2, more: str = "", **keywords: Any
 
 
 def start(fn: Any, *args: Any, nprocs: int = 2, **keywords: Any) -> ProcessContext:
-    keywords = {"start_method": "command", "options": standin.options(), **keywords}
+    defaults = {"start_method": "command", "options": standin.options(), "collect_results": True}
+    keywords = {**defaults, **keywords}
     context: ProcessContext = start_processes(fn, args, nprocs, join=False, **keywords)
     return context
 
@@ -178,7 +179,7 @@ def test_a_backend_may_enter_ranks_elsewhere() -> None:
         options=standin.options(),
         entry=(f"{__name__}:enter", 5),
     )
-    context = ProcessContext(call, get_backend("command").start(call))
+    context = ProcessContext._of_launch(call, get_backend("command").start(call))
     assert context.results() == [[(0, 5)]]
 
 
@@ -262,7 +263,7 @@ def test_a_signal_to_an_agent_is_for_its_rank(tmp_path: Path) -> None:
         pid = wait_until(partial(Stage(str(tmp_path), 0).read, "agent 1"), "rank 1 does not come")
         os.kill(int(pid), signal.SIGTERM)
         with pytest.raises(ProcessExitedException) as caught:
-            context.join()
+            context.wait()
     assert (caught.value.error_index, caught.value.signal_name) == (1, "SIGTERM")
 
 

@@ -182,7 +182,7 @@ def test_an_idle_server_of_other_rights_ends(tmp_path: Path) -> None:
         ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
         print(run(tell_parent, start_method="forkserver") != [before], is_gone(before))
         open(sys.argv[1], "w").close()
-        while not busy.join():
+        while not busy.wait():
             pass
         print("served to the end")
     """.replace("sys.stdin.readline if False else wait", "wait")

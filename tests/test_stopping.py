@@ -19,7 +19,7 @@ def test_a_rank_that_ignores_sigterm_is_killed_after_the_grace_period(start_meth
     context = start_processes(ranks.stubborn, (ready,), 2, join=False, start_method=start_method)
     begun = time.monotonic()
     with pytest.raises(ProcessRaisedException):
-        context.join(grace_period=0.2)
+        context.wait(grace_period=0.2)
     assert time.monotonic() - begun < 5
     assert context.processes[0].exitcode == -signal.SIGKILL
 
@@ -36,7 +36,7 @@ def test_a_stopped_rank_is_continued_to_its_end(start_method: str) -> None:
     context = start_processes(ranks.stopped, (ready,), 2, join=False, start_method=start_method)
     begun = time.monotonic()
     with pytest.raises(ProcessRaisedException):
-        context.join()
+        context.wait()
     assert time.monotonic() - begun < 4  # the grace period alone is 5 s
     assert context.processes[0].exitcode == -signal.SIGTERM
     ready.close()
@@ -87,9 +87,9 @@ def test_deadline_holds_for_a_later_join_too(start_method: str) -> None:
         ranks.work, nprocs=2, start_method=start_method, timeout=0.1, join=False
     )
     with pytest.raises(ProcessTimeoutError):
-        context.join(30)
+        context.wait(30)
     with pytest.raises(ProcessTimeoutError):
-        context.join()
+        context.wait()
 
 
 @pytest.mark.filterwarnings("ignore:start_method='fork' is not safe here:RuntimeWarning")  # threads
@@ -105,9 +105,9 @@ def test_a_thread_that_started_ranks_and_ends_does_not_harm_them(start_method: s
     thread = threading.Thread(target=launch)
     thread.start()
     thread.join()
-    assert made[0].join(0.3) is False
+    assert made[0].wait(0.3) is False
     event.set()
-    assert made[0].join()
+    assert made[0].wait()
 
 
 def wait(rank: int, event: Any) -> None:

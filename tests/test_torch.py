@@ -54,7 +54,7 @@ def test_swapped_into_torch_multiprocessing(
         fn=put_tensor, args=(queue,), nprocs=2, join=False, start_method=start_method
     )
     received = sorted(queue.get() for _ in range(2))
-    while not context.join(-1):
+    while not context.wait(-1):
         pass
     assert received == [0, 1]
     with pytest.raises(mp.ProcessRaisedException, match="boom"):

@@ -91,7 +91,7 @@ UNDER_WAY = """
             assert lifeline._line[3] != first
             (pid,) = Stage(sys.argv[1], 0).noted()
             assert os.path.exists(f"/proc/{pid}")
-            assert context.join(0) is False
+            assert context.wait(0) is False
             print(pid, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         """

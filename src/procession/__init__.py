@@ -30,9 +30,11 @@ if TYPE_CHECKING:
         ProcessTimeoutError,
         ResultError,
         UnsafeForkError,
+        UnsafeForkWarning,
     )
     from procession.failure import Failure
     from procession.launch_options import LaunchOptions
+    from procession.per_rank import PerRank
     from procession.protocol import (
         PROTOCOL_VERSION,
         Availability,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
         Signals,
         Started,
     )
-    from procession.rankinfo import RankInfo, rank_info
+    from procession.rankinfo import RankInfo, RankPlace, rank_info
     from procession.registry import BackendInfo, get_backend, list_backends, register_backend
     from procession.stop_request import stop_requested
 
@@ -79,9 +81,11 @@ _HOME = {
         "ProcessTimeoutError",
         "ResultError",
         "UnsafeForkError",
+        "UnsafeForkWarning",
     ),
     "failure": ("Failure",),
     "launch_options": ("LaunchOptions",),
+    "per_rank": ("PerRank",),
     "protocol": (
         "PROTOCOL_VERSION",
         "Availability",
@@ -95,7 +99,7 @@ _HOME = {
         "Signals",
         "Started",
     ),
-    "rankinfo": ("RankInfo", "rank_info"),
+    "rankinfo": ("RankInfo", "RankPlace", "rank_info"),
     "registry": ("BackendInfo", "get_backend", "list_backends", "register_backend"),
     "stop_request": ("stop_requested",),
 }
@@ -116,6 +120,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "InvalidBackendError",
     "Launch",
     "LaunchOptions",
+    "PerRank",
     "Process",
     "ProcessContext",
     "ProcessException",
@@ -123,6 +128,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "ProcessRaisedException",
     "ProcessTimeoutError",
     "RankInfo",
+    "RankPlace",
     "Report",
     "ResultError",
     "Sentinel",
@@ -132,6 +138,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "Started",
     "UnknownBackendError",
     "UnsafeForkError",
+    "UnsafeForkWarning",
     "__version__",
     "get_backend",
     "get_context",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.context import BaseContext
     from typing import Any, Literal, TypeAlias, TypeVar, overload
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from procession.context import ProcessContext
     from procession.launch_options import LaunchOptions
+    from procession.per_rank import PerRank
     from procession.protocol import Backend
 
     R = TypeVar("R")
@@ -28,53 +29,62 @@ if TYPE_CHECKING:  # apart, as mypy wants nothing else beside overloads
     @overload
     def start_processes(
         fn: Callable[..., object],
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | PerRank = (),
         nprocs: int | None = 1,
         join: Literal[True] = True,
         daemon: bool = False,
         start_method: StartMethod = "spawn",
+        *,
+        kwargs: Mapping[str, Any] | None = None,
         **launch: Unpack[LaunchOptions],
     ) -> None: ...
     @overload
     def start_processes(
         fn: Callable[..., object],
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | PerRank = (),
         nprocs: int | None = 1,
         *,
         join: Literal[False],
         daemon: bool = False,
         start_method: StartMethod = "spawn",
+        kwargs: Mapping[str, Any] | None = None,
         **launch: Unpack[LaunchOptions],
     ) -> ProcessContext: ...
     @overload
     def start_processes(
         fn: Callable[..., object],
-        args: Sequence[Any],
+        args: Sequence[Any] | PerRank,
         nprocs: int | None,
         join: Literal[False],
         daemon: bool = False,
         start_method: StartMethod = "spawn",
+        *,
+        kwargs: Mapping[str, Any] | None = None,
         **launch: Unpack[LaunchOptions],
     ) -> ProcessContext: ...
     @overload
     def start_processes(
         fn: Callable[..., object],
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | PerRank = (),
         nprocs: int | None = 1,
         join: bool = True,
         daemon: bool = False,
         start_method: StartMethod = "spawn",
+        *,
+        kwargs: Mapping[str, Any] | None = None,
         **launch: Unpack[LaunchOptions],
     ) -> ProcessContext | None: ...
 
 
 def start_processes(
     fn: Callable[..., object],
-    args: Sequence[Any] = (),
+    args: Sequence[Any] | PerRank = (),
     nprocs: int | None = 1,
     join: bool = True,
     daemon: bool = False,
     start_method: StartMethod = "spawn",
+    *,
+    kwargs: Mapping[str, Any] | None = None,
     **launch: Unpack[LaunchOptions],
 ) -> ProcessContext | None:
     """Start ``nprocs`` processes that each call ``fn(rank, *args)``.
@@ -83,12 +93,14 @@ def start_processes(
 
     Args:
         fn: called in each rank with the rank (0 to nprocs - 1) first.
-        args: what follows the rank: a tuple or list.
-        nprocs: how many ranks; None lets the start method decide, where it can.
+        args: what follows the rank: a tuple or list, or a `PerRank`.
+        nprocs: how many ranks; None: as many as the start method says, or as there are processors that this
+            process may use.
         join: wait for the ranks; if one fails, end the others and raise with the cause.
         daemon: ranks may start no processes of their own by way of multiprocessing.
         start_method: ``spawn``, ``fork``, ``forkserver``, a name that a plugin registered, a backend
             object, or None: PROCESSION_START_METHOD, else multiprocessing's default.
+        kwargs: keyword arguments for fn.
         launch: see `LaunchOptions`.
 
     Returns:
@@ -110,11 +122,12 @@ def start_processes(
         "nprocs": nprocs,
         "daemon": daemon,
         "join": join,
+        "kwargs": kwargs,
         "keywords": launch,
     }
     if not join:
         return launcher.start(start_method, **given)
-    launcher.complete(start_method, lambda context: context.join(), **given)
+    launcher.complete(start_method, lambda context: context.wait(), **given)
     return None
 
 
@@ -151,6 +164,7 @@ if TYPE_CHECKING:
         *,
         start_method: StartMethod = "spawn",
         daemon: bool = False,
+        kwargs: None = None,
         **launch: Unpack[LaunchOptions],
     ) -> list[R]: ...
     @overload
@@ -161,30 +175,60 @@ if TYPE_CHECKING:
         *,
         start_method: StartMethod = "spawn",
         daemon: bool = False,
+        kwargs: None = None,
         **launch: Unpack[LaunchOptions],
     ) -> list[R]: ...
     @overload
     def run(
         fn: Callable[..., R],
-        args: list[Any],
+        args: Sequence[Any] | PerRank = (),
         nprocs: int | None = 1,
         *,
         start_method: StartMethod = "spawn",
         daemon: bool = False,
+        kwargs: Mapping[str, Any],
+        **launch: Unpack[LaunchOptions],
+    ) -> list[R]: ...
+    @overload
+    def run(
+        fn: Callable[..., R],
+        args: Sequence[Any] | PerRank = (),
+        nprocs: int | None = 1,
+        *,
+        start_method: StartMethod = "spawn",
+        daemon: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
+        return_exceptions: Literal[True],
+        **launch: Unpack[LaunchOptions],
+    ) -> list[R | BaseException]: ...
+    @overload
+    def run(
+        fn: Callable[..., R],
+        args: list[Any] | PerRank,
+        nprocs: int | None = 1,
+        *,
+        start_method: StartMethod = "spawn",
+        daemon: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
         **launch: Unpack[LaunchOptions],
     ) -> list[R]: ...
 
 
 def run(
     fn: Callable[..., R],
-    args: Sequence[Any] = (),
+    args: Sequence[Any] | PerRank = (),
     nprocs: int | None = 1,
     *,
     start_method: StartMethod = "spawn",
     daemon: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+    return_exceptions: bool = False,
     **launch: Unpack[LaunchOptions],
-) -> list[R]:
+) -> list[Any]:
     """Start processes as `start_processes` does, wait, and return what the ranks returned, by rank.
+
+    With ``return_exceptions`` nothing is raised for ranks that failed: their places in the list hold the
+    exceptions.  For the other arguments see `start_processes`.
 
     Raises:
         ResultError: a rank left no return value (it exited early, or the value cannot be pickled).
@@ -192,15 +236,16 @@ def run(
     """
     from procession import launcher
 
-    results: list[R] = launcher.complete(
+    results: list[Any] = launcher.complete(
         start_method,
-        lambda context: context.results(),
+        lambda context: context.results(return_exceptions=return_exceptions),
         fn=fn,
         args=args,
         nprocs=nprocs,
         daemon=daemon,
         join=True,
         wants_results=True,
+        kwargs=kwargs,
         keywords=launch,
     )
     return results

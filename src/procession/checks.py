@@ -11,15 +11,20 @@ from typing import Any
 
 from procession.environment import plan_environments
 from procession.loaded import get_loaded
+from procession.numbering import identify_ranks
 from procession.protocol import Backend, Launch, Signals
 
 KEYWORDS: dict[str, Any] = {
+    "name": None,
     "env": None,
     "timeout": None,
     "grace_period": None,
     "options": None,
     "allow_early_exit": False,
     "keep_daemons": False,
+    "collect_results": False,
+    "rendezvous": None,
+    "fail_fast": True,
     "supervise": False,
     "signals": None,
 }
@@ -38,6 +43,7 @@ def check_launch(
     nprocs: Any,
     daemon: Any,
     join: Any,
+    kwargs: Any,
     keywords: Mapping[str, Any],
     wants_results: bool = False,
 ) -> Launch:
@@ -54,22 +60,33 @@ def check_launch(
     if not callable(fn):
         raise TypeError(f"fn must be callable, as fn(rank, *args), not {type(fn).__name__}")
     count = check_nprocs(backend, nprocs, chosen)
+    remote = backend.capabilities.remote
+    name = check_name(given["name"], fn)
+    if kwargs is not None or type(args).__name__ == "PerRank":
+        from procession.per_rank import bind
+
+        fn, args = bind(fn, args, kwargs, count, remote=remote)
+    rendezvous = check_rendezvous(given["rendezvous"], backend)
     return Launch(
         fn=fn,
         args=check_args(args),
         nprocs=count,
         start_method=backend.name,
         daemon=bool(daemon),
-        environments=plan_environments(given["env"], count),
+        environments=plan_environments(given["env"], count, rendezvous=rendezvous and not remote),
         options=chosen,
         grace_period=check_seconds("grace_period", given["grace_period"]),
         timeout=check_seconds("timeout", given["timeout"]),
         allow_early_exit=bool(given["allow_early_exit"]),
         keep_daemons=bool(given["keep_daemons"]),
-        wants_results=wants_results or not join,
+        wants_results=wants_results or bool(given["collect_results"]),
         signals=check_signals(given["signals"]),
         supervise=bool(given["supervise"]) and not join,
         prints_errors=not join and not given["supervise"],
+        name=name,
+        fail_fast=bool(given["fail_fast"]),
+        rendezvous=rendezvous,
+        identity=identify_ranks(count),
     )
 
 
@@ -111,25 +128,56 @@ def check_signals(value: Any) -> Signals:
     return Signals(tuple(numbers), bool(value.keep_handlers))
 
 
-def check_args(args: Any) -> tuple[Any, ...]:
+def unwrap(fn: Any) -> Any:
+    """Return the function that partials are made of."""
+    while hasattr(fn, "func"):
+        fn = fn.func
+    return fn
+
+
+def check_name(value: Any, fn: Any) -> str:
+    """Return what messages call a launch: by default the function's name."""
+    if value is None:
+        fn = unwrap(fn)
+        return str(getattr(fn, "__name__", type(fn).__name__))
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str or None, not {type(value).__name__}")
+    return value
+
+
+def check_rendezvous(value: Any, backend: Backend) -> bool:
+    """Return whether ranks get the variables of a rendezvous; None: as the start method says."""
+    if value is None:
+        return bool(getattr(backend.capabilities, "rendezvous", False))
+    if not isinstance(value, bool):
+        raise TypeError(f"rendezvous must be a bool or None, not {value!r}")
+    return value
+
+
+def check_args(args: Any, what: str = "args") -> tuple[Any, ...]:
     """Return the arguments as a tuple; a list is taken too, as torch takes it."""
     if isinstance(args, (str, bytes, Mapping)) or not hasattr(args, "__iter__"):
         raise TypeError(
-            f"args must be a tuple or list of what follows the rank in fn(rank, *args), not "
+            f"{what} must be a tuple or list of what follows the rank in fn(rank, *args), not "
             f"{type(args).__name__}; for a single argument write args=(value,)"
         )
     return tuple(args)
 
 
 def check_nprocs(backend: Backend, nprocs: Any, options: Mapping[str, Any]) -> int:
-    """Return the number of ranks; None asks the backend."""
+    """Return the number of ranks; None asks the backend, and for local ranks counts processors."""
     if nprocs is None:
         default = getattr(backend, "default_nprocs", None)
-        if default is None:
+        if default is not None:
+            nprocs = default(options)
+        elif not backend.capabilities.remote:
+            from procession.platform import count_processors
+
+            nprocs = count_processors()
+        else:
             raise TypeError(
                 f"nprocs must be an int: start method {backend.name!r} has no number of its own"
             )
-        nprocs = default(options)
     if isinstance(nprocs, bool):
         raise TypeError(f"nprocs must be an int, not the bool {nprocs}")
     try:

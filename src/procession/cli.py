@@ -82,6 +82,7 @@ def _run(options: argparse.Namespace) -> int:
             start_method=options.start_method,
             env=dict(options.env),
             timeout=options.timeout,
+            rendezvous=True,
         )
     except ProcessException as error:
         print(_whole_message(error), file=sys.stderr)

@@ -83,7 +83,14 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
         shared = [fd for fd in (*pickled.fds, *ends, orders["tracker"]) if fd >= 0]
         pickled.file.write_orders(orders)
         ranks = _Ranks(
-            start, own, launch.daemon, [pickled.file.fd], shared, tree, interpreter_flags()
+            start,
+            own,
+            launch.daemon,
+            launch.identity,
+            [pickled.file.fd],
+            shared,
+            tree,
+            interpreter_flags(),
         )
 
         def start_one(rank: int) -> Handles:
@@ -122,7 +129,8 @@ def start_held(
         # a mark of its own: what ends on one rank's account must not end another's on this host
         with planted(os.urandom(8).hex(), keep_daemons=keep_daemons) as tree:
             files = [payload, told]
-            ranks = _Ranks(start, dict(os.environ), orders["daemon"], files, [], tree, flags)
+            daemon, identity = orders["daemon"], orders["identity"]
+            ranks = _Ranks(start, dict(os.environ), daemon, identity, files, [], tree, flags)
             process, sentinel, channel = ranks.start_one(rank, changes)
             if orders["buffers"]:
                 begin(channel)
@@ -137,6 +145,7 @@ class _Ranks(NamedTuple):
     start: Callable[[Command], Popen[Any]]
     environment: dict[str, str]
     daemon: bool
+    identity: Sequence[int]
     files: list[int]
     shared: list[int]
     tree: Tree
@@ -153,7 +162,7 @@ class _Ranks(NamedTuple):
             popen.returncode = 0  # Popen is to leave it alone: it is the RankProcess's to reap
             process = RankProcess.of_child(
                 popen.pid,
-                name=name_process("spawn", rank),
+                name=name_process("spawn", self.identity, rank),
                 daemon=self.daemon,
                 mark=self.tree.mark,
             )

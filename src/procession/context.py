@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession import launches, oom
@@ -21,18 +21,40 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("procession")
 
 
+NOT_COLLECTED = "results were not asked for: pass collect_results=True, or call procession.run"
+
+
 class ProcessContext:
     """The ranks of one launch.
 
     Leaving it as a context manager stops ranks that still run.  One that is dropped, or never joined, lets
     them run on: when the interpreter exits it waits for them, and ends daemonic ones.  All methods may be
     called from any thread; whoever asks gets the same answer, however often.
+
+    Args:
+        processes: processes that the caller has started itself, as in torch: objects with the attributes
+            ``pid``, ``sentinel``, ``exitcode``, ``is_alive``, ``join``, ``terminate`` and ``kill`` of a
+            `multiprocessing.Process`.
+        error_files: for each the path of the file that torch's ``_wrap`` writes, or an `ErrorChannel`.
     """
 
-    def __init__(
-        self, launch: Launch, started: Started, oom_kills: dict[str, int] | None = None
-    ) -> None:
-        kills = oom.count_kills() if oom_kills is None else oom_kills
+    def __init__(self, processes: Sequence[Any], error_files: Sequence[Any]) -> None:
+        from procession.own_processes import adopt
+
+        launch, started = adopt(processes, error_files)
+        self.error_files: Sequence[Any] = error_files
+        self._begin(launch, started, oom.count_kills())
+
+    @classmethod
+    def _of_launch(
+        cls, launch: Launch, started: Started, oom_kills: dict[str, int] | None = None
+    ) -> Self:
+        """Return the context of ranks that a backend has started."""
+        context = cls.__new__(cls)
+        context._begin(launch, started, oom.count_kills() if oom_kills is None else oom_kills)
+        return context
+
+    def _begin(self, launch: Launch, started: Started, kills: dict[str, int]) -> None:
         self._gang = Gang(launch, started, kills)
         self._results: list[Any] | None = None
         launches.note(self._gang, self)
@@ -53,8 +75,8 @@ class ProcessContext:
 
     @property
     def sentinels(self) -> dict[Sentinel, int]:
-        """The ranks that have not ended: a sentinel of each, and the rank."""
-        return {one.sentinel: one.rank for one in self._gang.members if not one.ended}
+        """A sentinel of each rank that `join` has yet to tell of, and the rank; callers may pop them."""
+        return self._gang.sentinels
 
     @property
     def error_channels(self) -> Sequence[ErrorChannel]:
@@ -66,16 +88,18 @@ class ProcessContext:
         return [int(member.process.pid or 0) for member in self._gang.members]
 
     def join(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
-        """Wait for the ranks; when one fails, end them all and raise with the cause.
+        """Wait until a rank has ended, as in torch; when one fails, end them all and raise with the cause.
+
+        `wait` waits for all ranks.
 
         Args:
-            timeout: seconds to wait; None waits for the end, 0 or less only looks.
+            timeout: seconds to wait; None waits for the next end, 0 or less only looks.
             grace_period: when a rank fails, seconds that the others have to end by themselves before
-                SIGTERM, and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s.  Once
-                given, it holds for every later stop.
+                SIGTERM, and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s, or after 30 s
+                for ranks that have a handler for SIGTERM.  Once given, it holds for every later stop.
 
         Returns:
-            True if all ranks have ended well, False if some still run.
+            True if no rank is left, False if some still run.
 
         In the main thread, SIGTERM, SIGHUP and Ctrl-Z are passed on to the ranks meanwhile: see the guide
         "Checkpoint on SIGTERM".
@@ -85,24 +109,54 @@ class ProcessContext:
             ProcessExitedException: a rank was ended by a signal or exited with a failure.
             ProcessTimeoutError: the launch's own deadline passed.
         """
-        until = float("inf") if timeout is None else time.monotonic() + timeout
-        try:
-            finished = self._run(until, grace_period)
-        except KeyboardInterrupt:
-            self.interrupt(grace_period)
-            raise
-        return finished and self._conclude()
+        sentinels = self._gang.sentinels
+        if not sentinels:
+            timeout = 0
+        finished = self._wait(timeout, grace_period, self._has_end_to_tell)
+        for sentinel, rank in list(sentinels.items()):
+            if self._gang.members[rank].ended:
+                sentinels.pop(sentinel, None)
+        if sentinels:
+            return False
+        if not finished and timeout != 0:  # the last has ended: what remains is to clear up
+            finished = self._wait(None, grace_period)
+        return self._conclude() if finished else True
 
-    def results(self) -> list[Any]:
+    def wait(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
+        """Wait for all ranks; when one fails, end them all and raise with the cause.
+
+        Takes and raises what `join` does.
+
+        Returns:
+            True if all ranks have ended well, False if some still run after ``timeout`` seconds.
+        """
+        return self._wait(timeout, grace_period) and self._conclude()
+
+    def results(
+        self, timeout: float | None = None, *, return_exceptions: bool = False
+    ) -> list[Any]:
         """Wait for the ranks, and return what they returned, by rank.
 
         This unpickles what the ranks sent.
 
+        Args:
+            timeout: seconds to wait; the ranks go on after it.
+            return_exceptions: do not raise for a rank that failed, or has no result: its place in the list
+                holds the exception.
+
         Raises:
-            ResultError: a rank was stopped, left early, or returned what cannot be pickled.
-            ProcessException: as `join` does.
+            TimeoutError: some ranks still run after ``timeout`` seconds.
+            ResultError: a rank was stopped, left early, or returned what cannot be pickled; or results were
+                not asked for.
+            ProcessException: as `wait` does.
         """
-        self.join()
+        if not self._gang.launch.wants_results:
+            raise ResultError(0, NOT_COLLECTED)
+        if not self._wait(timeout, None):
+            raise TimeoutError(f"the ranks have not ended within {timeout} s: they go on")
+        if return_exceptions:
+            return self._collect()
+        self._conclude()
         if self._results is None:
             self._results = [self._load(rank) for rank in range(len(self._gang.members))]
         return self._results
@@ -155,10 +209,10 @@ class ProcessContext:
             self._note_failures(error)
 
     def __await__(self) -> Generator[Any, None, bool]:
-        """Wait as `join` does, in asyncio's event loop, without a thread."""
-        return self._wait().__await__()
+        """Wait as `wait` does, in asyncio's event loop, without a thread."""
+        return self._await().__await__()
 
-    async def _wait(self) -> bool:
+    async def _await(self) -> bool:
         from procession.eventloop import wait_for_event
 
         with waiting(self._gang):
@@ -167,9 +221,43 @@ class ProcessContext:
                 self._gang.try_step()
         return self._conclude()
 
-    def _run(self, until: float = float("inf"), grace_period: float | None = None) -> bool:
+    def _wait(
+        self,
+        timeout: float | None,
+        grace_period: float | None,
+        enough: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Supervise for some seconds; return whether the launch has finished."""
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        try:
+            with waiting(self._gang):
+                return self._gang.run(until, grace_period, enough)
+        except KeyboardInterrupt:
+            self.interrupt(grace_period)
+            raise
+
+    def _run(self) -> None:
+        """Supervise until the launch has finished."""
         with waiting(self._gang):
-            return self._gang.run(until, grace_period)
+            self._gang.run()
+
+    def _has_end_to_tell(self) -> bool:
+        """Whether a rank has ended that `join` has not told of."""
+        members = self._gang.members
+        return any(members[rank].ended for rank in list(self._gang.sentinels.values()))
+
+    def _collect(self) -> list[Any]:
+        """Return each rank's result, or the exception in its place."""
+        launches.conclude(self._gang)
+        failures = {one.rank: one for one in self._gang.failures()}
+        places: list[Any] = []
+        for rank in range(len(self._gang.members)):
+            try:
+                failed = failures.get(rank)
+                places.append(self._load(rank) if failed is None else make_exception([failed]))
+            except Exception as error:  # of unpickling, too
+                places.append(error)
+        return places
 
     def _conclude(self) -> bool:
         launches.conclude(self._gang)
@@ -207,8 +295,6 @@ class ProcessContext:
 class SpawnContext(ProcessContext):
     """Former name of `ProcessContext`, kept as torch keeps it; making one warns."""
 
-    def __init__(
-        self, launch: Launch, started: Started, oom_kills: dict[str, int] | None = None
-    ) -> None:
+    def __init__(self, processes: Sequence[Any], error_files: Sequence[Any]) -> None:
         warnings.warn("SpawnContext is renamed to ProcessContext", DeprecationWarning, stacklevel=2)
-        super().__init__(launch, started, oom_kills)
+        super().__init__(processes, error_files)

@@ -6,29 +6,22 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from procession.loaded import get_loaded
-
 Changes = Mapping[str, "str | None"]
 """Variables to set; None removes one."""
 
-NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-"""torchrun's names for a rank's place (torch.distributed.run's documentation)."""
-
 
 def plan_environments(
-    env: Changes | Callable[[int], Changes] | None, nprocs: int
+    env: Changes | Callable[[int], Changes] | None, nprocs: int, *, rendezvous: bool = False
 ) -> tuple[dict[str, str | None], ...]:
-    """Return each rank's changes to the environment: its place, then the caller's ``env``.
+    """Return each rank's changes to the environment: the rendezvous of local ranks, then ``env``."""
+    places: list[dict[str, str]] = [{}] * nprocs
+    if rendezvous:
+        from procession.rendezvous import plan_local
 
-    The place is left out where ``PROCESSION_RANK_ENV=0``, and where this process's environment names a
-    place that procession did not put there (a torchrun or a user's own, which ranks then inherit).
-    """
-    place = _sets_place()
+        places = plan_local(nprocs)
     plans = []
     for rank in range(nprocs):
-        plan: dict[str, str | None] = {}
-        if place:
-            plan.update(zip(NAMES, map(str, (rank, rank, nprocs, nprocs)), strict=True))
+        plan: dict[str, str | None] = {**places[rank]}
         if env is not None:
             plan.update(_check(env(rank) if callable(env) else env, rank))
         plans.append(plan)
@@ -44,18 +37,6 @@ def merge(environment: Mapping[str, str], changes: Changes) -> dict[str, str]:
 def plain_str(value: str | os.PathLike[Any]) -> str:
     """Return a string or path as a str itself, not of a class derived from it, which ranks may not know."""
     return str.__str__(os.fsdecode(value))
-
-
-def _sets_place() -> bool:
-    choice = os.environ.get("PROCESSION_RANK_ENV", "1")
-    if choice not in ("0", "1"):
-        raise ValueError(f"PROCESSION_RANK_ENV must be 0 or 1, not {choice!r}")
-    if choice == "0":
-        return False
-    if all(name not in os.environ for name in NAMES):
-        return True
-    current = get_loaded("procession.rank", "current")
-    return current is not None and os.environ.get("WORLD_SIZE") == str(current[1]["nprocs"])
 
 
 def _check(env: object, rank: int) -> Changes:

@@ -8,6 +8,8 @@
     RuntimeError
      ├─ ResultError                  a return value cannot be had
      └─ UnsafeForkError              a fork of this process is certain to break something
+    RuntimeWarning
+     └─ UnsafeForkWarning            a fork of this process is likely to break something
 
 Constructor arguments, attributes and messages are those of torch 2.13's ``torch.multiprocessing``.
 What torch does not tell (the other failures, the evidence) is in the notes of the exception, and
@@ -156,6 +158,10 @@ class UnsafeForkError(RuntimeError):
             "Use start_method='spawn' or 'forkserver', or start the ranks before the first use of what is "
             "named above. options={'fork_check': 'warn'} makes an error a warning, 'off' checks nothing."
         )
+
+
+class UnsafeForkWarning(RuntimeWarning):
+    """The category of warnings that a fork of this process is likely to break something."""
 
 
 def note_on(error: BaseException, note: str) -> None:

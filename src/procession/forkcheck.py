@@ -1,7 +1,7 @@
 """Finds what a fork of this process would break, and says so before one is made.
 
 Certain: a library says that a GPU's runtime or XLA is initialised in this process.  Likely: a GPU's
-driver is open, or other Python threads run.  Nothing is imported or initialised to find out: libraries
+driver is open, or other threads run.  Nothing is imported or initialised to find out: libraries
 are read where `sys.modules` has them, and what one cannot tell counts as not known.
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from procession.exceptions import UnsafeForkError
+from procession.exceptions import UnsafeForkError, UnsafeForkWarning
+from procession.foreign_threads import find_foreign_threads
 
 CHOICES = ("error", "warn", "off")
 """The values of the option ``fork_check``; the first is the default."""
@@ -64,7 +65,7 @@ def check_fork(choice: str) -> None:
     found = [*certain, *find_likely(certain)]
     if found:
         text = str(UnsafeForkError(found))
-        warnings.warn(text, RuntimeWarning, stacklevel=_count_own_frames() + 1)
+        warnings.warn(text, UnsafeForkWarning, stacklevel=_count_own_frames() + 1)
 
 
 def find_certain() -> list[str]:
@@ -98,6 +99,12 @@ def find_likely(certain: list[str]) -> list[str]:
         found.append(
             f"other threads run in this process ({_shorten(names)}): a fork does not copy them, and a "
             "lock that one of them holds stays held in every rank"
+        )
+    foreign = find_foreign_threads()
+    if foreign:
+        found.append(
+            f"threads that Python did not start run in this process ({_shorten(foreign)}): after a parallel "
+            "operation, OpenMP's wait in every rank for ever in the next one"
         )
     return found
 

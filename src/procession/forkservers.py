@@ -288,7 +288,7 @@ def _make_handles(
     for rank, pid in enumerate(pids):
         channels.append(SocketChannel(fds.above_streams(replies[2 * rank])))
         pidfd = fds.above_streams(replies[2 * rank + 1])
-        name = name_process("forkserver", rank)
+        name = name_process("forkserver", launch.identity, rank)
         process = ServedProcess(
             pid, pidfd, name=name, daemon=launch.daemon, rank=rank, launch=served
         )

@@ -16,8 +16,8 @@ from procession.failure import Failure
 from procession.hangs import collect_stacks
 from procession.member import Member
 from procession.procstat import is_ending
-from procession.protocol import Launch, Started
-from procession.stopping import DEFAULT_GRACE, ENDING_GRACE, Stop
+from procession.protocol import Launch, Sentinel, Started
+from procession.stopping import CATCHING_GRACE, DEFAULT_GRACE, ENDING_GRACE, Stop
 from procession.verdict import ABORTED, sort_failures
 from procession.waiter import HandleWaiter, Key, SelectorWaiter, make_waiter
 
@@ -44,6 +44,7 @@ class Gang:
                 zip(started.processes, started.sentinels, started.error_channels, strict=True)
             )
         ]
+        self.sentinels: dict[Sentinel, int] = {one.sentinel: one.rank for one in self.members}
         self.finished: bool = False
         self.timed_out: list[int] = []
         self.stacks: dict[int, str] = {}  # of the ranks that ran when the deadline passed
@@ -65,17 +66,28 @@ class Gang:
         self._stacks_lock = threading.RLock()
         for member in self.members:
             self.waiter.add(member.sentinel, ("sentinel", member.rank))
-            self.waiter.add(member.channel, ("channel", member.rank))
+            if hasattr(member.channel, "fileno"):
+                self.waiter.add(member.channel, ("channel", member.rank))
 
-    def run(self, until: float = _NEVER, grace_period: float | None = None) -> bool:
-        """Supervise until all ranks have ended, or until a time if nothing has failed by then.
+    def run(
+        self,
+        until: float = _NEVER,
+        grace_period: float | None = None,
+        enough: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Supervise until all ranks have ended; return whether they have.
 
-        A ``grace_period`` that is not None replaces the launch's.
+        Args:
+            until: when to return in any case, unless the ranks are being stopped.
+            grace_period: replaces the launch's if it is not None.
+            enough: returns whether to return now, unless the ranks are being stopped.
         """
         self._check_owner()
         if grace_period is not None:
             self.grace_period = grace_period
         while not self.finished:
+            if enough is not None and self._stop is None and enough():
+                break
             patience = _seconds_until(until)
             if not self._lock.acquire(timeout=-1 if patience is None else patience):
                 if time.monotonic() < until:
@@ -196,21 +208,28 @@ class Gang:
         self.waiter.discard(("sentinel", member.rank))
         self.waiter.discard(("channel", member.rank))
         member.channel.close()
-        member.release()
 
     def _react(self) -> None:
-        if self._stop is None and self._running and (self.failed or self._is_late()):
+        fails = self.failed and self.launch.fail_fast
+        if self._stop is None and self._running and (fails or self._is_late()):
             self._settle()
             if not self.failed:
                 self._note_hang()
-            given = self.grace_period
-            self._begin(Stop(self.members, given or 0, DEFAULT_GRACE if given is None else given))
+            self._begin(self._plan_stop())
         if self._stop is not None:
             self._stop.advance()
             for member in self._stop.take_abandoned():
                 self._dismiss(member)
         if not self._running:
             self._finish()
+
+    def _plan_stop(self) -> Stop:
+        """Return how to stop the ranks after a failure, or at the deadline."""
+        given = self.grace_period
+        if given is not None:
+            return Stop(self.members, given, given)
+        catching = CATCHING_GRACE if self.failed else 0
+        return Stop(self.members, 0, DEFAULT_GRACE, catching_grace=catching)
 
     def _settle(self) -> None:
         """Note what has happened by now, which is nobody's doing but the ranks' own.
@@ -270,7 +289,8 @@ class Gang:
             self._on_failure()
         if self._on_finish is not None and not self.finished:  # a handler may have seen to it
             self._on_finish()
-        for member in self.members:  # one that was abandoned may have ended by now
+        self.sentinels.clear()  # a caller may wait for them
+        for member in self.members:
             member.release()
         self.waiter.close()
         self.finished = True

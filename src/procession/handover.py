@@ -31,6 +31,17 @@ class InheritedFd:
         return fd
 
 
+class CallPerRank:
+    """What each rank calls where arguments differ from rank to rank."""
+
+    def __init__(self, func: Callable[..., Any], args: list[tuple[Any, ...]]) -> None:
+        self.func, self.args = func, args
+
+    def __call__(self, rank: int) -> Any:
+        """Call the function with the arguments of one rank."""
+        return self.func(rank, *self.args[rank])
+
+
 def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: str) -> Any:
     """Make code that was pickled by value, and give it back the name of its file."""
     return make(*arguments).replace(co_filename=filename)

@@ -36,9 +36,15 @@ def assume(orders: Orders, rank: int, parent_sentinel: int) -> None:
     when_imported("logging", lambda: __import__("multiprocessing"))
 
 
-def name_process(start_method: str, rank: int) -> str:
+def number_process(first: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Return multiprocessing's identity of a rank's process; ``first`` is that of rank 0."""
+    return (*first[:-1], first[-1] + rank)
+
+
+def name_process(start_method: str, first: Sequence[int], rank: int) -> str:
     """Return the name of a rank's process, in the manner of multiprocessing."""
-    return f"{start_method.title().replace('server', 'Server')}Process-{rank + 1}"
+    numbers = ":".join(map(str, number_process(first, rank)))
+    return f"{start_method.title().replace('server', 'Server')}Process-{numbers}"
 
 
 def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
@@ -56,8 +62,8 @@ def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
     kind = context._concrete_contexts[method].Process
     own = kind.__new__(kind)  # what its __init__ would do is a good part of a forked rank's cost
     own.__dict__.update(
-        _identity=(*orders["identity"], rank + 1),
-        _name=name_process(method, rank),
+        _identity=number_process(orders["identity"], rank),
+        _name=name_process(method, orders["identity"], rank),
         _config={**process._current_process._config, "daemon": orders["daemon"]},
         _parent_pid=orders["parent_pid"],
         _parent_name=orders["parent_name"],

@@ -17,6 +17,9 @@ Env: TypeAlias = "EnvChanges | Callable[[int], EnvChanges] | None"
 class LaunchOptions(TypedDict, total=False):
     """Keywords of `start_processes` and `run`.  Times are in seconds."""
 
+    name: str | None
+    """What messages and logs call the launch; None: the function's name."""
+
     env: Env
     """Environment variables for all ranks, or a function from rank to such a mapping.  They are in
     force before a rank imports or unpickles anything.  None as a value removes a variable."""
@@ -26,7 +29,8 @@ class LaunchOptions(TypedDict, total=False):
 
     grace_period: float | None
     """How long ranks may take to end by themselves between SIGTERM and SIGKILL.  After a failure it
-    also passes before SIGTERM, as in torch.  None: 5, and 25 where the caller got SIGTERM or SIGHUP."""
+    also passes before SIGTERM, as in torch.  None: 5, or 30 after a failure for ranks that have a handler
+    for SIGTERM, or 25 where the caller got SIGTERM or SIGHUP."""
 
     options: Mapping[str, Any] | None
     """What only this start method understands."""
@@ -38,6 +42,17 @@ class LaunchOptions(TypedDict, total=False):
     """Leave alone what ranks have started, except in the process groups of ranks that fail or are
     stopped.  Otherwise what is in a rank's group ends with the rank, and what is in a session of its
     own ends when a rank fails or is stopped, or when the caller dies."""
+
+    collect_results: bool
+    """With ``join=False``: keep what fn returns, for `ProcessContext.results`.  `run` always does."""
+
+    rendezvous: bool | None
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, MASTER_ADDR and MASTER_PORT in each
+    rank.  A caller's own MASTER_ADDR and MASTER_PORT are kept where both are set and RANK is not; ``env``
+    wins over all.  None: on for ``xla`` and ranks on other hosts, off for others."""
+
+    fail_fast: bool
+    """False: the others go on when a rank fails, and all failures are raised together at the end."""
 
     supervise: bool
     """With ``join=False``: a daemon thread of the caller acts on failures at once.  Without it they

@@ -82,7 +82,7 @@ def stand_over(launch: Launch, started: Started, kills: dict[str, int]) -> Proce
         with held_back():
             from procession.context import ProcessContext
 
-            context = ProcessContext(launch, started, kills)
+            context = ProcessContext._of_launch(launch, started, kills)
     except BaseException as error:
         if context is None:
             undo(started)

@@ -85,9 +85,18 @@ class Member:
     def catches(self, number: int) -> bool:
         """Whether the rank can be sent a signal and is seen to have a handler for it."""
         process = self.process
-        if getattr(process, "host", None) or not hasattr(process, "send_signal"):
+        if getattr(process, "host", None):
+            return False
+        if number != signal.SIGTERM and not hasattr(process, "send_signal"):
             return False
         return bool(read_mask(process.pid, "SigCgt") >> (number - 1) & 1)
+
+    def heeds_termination(self) -> bool:
+        """Whether the rank has a handler for SIGTERM that can run; taken for granted on other hosts."""
+        if getattr(self.process, "host", None):
+            return True
+        blocked = read_mask(self.process.pid, "SigBlk") >> (signal.SIGTERM - 1) & 1
+        return self.catches(signal.SIGTERM) and not blocked
 
     def failure(self, allow_early_exit: bool) -> Failure | None:
         """Say how the rank failed; None if it has not (yet)."""

@@ -33,7 +33,7 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
         "parent_pid": os.getpid(),
         "parent_name": plain_str(own.name) if own is not None else "MainProcess",
         "authkey": bytes(own.authkey) if own is not None else os.urandom(32),
-        "identity": tuple(own._identity) if own is not None else (),
+        "identity": launch.identity,
         "tracker": -1,
         "entry": launch.entry,
         "coverage": _find_coverage(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 
@@ -54,3 +55,39 @@ def tell_interpreter(*, needed: bool) -> Availability:
     if unknown:
         reasons.append(f"{unknown}: what ranks start outlives this process if it is killed")
     return Availability(True, "; ".join(reasons))
+
+
+def count_processors() -> int:
+    """Return how many processors this process may use: by affinity, and by its cgroups' quota."""
+    usable = getattr(os, "sched_getaffinity", None)
+    count = len(usable(0)) if usable is not None else os.cpu_count() or 1
+    return max(1, math.ceil(min(count, _read_quota())))
+
+
+def _read_quota() -> float:
+    """Return how many processors' time the cgroups allow (version 2 or 1); infinity for no limit."""
+    folders = ["/sys/fs/cgroup"]
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            own = next((line.rstrip()[3:] for line in file if line.startswith("0::")), "/")
+        folders = [f"/sys/fs/cgroup{own[:end]}" for end, at in enumerate(own + "/") if at == "/"]
+    except OSError:
+        pass
+    quotas = [float("inf")]
+    for folder in folders:
+        try:
+            with open(f"{folder}/cpu.max", encoding="ascii") as file:
+                quota, period = file.read().split()
+            quotas.append(int(quota) / int(period))
+        except (OSError, ValueError):  # no such file, or "max"
+            pass
+    try:
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
+            quota = file.read()
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
+            period = file.read()
+        if int(quota) > 0:
+            quotas.append(int(quota) / int(period))
+    except (OSError, ValueError):
+        pass
+    return min(quotas)

@@ -40,7 +40,10 @@ class Launch(NamedTuple):
     seconds; ``timeout`` is the total deadline and ``grace_period`` the caller's own, both or None.
     ``keep_daemons`` spares what ranks start in sessions of their own.  With ``supervise`` a thread of the
     caller waits for the ranks.  With ``prints_errors`` a rank writes its traceback to standard error
-    as well, since nobody may ever ask for its report.
+    as well, since nobody may ever ask for its report.  Messages call the launch ``name``.  Without
+    ``fail_fast`` the others go on when a rank fails.  With ``rendezvous`` ranks find each other by
+    RANK, WORLD_SIZE, MASTER_ADDR and the like, which for local ranks are in ``environments``.
+    ``identity`` is multiprocessing's for the process of rank 0; its last number counts on by rank.
 
     ``entry`` and ``together`` are for a backend that has another one start its ranks.  ``entry`` is
     ``("module:function", argument)``: each rank calls ``function(rank, argument)``, once its environment is
@@ -67,6 +70,10 @@ class Launch(NamedTuple):
     signals: Signals = Signals()
     supervise: bool = False
     prints_errors: bool = False
+    name: str = ""
+    fail_fast: bool = True
+    rendezvous: bool = False
+    identity: tuple[int, ...] = (1,)
 
 
 class Report(NamedTuple):
@@ -179,6 +186,8 @@ class Capabilities(NamedTuple):
     """The stacks of a rank can be had while it hangs."""
     together: bool = False
     """A rank whose function has returned stays until those of all have, or their ranks have ended."""
+    rendezvous: bool = False
+    """Ranks get RANK, WORLD_SIZE, MASTER_ADDR and the like unless the caller says ``rendezvous=False``."""
     context: str | None = None
     """The `multiprocessing` context whose queues and locks fit; None where there are none."""
 

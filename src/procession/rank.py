@@ -115,9 +115,8 @@ def _live(
         _stop_measuring()
         reporter.raised(error)
         if orders["prints_errors"]:  # as multiprocessing's processes do
-            write_error(
-                f"Process {identity.name_process(orders['context'], rank)}:\n{describe(error)}"
-            )
+            name = identity.name_process(orders["context"], orders["identity"], rank)
+            write_error(f"Process {name}:\n{describe(error)}")
         return 1, False
     return 0, True
 

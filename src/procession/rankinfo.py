@@ -18,6 +18,30 @@ class RankInfo(NamedTuple):
     launch_id: str
 
 
+class RankPlace(NamedTuple):
+    """Where a rank is to run, as its caller knows it beforehand.
+
+    ``local_rank`` and ``local_nprocs`` count the ranks of one host; they are None, as ``host`` is, where an
+    engine has yet to choose the hosts.
+    """
+
+    rank: int
+    nprocs: int
+    local_rank: int | None
+    local_nprocs: int | None
+    host: str | None
+
+    @classmethod
+    def plan(cls, nprocs: int, *, remote: bool) -> list[RankPlace]:
+        """Return the places of all ranks of a launch."""
+        if remote:
+            return [cls(rank, nprocs, None, None, None) for rank in range(nprocs)]
+        import socket
+
+        host = socket.gethostname()
+        return [cls(rank, nprocs, rank, nprocs, host) for rank in range(nprocs)]
+
+
 def rank_info() -> RankInfo | None:
     """Return the place of the rank that this process is; None in a process that is no rank."""
     current = get_loaded("procession.rank", "current")

@@ -16,6 +16,9 @@ from procession.signals import name_signal
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""
 
+CATCHING_GRACE = 30.0
+"""The same after a failure for ranks that have a handler for SIGTERM: torch's."""
+
 ENDING_GRACE = 25.0
 """The same where the caller has been asked to end: Kubernetes kills it 30 s after SIGTERM."""
 
@@ -34,7 +37,8 @@ class Stop:
     ``wait`` is how long (seconds) the ranks may end by themselves before SIGTERM, ``grace`` how long
     they have from then until SIGKILL.  An ``interrupt`` sends SIGINT at once, before the wait.  ``by`` is
     the signal that the caller got, if one has begun the stop: a rank that has a handler for it gets
-    that one in place of SIGTERM.
+    that one in place of SIGTERM.  Ranks that have a handler for SIGTERM have ``catching_grace``, if that
+    is longer than ``grace``.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Stop:
         *,
         interrupt: bool = False,
         by: int = 0,
+        catching_grace: float = 0,
     ) -> None:
         self._members = members
         self._by = by
@@ -55,9 +60,11 @@ class Stop:
         steps: list[Step] = [
             (term, self._terminate),
             (term + 2 * EXIT_BOUND, self._terminate_all),  # those that should have left by then
-            (term + grace, self._kill),
-            (term + grace + KILL_WAIT, self._abandon),
+            (term + max(grace, catching_grace), self._kill),
+            (term + max(grace, catching_grace) + KILL_WAIT, self._abandon),
         ]
+        if catching_grace > grace:
+            steps.append((term + grace, self._kill_deaf))
         if interrupt:
             steps.insert(0, (now, self._interrupt))
         self._steps: list[Step] = sorted(steps, key=lambda step: step[0])
@@ -117,6 +124,9 @@ class Stop:
                 member.stop(number)
         for pid, name in stopped:  # afterwards: they end meanwhile
             log.warning("Terminating process %s via signal %s", pid, name)
+
+    def _kill_deaf(self, alive: Iterable[Member]) -> None:
+        self._kill(member for member in alive if not member.heeds_termination())
 
     def _kill(self, alive: Iterable[Member]) -> None:
         for member in alive:

@@ -10,8 +10,9 @@ from procession import cgroups, descendants, lifeline
 from procession.log import warn
 from procession.protocol import Process, Started
 
-LINGER = 0.3
-"""Seconds for which what ranks have left may end by itself: a ``tee`` has their last lines to write."""
+LINGER = 1.0
+"""Seconds for which what ranks have left may end by itself: a ``tee`` has their last lines to write, and
+helpers that unlink shared memory (torch_shm_manager) wait until their clients are gone."""
 
 
 class Tree:

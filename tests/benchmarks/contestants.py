@@ -124,7 +124,7 @@ def begin_torch(fn: Function, args: Sequence[Any], ranks: int, start_method: str
     )
 
     def wait() -> None:
-        while not context.join():
+        while not context.wait():
             pass
 
     return Running(context.pids(), wait)

@@ -149,7 +149,7 @@ def measure(nprocs: int, payload: int) -> list[float]:
         )
         memory, files = read_memory(), len(os.listdir("/proc/self/fd"))
         begun, used = time.perf_counter(), time.process_time()
-        context = ProcessContext(launch, start_agents(launch, place))
+        context = ProcessContext._of_launch(launch, start_agents(launch, place))
         figures["start"] = time.perf_counter() - begun
         figures["processor"] = (time.process_time() - used) / nprocs
         figures["memory"] = (read_memory() - memory) / nprocs
@@ -158,7 +158,7 @@ def measure(nprocs: int, payload: int) -> list[float]:
         for each in placed[0].processes if outcome == "returned" else placed[0].processes[:1]:
             each.send_signal(signal.SIGUSR1 if outcome == "returned" else signal.SIGUSR2)
         with suppress(ProcessRaisedException):
-            context.join()
+            context.wait()
         figures[outcome] = time.perf_counter() - begun
     names = ("start", "processor", "memory", "files", "raised", "returned")
     return [figures[name] for name in names]

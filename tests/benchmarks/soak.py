@@ -92,7 +92,7 @@ class Scenarios:
         context = start_processes(rest, nprocs=self.ranks, join=False, **launch)
         time.sleep(self.draw.choice([0, 0.001, 0.01]))
         context.terminate()
-        assert context.join()
+        assert context.wait()
 
     def late(self, launch: Launch, folder: str) -> None:
         """The deadline passes."""
@@ -116,7 +116,7 @@ class Scenarios:
         context = start_processes(rest, nprocs=self.ranks, join=False, **launch)
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         try:
-            context.join()
+            context.wait()
         except KeyboardInterrupt:
             return
         raise AssertionError("the interrupt was lost")

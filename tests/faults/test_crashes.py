@@ -149,9 +149,14 @@ def test_at_the_pickle_of_an_argument(start_method: str, how: str) -> None:
 def test_at_the_unpickle_of_a_return_value(start_method: str) -> None:
     """In the caller, where it was asked for; the launch itself was a success."""
     context = start_processes(
-        give_crashing, ("exception",), 1, join=False, start_method=start_method
+        give_crashing,
+        ("exception",),
+        1,
+        join=False,
+        collect_results=True,
+        start_method=start_method,
     )
-    assert context.join()
+    assert context.wait()
     with pytest.raises(ValueError, match="crashed"):
         context.results()
 

@@ -74,7 +74,7 @@ def test_a_rank_that_nothing_ends_is_named_and_abandoned(start_method: str, free
     event.set()
     begun = time.monotonic()
     with pytest.raises(ProcessRaisedException, match="boom") as caught:
-        context.join()
+        context.wait()
     assert time.monotonic() - begun < 10  # twice the grace, KILL_WAIT, descendants.PATIENCE
     assert f"pid {pid} could not be killed; its state is D" in "".join(ranks.notes_on(caught.value))
     assert [one.kind for one in caught.value.failures] == ["raised", "lost"]

@@ -188,7 +188,9 @@ def test_ranks_outlive_a_server_that_is_killed(fails: bool, tmp_path: Path) -> N
 
         if __name__ == "__main__":
             folder = sys.argv[1]
-            context = start_processes(work, (folder,), 2, join=False, start_method="forkserver")
+            context = start_processes(
+                work, (folder,), 2, join=False, collect_results=True, start_method="forkserver"
+            )
             while not all(os.path.exists(f"{folder}/ready {rank}") for rank in range(2)):
                 time.sleep(0.001)
             (server,) = forkservers._servers.values()

@@ -52,7 +52,7 @@ REUSED = """
         process.terminate()
         process.kill()
         context.terminate()
-        assert context.join()
+        assert context.wait()
         time.sleep(0.05)
         print(stranger.poll())
         stranger.kill()

@@ -42,7 +42,7 @@ async def join_decides_what_comes_back() -> None:
     assert_type(context, ProcessContext)
     assert_type(start_processes(give, (), 1, False), ProcessContext)
     assert_type(await context, bool)
-    assert_type(context.join(timeout=1), bool)
+    assert_type(context.wait(timeout=1), bool)
     with context as entered:
         assert_type(entered, ProcessContext)
     assert_type(spawn(give), ProcessContext | None)

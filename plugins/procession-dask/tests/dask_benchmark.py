@@ -56,7 +56,7 @@ def fail(options: Mapping[str, Any], whom: str) -> float:
                 signal.SIGKILL,
             )
         try:
-            context.join()
+            context.wait()
         except ProcessException as error:
             raised = error.failures[0].message
             return time.monotonic() - (float(raised) if whom == "raise" else begun)

@@ -35,7 +35,7 @@ def start(fn, nprocs, folder, options):
 
 def fail(context, begun):
     try:
-        context.join()
+        context.wait()
     except ProcessException as error:
         root = error.failures[0]
         return root.rank, root.kind, root.signal_name, time.monotonic() - begun

@@ -45,7 +45,7 @@ def test_a_rank_is_lost_with_its_worker(tmp_path: Path, pair: list[str], transpo
         begun = time.monotonic()
         os.kill(dask_ranks.get_parent(agents[1]), signal.SIGKILL)
         with pytest.raises(ProcessExitedException) as caught:
-            context.join()
+            context.wait()
         took = time.monotonic() - begun
     root = caught.value.failures[0]
     assert (root.rank, root.kind) == (1, "lost")

@@ -131,7 +131,7 @@ def test_the_death_of_mpiexec_is_that_of_its_ranks(
         os.kill(victim, signal.SIGKILL)
         begun = time.monotonic()
         with pytest.raises(ProcessExitedException) as caught:
-            context.join()
+            context.wait()
         assert time.monotonic() - begun < 2
     root = caught.value.failures[0]
     assert (root.kind, root.exit_code) == ("lost", None)

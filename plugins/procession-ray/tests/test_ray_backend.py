@@ -87,7 +87,7 @@ class TestWorkers(Checked):
             begun = time.monotonic()
             os.kill(worker, signal.SIGKILL)
             with pytest.raises(ProcessExitedException) as caught:
-                context.join()
+                context.wait()
             assert time.monotonic() - begun < 2
         root = caught.value.failures[0]
         assert (root.rank, root.kind, root.exit_code) == (1, "lost", None)
@@ -123,7 +123,7 @@ class TestResources(Checked):
             second.start()
             wait_until(lambda: any("PENDING" in job for job in list_jobs()), "it does not wait")
             subject.stage.tell("go")
-            assert context.join()
+            assert context.wait()
             second.join()
         assert [subject.stage.read(f"calls {rank}") for rank in range(2)] == [".", "."]
 

@@ -81,7 +81,7 @@ def test_a_cut_cable_is_told_and_the_far_rank_ends_itself(
         cluster.set_link("down")
         cut = time.monotonic()
         with pytest.raises(ProcessException) as caught:
-            context.join()
+            context.wait()
         assert time.monotonic() - cut < 15
     root = caught.value.failures[0]
     assert (root.rank, root.kind) == (1, "lost")

@@ -149,7 +149,7 @@ def test_a_job_that_is_cancelled_ends_ranks_by_sigterm(subject: Subject, cluster
         cancelled = time.monotonic()
         cluster.ask("scancel", job)
         with pytest.raises(ProcessExitedException) as caught:
-            context.join()
+            context.wait()
         assert time.monotonic() - cancelled < 4
     assert caught.value.signal_name == "SIGTERM"
     assert_gone(subject.stage.noted())
@@ -174,7 +174,7 @@ def test_ranks_end_with_slurms_own_process_beside_them(subject: Subject, cluster
         killed = time.monotonic()
         os.kill(read_parent(int(subject.await_cue("agent 0"))), signal.SIGKILL)
         with pytest.raises(ProcessException) as caught:
-            context.join()
+            context.wait()
         assert time.monotonic() - killed < 2
     assert {one.kind for one in caught.value.failures} == {"lost"}
     assert_gone(subject.stage.noted())

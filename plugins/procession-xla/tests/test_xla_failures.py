@@ -34,7 +34,7 @@ def fail(folder: Path, who: int, ending: str, nprocs: int, **options: Any) -> An
     """Have a rank end in a collective; return the exception, the pids and how long it took."""
     context = start(xla_ranks.end_in_collective, who, ending, str(folder), nprocs=nprocs, **options)
     with context, pytest.raises(ProcessException) as caught:
-        context.join()
+        context.wait()
     raised = time.monotonic()
     return caught.value, context.pids(), raised - float((folder / "when").read_text())
 
@@ -75,7 +75,7 @@ def test_ranks_that_jax_keeps_from_sigterm_are_killed(tmp_path: Path) -> None:
     """Once the grace period is over, which is JAX's preemption service's doing."""
     context = start(xla_ranks.fail_while_another_sleeps, str(tmp_path), preemption_service=True)
     with context, pytest.raises(ProcessException, match="of rank 1") as caught:
-        context.join(grace_period=1)
+        context.wait(grace_period=1)
     assert caught.value.failures[1].signal_name == "SIGKILL"
     assert_gone(context.pids())
 

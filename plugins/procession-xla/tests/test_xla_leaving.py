@@ -20,6 +20,7 @@ def leave(late: int, seconds: float, **options: Any) -> list[int | None]:
         (late, seconds),
         2,
         join=False,
+        collect_results=True,
         start_method="xla",
         options={**CPU, **options},
         timeout=60,

@@ -120,7 +120,13 @@ def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
 
 def _gather(launch: Launch, forked: list[Forked], mark: int) -> Started:
     processes = [
-        RankProcess(pid, pidfd, name=name_process("fork", index), daemon=launch.daemon, mark=mark)
+        RankProcess(
+            pid,
+            pidfd,
+            name=name_process("fork", launch.identity, index),
+            daemon=launch.daemon,
+            mark=mark,
+        )
         for index, (pid, pidfd, _) in enumerate(forked)
     ]
     channels = [SocketChannel(one.channel) for one in forked]

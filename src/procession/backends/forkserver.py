@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from procession import guard
+from procession.checks import unwrap
 from procession.environment import plain_str
 from procession.gathering import gathering
 from procession.loaded import get_loaded
@@ -110,7 +111,7 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     named = launch.options.get("preload", ())
     if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
-    module = getattr(launch.fn, "__module__", None)
+    module = getattr(unwrap(launch.fn), "__module__", None)
     own: tuple[str, ...] = ()
     if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
         own = (module,)

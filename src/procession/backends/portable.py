@@ -104,7 +104,7 @@ def start(launch: Launch, start_method: str) -> Started:
         reader, writer = context.Pipe(duplex=False)
         environment = dict(launch.environments[rank])
         process = context.Process(  # type: ignore[attr-defined]
-            name=name_process(start_method, rank),
+            name=name_process(start_method, launch.identity, rank),
             target=_live,
             args=(
                 _EnvironmentFirst(environment),

@@ -21,6 +21,7 @@ from procession.remote.handshake import greet_hub
 from procession.remote.link import Link, await_end, await_frame, keep_alive
 from procession.remote.placement import VARIABLE, unpack
 from procession.remote.seat import VERSION, read_boot_id
+from procession.rendezvous import find_free_port
 from procession.syscalls import pidfd_open
 
 _CONNECT_TIME = 10.0  # seconds for each step of the way to the hub
@@ -141,21 +142,6 @@ def describe_host(address: str) -> dict[str, Any]:
         "version": VERSION,
         "master": [address, str(find_free_port())],
     }
-
-
-def find_free_port() -> int:
-    """Return a port that nobody listens at, and that the kernel gives to nobody who does not ask for it."""
-    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
-        lowest = int(file.read().split()[0])
-    for _ in range(100):
-        port = 1024 + int.from_bytes(os.urandom(4), "big") % max(lowest - 1024, 1)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("", port))
-            except OSError:
-                continue
-            return port
-    return 0
 
 
 def _connect(description: dict[str, Any]) -> Link:

@@ -14,6 +14,7 @@ from procession.interpreter import interpreter_flags
 from procession.protocol import Launch
 from procession.remote import link as frames
 from procession.remote.seat import Seat, number_locally
+from procession.rendezvous import compose_variables, find_master
 
 if TYPE_CHECKING:
     from procession.fresh import FreshOrders
@@ -54,24 +55,28 @@ class Briefing(NamedTuple):
         return [round_.pids[rank] for rank in range(len(seats))]
 
     def compose(
-        self, seat: Seat, place: tuple[int, int], first: Mapping[str, Any], *, shares: bool
+        self,
+        seat: Seat,
+        place: tuple[int, int],
+        group: int,
+        first: Mapping[str, Any],
+        *,
+        shares: bool,
     ) -> dict[str, Any]:
         """Return the orders of one agent; ``first`` is what rank 0's has said of itself."""
-        given = dict(self.launch.environments[seat.rank])
         changes: dict[str, str | None] = {}
-        if "RANK" in given:  # else PROCESSION_RANK_ENV=0, or the caller's own place holds
-            changes["MASTER_ADDR"], changes["MASTER_PORT"] = first["master"]
-            if given.get("LOCAL_RANK") == str(seat.rank):
-                given["LOCAL_RANK"] = str(place[0])
-            if given.get("LOCAL_WORLD_SIZE") == str(self.launch.nprocs):
-                given["LOCAL_WORLD_SIZE"] = str(place[1])
+        if self.launch.rendezvous:
+            master = find_master(os.environ) or (first["master"][0], first["master"][1])
+            nprocs = self.launch.nprocs
+            changes.update(compose_variables(seat.rank, nprocs, place, group, master))
+        changes.update(self.launch.environments[seat.rank])
         return {
             "shares": shares,
             "orders": self.orders,
             "place": place,
             "prefix": sys.prefix,
             "flags": interpreter_flags(),
-            "changes": {**changes, **given},
+            "changes": changes,
             "keep_daemons": self.launch.keep_daemons,
             "forward": [int(number) for number in self.launch.signals.forward],
         }
@@ -101,11 +106,13 @@ class _Round:
             self._hosts.setdefault(seat.place, []).append(seat)
         for neighbours in self._hosts.values():  # one that has the payload already shares it
             neighbours.sort(key=lambda seat: not seat.has_payload)
+        hosts = list(dict.fromkeys(seat.host for seat in self.seats))
         for seat, place in zip(self.seats, number_locally(self.seats), strict=True):
             self._selector.register(seat.control, selectors.EVENT_READ, seat)
             shares = self.shared and self._hosts[seat.place][0] is seat
             seat.control.send(
-                frames.ORDERS, self.briefing.compose(seat, place, first, shares=shares)
+                frames.ORDERS,
+                self.briefing.compose(seat, place, hosts.index(seat.host), first, shares=shares),
             )
             if not seat.has_payload and (shares or not self.shared):
                 seat.control.send(frames.PAYLOAD, None, self.briefing.payload)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger("procession")
 
-CAPABILITIES = Capabilities(remote=True, descendants=True, stacks=True)
+CAPABILITIES = Capabilities(remote=True, descendants=True, stacks=True, rendezvous=True)
 """What holds for ranks that agents hold."""
 
 END_PATIENCE = 5.0
@@ -150,7 +150,10 @@ def _to_started(
 ) -> Started:
     processes = [
         RemoteProcess(
-            seat, pid, name=name_process(launch.start_method, seat.rank), daemon=launch.daemon
+            seat,
+            pid,
+            name=name_process(launch.start_method, launch.identity, seat.rank),
+            daemon=launch.daemon,
         )
         for seat, pid in zip(seats, pids, strict=True)
     ]

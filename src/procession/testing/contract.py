@@ -60,19 +60,19 @@ class Contract:
     def test_a_pid_is_the_ranks_own(self, subject: Subject) -> None:
         """What `pids` says is what a rank finds with `os.getpid`."""
         context = subject.start(ranks.enter, str(subject.folder))
-        assert context.join()
+        assert context.wait()
         told = [int(subject.await_cue(f"rank {rank}")) for rank in range(2)]
         assert told == context.pids()
 
     def test_join_polls_and_keeps_to_its_answer(self, subject: Subject) -> None:
         """False while a rank works, also after another has ended; True ever after."""
         with subject.start(ranks.work_until, str(subject.folder), "stop") as context:
-            assert context.join(0) is False
-            assert context.join(-1) is False
-            assert context.join(0.05) is False
+            assert context.wait(0) is False
+            assert context.wait(-1) is False
+            assert context.wait(0.05) is False
             subject.stage.tell("stop")
-            assert context.join(30)
-            assert [context.join(), context.join(-1)] == [True, True]
+            assert context.wait(30)
+            assert [context.wait(), context.wait(-1)] == [True, True]
 
     def test_a_failure_is_raised_by_every_join(self, subject: Subject) -> None:
         """With the traceback, and equal each time; it survives pickle."""
@@ -80,7 +80,7 @@ class Contract:
         errors = []
         for _ in range(2):
             with pytest.raises(ProcessRaisedException, match="ValueError: of rank 1") as caught:
-                context.join()
+                context.wait()
             errors.append(caught.value)
         assert str(errors[0]) == str(errors[1])
         copy = pickle.loads(pickle.dumps(errors[0]))
@@ -97,7 +97,7 @@ class Contract:
 
         def join() -> None:
             try:
-                context.join()
+                context.wait()
             except ProcessException as error:
                 answers.append(str(error))
 
@@ -116,7 +116,7 @@ class Contract:
             subject.await_cue("rank 1")
             context.processes[1].terminate()
             with pytest.raises(ProcessExitedException) as caught:
-                context.join()
+                context.wait()
         assert caught.value.error_index == 1
         assert caught.value.signal_name == "SIGTERM"
 
@@ -134,7 +134,7 @@ class Contract:
         """0 for success, the argument of sys.exit, and -N for signal N."""
         subject.need("exit_codes")
         context = subject.start(ranks.nothing)
-        assert context.join()
+        assert context.wait()
         assert [process.exitcode for process in context.processes] == [0, 0]
         error = subject.fail(ranks.leave_at_once, 7, nprocs=1)
         assert isinstance(error, ProcessExitedException)
@@ -144,7 +144,7 @@ class Contract:
             subject.await_cue("rank 0")
             context.processes[0].kill()
             with pytest.raises(ProcessExitedException, match="SIGKILL"):
-                context.join()
+                context.wait()
         assert context.processes[0].exitcode == -signal.SIGKILL
 
     def test_the_last_rank_ends_the_wait(self, subject: Subject) -> None:
@@ -152,7 +152,7 @@ class Contract:
         context = subject.start(ranks.nothing)
         for sentinel in list(context.sentinels):
             assert wait([sentinel], 30)
-        assert context.join(30)
+        assert context.wait(30)
 
     def test_ranks_leave_together(self, subject: Subject) -> None:
         """One whose function has returned stays until the other has returned too, or has ended."""
@@ -172,7 +172,7 @@ class Contract:
     def test_results_that_cannot_be_pickled_are_told(self, subject: Subject) -> None:
         """When they are asked for: the launch itself has succeeded."""
         context = subject.start(ranks.return_unpicklable, nprocs=1)
-        assert context.join()
+        assert context.wait()
         with pytest.raises(ResultError, match="rank 0"):
             context.results()
 
@@ -208,8 +208,8 @@ class Contract:
         with lock:
             launched = subject.start(ranks.open_gate, lock, str(subject.folder), nprocs=1)
             subject.await_cue("rank 0")
-            assert launched.join(0.05) is False
-        assert launched.join()
+            assert launched.wait(0.05) is False
+        assert launched.wait()
 
     def test_ranks_know_their_place(self, subject: Subject) -> None:
         """By `rank_info`, and by the variables that torch's launchers set."""

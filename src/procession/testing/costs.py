@@ -62,5 +62,5 @@ def count_calls(subject: Subject, nprocs: int) -> int:
         started = subject.backend.start(launch)
     finally:
         sys.setprofile(before)
-    assert ProcessContext(launch, started).join()
+    assert ProcessContext._of_launch(launch, started).wait()
     return calls

@@ -57,7 +57,7 @@ class Leftovers:
 
 def launch_thrice(subject: Subject) -> None:
     """Have a launch that succeeds, one that fails, and one that is stopped."""
-    assert subject.start(ranks.nothing).join()
+    assert subject.start(ranks.nothing).wait()
     with pytest.raises(ProcessException):
-        subject.start(ranks.raise_, 1).join()
+        subject.start(ranks.raise_, 1).wait()
     subject.start(ranks.work, str(subject.folder)).terminate()

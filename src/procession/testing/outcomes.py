@@ -67,7 +67,7 @@ class Outcomes:
         """It is a failure otherwise."""
         subject.need("exit_codes")
         context = subject.start(ranks.leave_at_once, 0, nprocs=1, allow_early_exit=True)
-        assert context.join()
+        assert context.wait()
 
     def test_a_deadline_stops_all(self, subject: Subject) -> None:
         """And says which ranks it has stopped."""
@@ -120,7 +120,7 @@ def launch(case: Case, name: str, subject: Subject) -> ProcessException | None:
     }
     try:
         with subject.start(play, name, str(subject.folder), nprocs=RANKS, **keywords) as context:
-            context.join()
+            context.wait()
     except ProcessException as error:
         return error
     return None

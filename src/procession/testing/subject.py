@@ -77,7 +77,8 @@ class Subject:
         self, fn: Callable[..., object], *args: object, nprocs: int = 2, **keywords: Any
     ) -> ProcessContext:
         """Start ranks, and return their context."""
-        keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
+        defaults = {"timeout": DEADLINE, "options": self.options, "collect_results": True}
+        keywords = {**defaults, **keywords}
         context: ProcessContext = start_processes(
             fn, args, nprocs, join=False, start_method=self.backend, **keywords
         )

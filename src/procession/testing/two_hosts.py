@@ -81,7 +81,7 @@ class TwoHostConformance:
             begun = time.monotonic()
             try:
                 with pytest.raises(ProcessExitedException) as caught:
-                    context.join()
+                    context.wait()
                 assert time.monotonic() - begun < CUT_OFF
                 root = caught.value.failures[0]
                 assert (root.rank, root.kind) == (1, "lost")

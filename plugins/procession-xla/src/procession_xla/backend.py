@@ -37,7 +37,7 @@ class XlaBackend:
 
     name: str = "xla"
     protocol_version: int = 1
-    capabilities: Capabilities = commands.CAPABILITIES._replace(together=True)
+    capabilities: Capabilities = commands.CAPABILITIES._replace(together=True, rendezvous=True)
     options: frozenset[str] = NAMES
 
     def availability(self) -> Availability:

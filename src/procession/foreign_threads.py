@@ -1,0 +1,75 @@
+"""Finds threads that Python did not start: those of OpenMP's pool, for one, in which forked ranks hang."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+_TASKS = "/proc/self/task"
+
+_SURVIVING = ("ZMQbg/", "jemalloc_bg_thd")
+"""How the names of threads begin that are prepared for a fork, or are no loss to a rank."""
+
+_POOL_SIZES = tuple(
+    f"{prefix}openblas_get_num_threads{suffix}"
+    for prefix in ("", "scipy_")
+    for suffix in ("", "64_")
+)
+
+
+def find_foreign_threads() -> list[str]:
+    """Return the names of threads that Python did not start, and that a fork may miss.
+
+    OpenBLAS is left out, whose pool is made anew in a fork (pthread_atfork(3)), and so is the one of
+    `faulthandler.dump_traceback_later`.
+    """
+    try:
+        if os.stat(_TASKS).st_nlink <= 3:  # one folder a thread, beside `.` and `..`
+            return []
+        found = list(_list_foreign())
+    except OSError:  # no /proc
+        return []
+    names = [name for name, _ in found]
+    if "faulthandler" in sys.modules:
+        watchdogs = [name for name, blocks_all in found if blocks_all]
+        if watchdogs:
+            names.remove(watchdogs[0])
+    return names[: max(len(names) - _count_openblas(), 0)] if names else []
+
+
+def _list_foreign() -> Iterator[tuple[str, bool]]:
+    """Yield the name of each foreign thread, and whether it blocks all signals."""
+    import _thread
+
+    threading = sys.modules.get("threading")
+    started = threading.enumerate() if threading is not None else ()
+    own = {thread.native_id for thread in started} | {_thread.get_native_id()}
+    for task in os.listdir(_TASKS):
+        if int(task) in own:
+            continue
+        try:
+            with open(f"{_TASKS}/{task}/status", encoding="utf-8", errors="replace") as file:
+                fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        except OSError:  # it has ended
+            continue
+        name = fields.get("Name", "?")
+        if not name.startswith(_SURVIVING):
+            yield name, bool(int(fields.get("SigBlk", "0"), 16) >> 14 & 1)  # SIGTERM, for all
+
+
+def _count_openblas() -> int:
+    """Return how many threads are OpenBLAS's, which numpy and scipy bring."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        libraries = {line.split(maxsplit=5)[5].rstrip() for line in file if "openblas" in line}
+    count = 0
+    for library in libraries:
+        import ctypes
+
+        try:
+            loaded = ctypes.CDLL(library)
+        except OSError:  # its file has been replaced
+            continue
+        sizes = [getattr(loaded, name)() for name in _POOL_SIZES if hasattr(loaded, name)]
+        count += max(sizes, default=1) - 1
+    return count
