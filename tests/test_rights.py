@@ -33,7 +33,7 @@ FACTS = """
 
     def facts(rank):
         return {
-            "ids": read_status("Uid", "Gid", "Groups", "CapEff", "NoNewPrivs"),
+            "ids": read_status("Uid", "Gid", "Groups", "CapEff", "CapPrm", "NoNewPrivs"),
             "umask": read_umask(),
             "limits": [resource.getrlimit(n) for n in range(16) if n != 10],
             "nice": os.getpriority(os.PRIO_PROCESS, 0),
@@ -41,6 +41,13 @@ FACTS = """
             "policy": os.sched_getscheduler(0),
             "folder": os.getcwd(),
         }
+
+    def drop_capability(number):
+        sets = [int(text, 16) for text in read_status("CapEff", "CapPrm", "CapInh")]
+        kept = [one & ~(1 << number) for one in sets]
+        head = (ctypes.c_uint * 2)(0x20080522, 0)
+        words = [one >> shift & 0xFFFFFFFF for shift in (0, 32) for one in kept]
+        assert ctypes.CDLL(None).capset(head, (ctypes.c_uint * 6)(*words)) == 0
 
     def tell_parent(rank):
         return os.getppid()
@@ -69,7 +76,8 @@ DROPS = {
     "groups": "os.setgroups([12345])",
     "gid": "os.setgid(65534)",
     "effective gid": "os.setegid(65534)",
-    "capabilities": "assert ctypes.CDLL(None).prctl(24, 21, 0, 0, 0) == 0",  # PR_CAPBSET_DROP
+    "capability": "drop_capability(21)",
+    "bounding set": "assert ctypes.CDLL(None).prctl(24, 21, 0, 0, 0) == 0",  # PR_CAPBSET_DROP
 }
 
 SCRIPT = (
@@ -100,7 +108,7 @@ def test_what_the_caller_has_changed_holds_in_ranks(
 def test_rights_that_the_caller_has_dropped_are_dropped_in_ranks(
     start_method: str, change: str, tmp_path: Path
 ) -> None:
-    if start_method != "fork" and change in ("capabilities", "effective gid"):
+    if start_method != "fork" and change in ("bounding set", "effective gid"):
         pytest.skip("exec changes them again (execve(2), capabilities(7))")
     text = SCRIPT.replace("CHANGE", DROPS[change])
     assert execute(tmp_path, text, start_method) == "{}\n{}\n"
