@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -293,6 +294,50 @@ def test_ranks_end_with_a_caller_that_had_been_root(guarded: str, tmp_path: Path
     await_ends([*map(int, ranks)] if alone else [*map(int, ranks + others)])
     for pid in others if alone else ():
         os.kill(int(pid), signal.SIGKILL)
+
+
+EFFECTIVE = """
+    import os, subprocess, sys, time
+    from procession import start_processes
+
+    def work(rank):
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        os.write(1, f"{os.getpid()} {child.pid}\\n".encode())
+        time.sleep(600)
+
+    if __name__ == "__main__":
+        if sys.argv[1] == "fork":  # what it imports, that user may not be able to read
+            with start_processes(abs, (), 1, start_method="fork", join=False) as context:
+                context.join(0.1)
+        os.chdir("/"); os.setegid(65534)
+        if sys.argv[1] == "fork":
+            os.seteuid(65534)
+        context = start_processes(work, (), 2, start_method=sys.argv[1], join=False)
+        if sys.stdin.readline() == "stop\\n":
+            with context:
+                pass
+        context.join()
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_what_ranks_start_ends_where_the_effective_user_is_another(
+    start_method: str, end: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(EFFECTIVE))
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(script), start_method], **pipes) as caller:
+        assert caller.stdout is not None
+        assert caller.stdin is not None
+        pids = [int(pid) for _ in range(2) for pid in caller.stdout.readline().split()]
+        if end == "stopped":
+            caller.stdin.write("stop\n")
+            caller.stdin.flush()
+            await_ends(pids)
+        caller.kill()
+    await_ends(pids)
 
 
 def await_ends(pids: list[int]) -> None:

@@ -60,6 +60,7 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
         "fds": [],
         "buffers": [],
         "imports": [],
+        "mark": 0,
         "capabilities": None if forked else standing.find_excess(),
     }
 
