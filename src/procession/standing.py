@@ -12,9 +12,8 @@ import resource
 from typing import NamedTuple
 
 _NAMESPACES = ("user", "mnt", "net", "pid_for_children")
-_LIMITS = [
-    number for number in range(16) if number != 10
-]  # RLIMIT_LOCKS is our mark: `descendants`
+_LIMITS = [number for number in range(16) if number != 10]
+"""All limits but RLIMIT_LOCKS, which is our mark: see `descendants`."""
 
 Capabilities = tuple[int, int, int]
 """The effective, permitted and inheritable capabilities of a thread, as bits (capabilities(7))."""
