@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ FACTS = """
 
     def facts(rank):
         return {
-            "ids": read_status("Uid", "Gid", "Groups", "CapEff", "NoNewPrivs"),
+            "ids": read_status("Uid", "Gid", "Groups", "CapEff", "CapPrm", "NoNewPrivs"),
             "umask": read_umask(),
             "limits": [resource.getrlimit(n) for n in range(16) if n != 10],
             "nice": os.getpriority(os.PRIO_PROCESS, 0),
@@ -41,6 +42,13 @@ FACTS = """
             "policy": os.sched_getscheduler(0),
             "folder": os.getcwd(),
         }
+
+    def drop_capability(number):
+        sets = [int(text, 16) for text in read_status("CapEff", "CapPrm", "CapInh")]
+        kept = [one & ~(1 << number) for one in sets]
+        head = (ctypes.c_uint * 2)(0x20080522, 0)
+        words = [one >> shift & 0xFFFFFFFF for shift in (0, 32) for one in kept]
+        assert ctypes.CDLL(None).capset(head, (ctypes.c_uint * 6)(*words)) == 0
 
     def tell_parent(rank):
         return os.getppid()
@@ -69,7 +77,8 @@ DROPS = {
     "groups": "os.setgroups([12345])",
     "gid": "os.setgid(65534)",
     "effective gid": "os.setegid(65534)",
-    "capabilities": "assert ctypes.CDLL(None).prctl(24, 21, 0, 0, 0) == 0",  # PR_CAPBSET_DROP
+    "capability": "drop_capability(21)",
+    "bounding set": "assert ctypes.CDLL(None).prctl(24, 21, 0, 0, 0) == 0",  # PR_CAPBSET_DROP
 }
 
 SCRIPT = (
@@ -100,7 +109,7 @@ def test_what_the_caller_has_changed_holds_in_ranks(
 def test_rights_that_the_caller_has_dropped_are_dropped_in_ranks(
     start_method: str, change: str, tmp_path: Path
 ) -> None:
-    if start_method != "fork" and change in ("capabilities", "effective gid"):
+    if start_method != "fork" and change in ("bounding set", "effective gid"):
         pytest.skip("exec changes them again (execve(2), capabilities(7))")
     text = SCRIPT.replace("CHANGE", DROPS[change])
     assert execute(tmp_path, text, start_method) == "{}\n{}\n"
@@ -285,6 +294,50 @@ def test_ranks_end_with_a_caller_that_had_been_root(guarded: str, tmp_path: Path
     await_ends([*map(int, ranks)] if alone else [*map(int, ranks + others)])
     for pid in others if alone else ():
         os.kill(int(pid), signal.SIGKILL)
+
+
+EFFECTIVE = """
+    import os, subprocess, sys, time
+    from procession import start_processes
+
+    def work(rank):
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        os.write(1, f"{os.getpid()} {child.pid}\\n".encode())
+        time.sleep(600)
+
+    if __name__ == "__main__":
+        if sys.argv[1] == "fork":  # what it imports, that user may not be able to read
+            with start_processes(abs, (), 1, start_method="fork", join=False) as context:
+                context.join(0.1)
+        os.chdir("/"); os.setegid(65534)
+        if sys.argv[1] == "fork":
+            os.seteuid(65534)
+        context = start_processes(work, (), 2, start_method=sys.argv[1], join=False)
+        if sys.stdin.readline() == "stop\\n":
+            with context:
+                pass
+        context.join()
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_what_ranks_start_ends_where_the_effective_user_is_another(
+    start_method: str, end: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(EFFECTIVE))
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, str(script), start_method], **pipes) as caller:
+        assert caller.stdout is not None
+        assert caller.stdin is not None
+        pids = [int(pid) for _ in range(2) for pid in caller.stdout.readline().split()]
+        if end == "stopped":
+            caller.stdin.write("stop\n")
+            caller.stdin.flush()
+            await_ends(pids)
+        caller.kill()
+    await_ends(pids)
 
 
 def await_ends(pids: list[int]) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import guard, memory
+from procession import descendants, guard, memory
 from procession.channel import SocketChannel
 from procession.environment import merge
 from procession.gathering import gathering
@@ -80,6 +80,7 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
         orders["main"], orders["sources"] = pickled.main, pickled.sources
         orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
         orders["together"] = ends
+        orders["mark"] = 0 if descendants.can_mark_children() else tree.mark
         shared = [fd for fd in (*pickled.fds, *ends, orders["tracker"]) if fd >= 0]
         pickled.file.write_orders(orders)
         ranks = _Ranks(

@@ -37,6 +37,11 @@ def mark(pid: int, number: int) -> None:
         _set_limit(pid, number)
 
 
+def can_mark_children() -> bool:
+    """Whether this process may mark those that it has started: their effective user is its real one."""
+    return os.getuid() == os.geteuid() and os.getgid() == os.getegid()
+
+
 def list_children(pid: int) -> list[int]:
     """Return the children of a process, of all its threads (proc_pid_children(5)); none if it has ended."""
     children: list[int] = []
@@ -61,8 +66,9 @@ def read_mark(pid: int) -> int | None:
     except ProcessLookupError:
         return None
     except OSError:
-        # root in a container may end another user's process, but lacks CAP_SYS_RESOURCE to ask of it
-        return _read_shown_mark(pid) if os.geteuid() == 0 else 0
+        # root in a container may end another user's process, but lacks CAP_SYS_RESOURCE to ask of it; and
+        # prlimit(2) compares with the real user, kill(2) with the effective one as well
+        return _read_shown_mark(pid) if 0 in (os.geteuid(), os.getuid()) else 0
 
 
 def _read_shown_mark(pid: int) -> int | None:

@@ -26,7 +26,7 @@ from procession.orders import list_arguments, list_path
 from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
-from procession.standing import can_adopt
+from procession.standing import can_adopt, find_excess
 from procession.starting import undo
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Server:
             "sys_path": list(self.configuration.sys_path),
             "argv": list_arguments(),
             "settings": settings,
+            "capabilities": find_excess(),
             "main": self.configuration.main,
             "preload": self.configuration.preload,
         }

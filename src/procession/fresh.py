@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         fds: list[int]  # descriptors handed over with the payload
         buffers: list[int]  # sizes of what the pickle leaves out
         imports: list[str]  # modules that it is sure to need
+        capabilities: tuple[int, int, int] | None  # `standing.find_excess`
+        mark: int  # for the rank to put on itself, where its launcher may not; else 0
 
 
 _FIRST = 1 << 16  # bytes of the payload that are read at once; mostly, that is all of it
@@ -125,6 +127,14 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
 
 def _prepare(orders: FreshOrders, rank: int) -> None:
     """Make this process such that the payload can be unpickled."""
+    if orders["mark"]:
+        from procession import descendants
+
+        descendants.mark(0, orders["mark"])
+    if orders["capabilities"] is not None:
+        from procession.standing import shed_excess
+
+        shed_excess(orders["capabilities"])
     if orders["fds"]:
         from procession import handover
 

@@ -90,7 +90,7 @@ def _start() -> None:
     ours, theirs = fds.open_channel_pair()
     try:
         nothing = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0)
-        pid = os.posix_spawn(
+        pid = os.posix_spawnp(
             find_executable(),
             [find_executable(), "-I", "-S", "-c", _CODE],
             # it needs nothing else, and outlives what the launcher may take out of its own

@@ -60,6 +60,8 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
     """Return what ranks are told that do not inherit this process's memory."""
     import multiprocessing  # noqa: F401  # its authentication key is this process's from now on
 
+    from procession import standing
+
     return {
         **write_orders(launch, context, forked=forked),
         "sys_path": list_path(),
@@ -70,6 +72,8 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
         "fds": [],
         "buffers": [],
         "imports": [],
+        "mark": 0,
+        "capabilities": None if forked else standing.find_excess(),
     }
 
 

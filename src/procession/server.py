@@ -94,6 +94,8 @@ class Server:
         """Serve until the launcher is gone; then kill what is left."""
         configuration, _ = messages.receive(self._control)
         self._settings = configuration["settings"]
+        if configuration["capabilities"] is not None:
+            standing.shed_excess(configuration["capabilities"])
         messages.send(self._control, preload(configuration))
         while True:
             for fd, events in self._poll.poll():

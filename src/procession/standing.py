@@ -12,9 +12,11 @@ import resource
 from typing import NamedTuple
 
 _NAMESPACES = ("user", "mnt", "net", "pid_for_children")
-_LIMITS = [
-    number for number in range(16) if number != 10
-]  # RLIMIT_LOCKS is our mark: `descendants`
+_LIMITS = [number for number in range(16) if number != 10]
+"""All limits but RLIMIT_LOCKS, which is our mark: see `descendants`."""
+
+Capabilities = tuple[int, int, int]
+"""The effective, permitted and inheritable capabilities of a thread, as bits (capabilities(7))."""
 
 Settings = tuple[int, list[int], int, list[tuple[int, int]]]
 """What a rank can take from its caller: umask, CPUs, nice value, limits; `marshal` can carry it."""
@@ -73,6 +75,49 @@ def adopt(settings: Settings, known: Settings) -> None:
 
 def _height(limit: int) -> float:
     return float("inf") if limit == resource.RLIM_INFINITY else limit
+
+
+def find_excess() -> Capabilities | None:
+    """Return this thread's capabilities, if a program that it starts would have more; None if it would not.
+
+    To root, exec gives back all that is in its bounding set (capabilities(7)).
+    """
+    if os.geteuid() != 0 and os.getuid() != 0:
+        return None
+    try:
+        text = _read("/proc/thread-self/status")
+        own = _read_capabilities(text)
+        bounding = int(_cut(text, b"\nCapBnd:", b"\n"), 16)
+    except (OSError, ValueError):  # no /proc, or another kernel's
+        return None
+    return own if bounding & ~own[1] else None
+
+
+def shed_excess(allowed: Capabilities) -> None:
+    """Give up, for good, the capabilities that whoever has started this process did not have.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    import array
+    import ctypes
+
+    own = _read_capabilities(_read("/proc/thread-self/status"))
+    sets = [mine & theirs for mine, theirs in zip(own, allowed, strict=True)]
+    low, high = ([one >> shift & 0xFFFFFFFF for one in sets] for shift in (0, 32))
+    head, data = array.array("I", [0x20080522, 0]), array.array("I", low + high)
+    libc = ctypes.CDLL(None, use_errno=True)
+    pointers = (ctypes.c_void_p(each.buffer_info()[0]) for each in (head, data))
+    if libc.capset(*pointers):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _read_capabilities(text: bytes) -> Capabilities:
+    effective, permitted, inheritable = (
+        int(_cut(text, b"\n%b:" % name, b"\n"), 16) for name in (b"CapEff", b"CapPrm", b"CapInh")
+    )
+    return effective, permitted, inheritable
 
 
 def _read_status() -> tuple[tuple[object, ...], int]:
