@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import warnings
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession import fds, guard, messages
 from procession.channel import SocketChannel
@@ -19,6 +19,9 @@ from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
 from procession.starting import undo
+
+if TYPE_CHECKING:
+    from procession.locations import Locations
 
 MOST_IDLE = 4
 """Servers without a launch that are kept; the one used longest ago goes first."""
@@ -36,17 +39,23 @@ class Configuration(NamedTuple):
     sys_path: tuple[str, ...]
     main: tuple[str, str] | None
     preload: tuple[str, ...]
+    locations: tuple[tuple[str, str, tuple[str, ...]], ...]
     stamps: tuple[tuple[str, int], ...]
 
     @classmethod
-    def of_now(cls, main: tuple[str, str] | None, preload: tuple[str, ...]) -> Configuration:
+    def of_now(
+        cls, main: tuple[str, str] | None, preload: tuple[str, ...], locations: Locations
+    ) -> Configuration:
         """Return the configuration that a launch of this moment needs."""
         names = (*preload, *(["__main__"] if main else []))
         modules = [sys.modules[name] for name in names if name in sys.modules]
         files = [str(file) for one in modules if (file := getattr(one, "__file__", None))]
+        if main is not None and main[0] == "path":  # of a script that is not sys.modules's __main__
+            files.append(main[1])
         stamps = tuple((file, os.stat(file).st_mtime_ns) for file in files if os.path.exists(file))
         flags = tuple(interpreter_flags())
-        return cls(sys.executable, flags, tuple(sys.path), main, preload, stamps)
+        places = tuple((name, file, tuple(dirs)) for name, (file, dirs) in locations.items())
+        return cls(sys.executable, flags, tuple(sys.path), main, preload, places, stamps)
 
 
 class Server:
@@ -114,6 +123,7 @@ class Server:
             "argv": list(sys.argv),
             "main": self.configuration.main,
             "preload": self.configuration.preload,
+            "locations": {name: (file, dirs) for name, file, dirs in self.configuration.locations},
         }
         with self._control() as control:
             messages.send(control, message)

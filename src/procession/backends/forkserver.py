@@ -62,16 +62,17 @@ class ForkserverBackend:
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,
         ):
-            orders["main"], orders["sources"], orders["cwd"] = (
-                pickled.main,
-                pickled.sources,
-                find_folder(),
-            )
+            pickled.describe_in(orders)
+            orders["cwd"] = find_folder()
             orders["together"] = ends
             shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
             pickled.file.write_orders(orders)
             started = start_on_server(
-                Configuration.of_now(pickled.main if preloads_main else None, preload),
+                Configuration.of_now(
+                    pickled.main if preloads_main else None,
+                    tuple(name for name in preload if name not in pickled.made),
+                    pickled.locations,
+                ),
                 launch,
                 _write_request(launch, tree),
                 [pickled.file.fd, guard.death_pipe(), *streams, *shared],
