@@ -58,6 +58,9 @@ def make(value):
 if __name__ == "__main__":
     method = sys.argv[1]
     options = {"nprocs": 2, "start_method": method, "timeout": 50}
+    if method == "command":
+        import standin
+        options["options"] = standin.options()
     assert run(lambda rank: rank, **options) == [0, 1]
 
     under_guard = 10
@@ -94,11 +97,12 @@ if __name__ == "__main__":
 
 @NEEDS_CLOUDPICKLE
 @pytest.mark.parametrize("how", [["script.py"], ["-m", "script"], ["-m", "cProfile", "script.py"]])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "command"])
 def test_they_go_by_value_and_what_has_a_name_by_name(
-    start_method: str, how: list[str], tmp_path: Path
+    method: str, how: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = start(tmp_path, *how, start_method)
+    done = start(tmp_path, *how, method)
     assert "fine" in done.stdout, done.stderr
 
 

@@ -39,7 +39,12 @@ def _explain_name(culprit: Any) -> str:
     if "<" in name:
         kind = "a lambda" if name.endswith("<lambda>") else "defined inside a function"
         return f"it is {kind}: define it at the top of a module, {CLOUDPICKLE}, or {FORK}"
-    found: Any = sys.modules.get(home)
+    if home not in sys.modules:
+        return (
+            f"its module {home!r} is not in sys.modules, so that ranks cannot import it: put it there "
+            f"(and its folder on sys.path), {CLOUDPICKLE}, or {FORK}"
+        )
+    found: Any = sys.modules[home]
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is not None:
@@ -77,7 +82,7 @@ def note_missing(error: Exception) -> None:
             error,
             f"ranks cannot import {error.name!r}, which fn or args need: in the launching process it was "
             "imported otherwise than by sys.path, or made at run time. Put its folder on sys.path (or "
-            f"PYTHONPATH) before the launch, {CLOUDPICKLE}, or {FORK}",
+            f"PYTHONPATH) before the launch, or {FORK}",
         )
     elif isinstance(error, AttributeError) and "__mp_main__" in str(error):
         note_on(

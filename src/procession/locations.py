@@ -24,21 +24,42 @@ if TYPE_CHECKING:
 
 
 def locate(launch: Launch) -> tuple[Locations, frozenset[str]]:
-    """Return the modules of fn and args that are not where their names say, and those without a file."""
+    """Return the modules of fn, args and the caller that are not where their names say.
+
+    Those of fn and args that were made at run time come second.  What is deeper in args is not looked at; it
+    mostly is of the caller's module, if not of one that any process can import.
+    """
     fn = getattr(launch.fn, "func", launch.fn)  # of a partial
     own = getattr(fn, "__module__", None)
     names = {own if isinstance(own, str) else "", *(type(arg).__module__ for arg in launch.args)}
+    caller = _find_caller()
     locations: Locations = {}
     made: set[str] = set()
-    for name in names - {"builtins", "__main__", "__mp_main__", ""}:
+    for name in {*names, caller} - {"builtins", "__main__", "__mp_main__", ""}:
         module = sys.modules.get(name)
         if module is None or _is_on_path(name, module):
             continue
         if getattr(module, "__file__", None):
             locations.update(_locate_with_packages(name))
-        elif getattr(module, "__spec__", None) is None and not hasattr(module, "__path__"):
+        elif (
+            name in names
+            and getattr(module, "__spec__", None) is None
+            and not hasattr(module, "__path__")
+        ):
             made.add(name)
     return locations, frozenset(made)
+
+
+def _find_caller() -> str:
+    """Return the name of the module that launches."""
+    frame: Any = sys._getframe()
+    name = ""
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if not name.startswith(("procession", "contextlib")):
+            return name
+        frame = frame.f_back
+    return name
 
 
 def _is_on_path(name: str, module: ModuleType) -> bool:

@@ -100,6 +100,8 @@ def _pickle_call(launch: Launch, file: PayloadFile) -> Pickled:
     main = find_import(vars(sys.modules["__main__"])) if file.names_main else None
     if main is None and file.names_main:
         return _pickle_by_value(launch, file, locations, made)
+    if main is not None:  # by this name, queues find in this process what ranks put into them
+        sys.modules["__mp_main__"] = sys.modules["__main__"]
     return Pickled(file, fds, main, {}, locations)
 
 

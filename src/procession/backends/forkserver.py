@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,7 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
     module = getattr(launch.fn, "__module__", None)
     own: tuple[str, ...] = ()
-    if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
+    if with_own and module in sys.modules and module not in ("__main__", "__mp_main__"):
         own = (module,)
     names = (*own, *named, *_list_preloads_of_multiprocessing(), find_entry_module(launch))
     return tuple(dict.fromkeys(filter(None, names)))
