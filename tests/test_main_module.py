@@ -104,7 +104,7 @@ def start(
 ) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, with cloudpickle or without."""
     paths = [block_cloudpickle(folder)] if cloudpickle == "without" else []
-    path = os.pathsep.join([*paths, *sys.path[1:]])
+    path = os.pathsep.join([*paths, *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, *command],
         env={**os.environ, "PYTHONPATH": path},
