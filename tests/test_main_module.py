@@ -61,6 +61,7 @@ RUNNERS = {
     "exec": ["RUNNER", "SCRIPT"],
     "exec without a file": ["RUNNER", "SCRIPT"],
     "exec into the runner": ["RUNNER", "SCRIPT"],
+    "a profiler's spec": ["RUNNER", "SCRIPT"],
     "coverage": ["-m", "coverage", "run", "--data-file=FOLDER/data", "SCRIPT"],
 }
 
@@ -86,6 +87,13 @@ SOURCES = {
     """,
     "exec without a file": """
         exec(compile(open(path).read(), path, "exec"), {"__name__": "__main__"})
+    """,
+    "a profiler's spec": """
+        import types
+        from importlib.machinery import ModuleSpec
+        sys.modules["__main__"] = module = types.ModuleType("__main__")
+        module.__file__, module.__spec__ = path, ModuleSpec("__main__", None)
+        exec(compile(open(path).read(), path, "exec"), vars(module))
     """,
     "exec into the runner": 'exec(compile(open(path).read(), path, "exec"))',
 }
@@ -137,6 +145,66 @@ def test_what_a_script_defines_goes_to_ranks_and_comes_back_as_that(
         command = command.replace(word, value)
     done = start(tmp_path, *command.split(), start_method, cloudpickle=cloudpickle)
     assert "fine" in done.stdout, done.stdout + done.stderr
+
+
+QUEUE = """
+import sys
+from procession import get_context, run
+
+class Answer:
+    pass
+
+def work(rank, queue):
+    queue.put(Answer())
+
+if __name__ == "__main__":
+    queue = get_context(sys.argv[-1]).SimpleQueue()
+    run(work, (queue,), nprocs=2, start_method=sys.argv[-1], timeout=50)
+    assert type(queue.get()) is type(queue.get()) is Answer
+    print("fine")
+"""
+
+
+def test_so_does_what_comes_by_a_queue(start_method: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(QUEUE)
+    source = "import sys\npath = sys.argv[1]\n" + textwrap.dedent(
+        SOURCES["runpy, with an older main"]
+    )
+    (tmp_path / "runner.py").write_text(source)
+    done = start(tmp_path, "runner.py", "script.py", start_method)
+    assert "fine" in done.stdout, done.stdout + done.stderr
+
+
+UNPICKLABLE_ERROR = """
+import sys, threading
+from procession import ProcessRaisedException, run
+
+class Odd(Exception):
+    def __init__(self):
+        self.lock = threading.Lock()
+
+def fail(rank):
+    try:
+        raise Odd
+    finally:
+        import atexit
+        atexit.register(lambda: print("imported" if "cloudpickle" in sys.modules else "spared"))
+
+if __name__ == "__main__":
+    try:
+        run(fail, start_method=sys.argv[1])
+    except ProcessRaisedException as error:
+        print(error.failures[0].type_name)
+"""
+
+
+def test_a_rank_that_fails_does_not_import_cloudpickle_for_its_exception(
+    start_method: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(UNPICKLABLE_ERROR)
+    done = start(tmp_path, "script.py", start_method)
+    assert "spared" in done.stdout, done.stdout + done.stderr
+    assert "main__.Odd" in done.stdout
 
 
 FROM_A_THREAD = (

@@ -132,9 +132,14 @@ def _find_module(namespace: dict[str, Any], script: Script) -> str:
     return name
 
 
-def make_pickler(file: Any, leave_in: Any, reducers: Reducers, script: Script) -> Any:
-    """Return a pickler that goes by value where it must, if cloudpickle is here."""
-    if not has_cloudpickle():
+def make_pickler(
+    file: Any, leave_in: Any, reducers: Reducers, script: Script, *, hurried: bool = False
+) -> Any:
+    """Return a pickler that goes by value where it must, if cloudpickle is here.
+
+    One that is ``hurried`` only uses cloudpickle where it is imported already.
+    """
+    if (hurried and not sys.modules.get("cloudpickle")) or not has_cloudpickle():
         made = type("ByNamePickler", (_ByName, pickle.Pickler), {"script": script})
         pickler: Any = made(file, 5, buffer_callback=leave_in)
         pickler.dispatch_table = reducers
@@ -155,13 +160,14 @@ def _reduce_code(reduce: Callable[[Any], tuple[Any, ...]], code: CodeType) -> An
     return make_code, (make, arguments, code.co_filename)
 
 
-def dumps(value: Any) -> bytes:
-    """Pickle what a rank sends, where plain pickling has failed."""
+def dumps(value: Any, *, hurried: bool) -> bytes:
+    """Pickle what a rank sends, where plain pickling has failed; ``hurried``, without a large import."""
     import copyreg
     import io
 
     file = io.BytesIO()
-    make_pickler(file, None, copyreg.dispatch_table, Script(for_caller=True)).dump(value)
+    script = Script(for_caller=True)
+    make_pickler(file, None, copyreg.dispatch_table, script, hurried=hurried).dump(value)
     return file.getvalue()
 
 

@@ -289,16 +289,11 @@ def _pickle(value: Any, *, hurried: bool = False) -> bytes:
     try:
         return dumps(value, 5)
     except Exception:
-        if hurried and not _may_go_otherwise(value):
+        if hurried and "cloudpickle" not in sys.modules and type(value).__module__ != "__main__":
             raise
         from procession import by_value
 
-        return by_value.dumps(value)
-
-
-def _may_go_otherwise(value: object) -> bool:
-    """Whether there is another way to pickle a value that takes no large import."""
-    return "cloudpickle" in sys.modules or type(value).__module__ == "__main__"
+        return by_value.dumps(value, hurried=hurried)
 
 
 def _pickle_exception(error: BaseException, size: int) -> bytes:
