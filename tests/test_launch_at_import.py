@@ -53,7 +53,7 @@ def execute(folder: Path, start_method: str, script: str, **modules: str) -> Any
     """Run a script beside modules; return how it ended."""
     for name, text in {"script": script, **modules}.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
-    path = os.pathsep.join([str(folder), str(Path(__file__).parent), *sys.path[1:]])
+    path = os.pathsep.join([str(folder), str(Path(__file__).parent), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, str(folder / "script.py")],
         env={**os.environ, "METHOD": start_method, "PYTHONPATH": path},

@@ -77,7 +77,7 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
         gathering(launch) as ends,
         planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
     ):
-        orders["main"], orders["sources"] = pickled.main, pickled.sources
+        pickled.describe_in(orders)
         orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
         orders["together"] = ends
         orders["mark"] = 0 if descendants.can_mark_children() else tree.mark

@@ -282,10 +282,9 @@ class ProcessContext:
             raise ResultError(rank, "it was stopped or left early")
         if report.result is None:
             raise ResultError(rank, report.text)
-        import multiprocessing  # noqa: F401  # makes __mp_main__, which ranks name, this __main__
-        import pickle
+        from procession.unpickle import load
 
-        return pickle.loads(report.result)
+        return load(report.result)
 
     def _kill(self) -> None:
         self._gang.hurry()

@@ -172,3 +172,5 @@ def note_on(error: BaseException, note: str) -> None:
         error.strerror = f"{error.strerror} ({note})"
     elif error.args and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]}\n{note}", *error.args[1:])
+        if isinstance(error, ImportError):  # whose string is another attribute
+            error.msg = error.args[0]

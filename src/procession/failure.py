@@ -61,10 +61,10 @@ class Failure(NamedTuple):
         """
         if self.pickled is None:
             return None
-        import pickle
+        from procession.unpickle import load
 
         try:
-            value = pickle.loads(self.pickled)
+            value = load(self.pickled)
         except Exception:
             return None
         return value if isinstance(value, BaseException) else None

@@ -30,6 +30,7 @@ from procession.standing import can_adopt, find_excess
 from procession.starting import undo
 
 if TYPE_CHECKING:
+    from procession.locations import Locations
     from procession.standing import Settings, Standing
 
 MOST_IDLE = 4
@@ -49,6 +50,7 @@ class Configuration(NamedTuple):
     sys_path: tuple[Any, ...]
     main: tuple[str, str] | None
     preload: tuple[str, ...]
+    locations: tuple[tuple[str, str, tuple[str, ...]], ...]
     stamps: tuple[tuple[str, int], ...]
     argv: tuple[Any, ...]
     rights: tuple[object, ...]
@@ -56,17 +58,24 @@ class Configuration(NamedTuple):
 
     @classmethod
     def of_now(
-        cls, main: tuple[str, str] | None, preload: tuple[str, ...], standing: Standing
+        cls,
+        main: tuple[str, str] | None,
+        preload: tuple[str, ...],
+        locations: Locations,
+        standing: Standing,
     ) -> Configuration:
         """Return the configuration that a launch of this moment needs."""
         names = (*preload, *(["__main__"] if main else []))
         modules = [sys.modules[name] for name in names if name in sys.modules]
         files = [str(file) for one in modules if (file := getattr(one, "__file__", None))]
+        if main is not None and main[0] == "path":  # of a script that is not sys.modules's __main__
+            files.append(main[1])
         stamps = tuple((file, os.stat(file).st_mtime_ns) for file in files if os.path.exists(file))
         flags = tuple(interpreter_flags())
         argv = tuple(list_arguments()) if main else ()
+        places = tuple((name, file, tuple(dirs)) for name, (file, dirs) in locations.items())
         return cls(
-            *(find_executable(), flags, tuple(list_path()), main, preload, stamps, argv),
+            *(find_executable(), flags, tuple(list_path()), main, preload, places, stamps, argv),
             *(standing.rights, standing.policy),
         )
 
@@ -166,6 +175,7 @@ class Server:
             "capabilities": find_excess(),
             "main": self.configuration.main,
             "preload": self.configuration.preload,
+            "locations": {name: (file, dirs) for name, file, dirs in self.configuration.locations},
         }
         with self._control() as control:
             messages.send(control, message)

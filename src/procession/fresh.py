@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from procession.locations import Locations
     from procession.rank import Orders
 
     class FreshOrders(Orders):
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         cwd: str | None
         main: tuple[str, str] | None  # how to import __main__ ("path" or "name"), and which
         sources: dict[str, str]  # source text of code that has no file, for tracebacks
+        locations: Locations  # of modules that are not on sys_path
         fds: list[int]  # descriptors handed over with the payload
         buffers: list[int]  # sizes of what the pickle leaves out
         imports: list[str]  # modules that it is sure to need
@@ -120,7 +122,13 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
 
     def load() -> tuple[Callable[..., Any], tuple[Any, ...]]:
         _prepare(payload.orders, rank)
-        return payload.load(reporter.fileno())
+        try:
+            return payload.load(reporter.fileno())
+        except (AttributeError, ImportError) as error:
+            from procession.advice import note_missing
+
+            note_missing(error)
+            raise
 
     return rank_life.live(payload.orders, rank, reporter, guard_fd, load)
 
@@ -140,6 +148,10 @@ def _prepare(orders: FreshOrders, rank: int) -> None:
 
         handover.inherited[:] = orders["fds"]
     _take_place(orders)
+    if orders["locations"]:
+        from procession import locations
+
+        locations.use(orders["locations"])
     rank_life.enter(orders, rank)
     if orders["main"] is not None:
         import_main(*orders["main"])

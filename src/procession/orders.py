@@ -69,6 +69,7 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
         "cwd": None,
         "main": None,
         "sources": {},
+        "locations": {},
         "fds": [],
         "buffers": [],
         "imports": [],

@@ -1,31 +1,34 @@
 """Pickles a launch's fn and args, once for all its ranks.
 
 Whatever `multiprocessing.reduction` or torch registered a reducer for (queues, locks, connections, shared
-tensors) is handed over as under multiprocessing: descriptors travel beside the pickle.  What lives in
-a main module that ranks can import goes by reference; what lives in one that they cannot (a notebook,
-a REPL, ``-c``, standard input) goes by value through cloudpickle, where that is installed.  Large
-buffers (of numpy, pyarrow, `array`, memoryviews) are left out of the pickle: see `payloadfile`.
+tensors) is handed over as under multiprocessing: descriptors travel beside the pickle.  What ranks can
+import goes by name; what they cannot (a lambda, what a notebook, a REPL, ``-c`` or standard input defines)
+goes by value through cloudpickle, where that is installed: see `by_value`.  Large buffers (of numpy,
+pyarrow, `array`, memoryviews) are left out of the pickle: see `payloadfile`.
 """
 
 from __future__ import annotations
 
 import array
 import multiprocessing.context
-import os
 import pickle
 import sys
-import types
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession.exceptions import note_on
-from procession.handover import InheritedFd, make_array, make_code, make_view
+from procession.handover import InheritedFd, make_array, make_view
+from procession.locations import locate
+from procession.main_module import find_import
 from procession.payloadfile import OUT_OF_BAND, PayloadFile
 from procession.protocol import Launch
+
+if TYPE_CHECKING:
+    from procession.fresh import FreshOrders
+    from procession.locations import Locations
 
 
 class Pickled(NamedTuple):
@@ -35,6 +38,14 @@ class Pickled(NamedTuple):
     fds: list[int]
     main: tuple[str, str] | None
     sources: dict[str, str]
+    locations: Locations
+    made: frozenset[str] = frozenset()
+    """Modules that were made at run time, which no rank can import."""
+
+    def describe_in(self, orders: FreshOrders) -> None:
+        """Tell ranks what they must import, and where from."""
+        orders["main"], orders["sources"] = self.main, self.sources
+        orders["locations"] = self.locations
 
 
 class _Nowhere:
@@ -45,6 +56,9 @@ class _Nowhere:
 
     def leave_in(self, buffer: pickle.PickleBuffer) -> bool:  # noqa: ARG002
         return False
+
+
+MakePickler = Callable[..., Any]  # (file, *classes to mix in)
 
 
 class _Spawning:
@@ -65,8 +79,8 @@ def pickled_call(launch: Launch) -> Iterator[Pickled]:
     """Provide fn and args, pickled, for as long as ranks are started with them.
 
     Raises:
-        Exception: what pickling raised, with a note that names the argument.
-        pickle.PicklingError: fn or args live in a main module that ranks cannot import.
+        Exception: what pickling raised, with a note that names the argument and the ways out.
+        pickle.PicklingError: fn or args live in a module that ranks cannot import.
     """
     file = PayloadFile()
     try:
@@ -76,70 +90,92 @@ def pickled_call(launch: Launch) -> Iterator[Pickled]:
 
 
 def _pickle_call(launch: Launch, file: PayloadFile) -> Pickled:
-    main = find_main()
+    locations, made = locate(launch)
+    if made:  # a rank would not find them by name
+        return _pickle_by_value(launch, file, locations, made)
     try:
-        fds = _dump(launch, file, by_value=False)
-    except Exception:
-        if main is not None or not _is_of_main(launch) or not _has_cloudpickle():
-            raise  # else it is a lambda of a notebook
-    else:
-        if not file.names_main:
-            return Pickled(file, fds, None, {})
-        if main is not None:
-            return Pickled(file, fds, main, {})
-    if not _has_cloudpickle():
-        raise pickle.PicklingError(
-            "fn or args are defined in __main__, which ranks cannot import because it was read from "
-            "a notebook, a REPL, -c or standard input, or is the __main__.py of a package or an "
-            f"archive; start method {launch.start_method!r} then needs them in a module, or "
-            "cloudpickle: pip install 'procession[cloudpickle]'; or use start_method='fork'"
-        )
+        fds = _dump(launch, file, _make_pickler)
+    except Exception as error:
+        return _pickle_by_value(launch, file, locations, made, error)
+    main = find_import(vars(sys.modules["__main__"])) if file.names_main else None
+    if main is None and file.names_main:
+        return _pickle_by_value(launch, file, locations, made)
+    if main is not None:  # by this name, queues find in this process what ranks put into them
+        sys.modules["__mp_main__"] = sys.modules["__main__"]
+    return Pickled(file, fds, main, {}, locations)
+
+
+def _pickle_by_value(
+    launch: Launch,
+    file: PayloadFile,
+    locations: Locations,
+    made: frozenset[str],
+    error: Exception | None = None,
+) -> Pickled:
+    """Pickle what plain pickle cannot, or what ranks cannot import: by value if cloudpickle is here."""
+    from procession import by_value
+
+    script = by_value.Script(launch.fn)
+    if not by_value.has_cloudpickle() and not (script.apart and script.main):
+        if error is None:
+            raise _refuse(launch, made)
+        _blame(error, launch, _make_pickler)
+        raise error
+
+    def make(to: PayloadFile | _Nowhere, *_: type) -> Any:
+        return by_value.make_pickler(to, to.leave_in, _make_pickler(to).dispatch_table, script)
+
     file.restart()
-    fds = _dump(launch, file, by_value=True)
-    return Pickled(file, fds, None, _sources_without_files())
+    with by_value.modules_by_value(made):
+        try:
+            fds = _dump(launch, file, make)
+        except Exception as second:
+            _blame(second, launch, make)
+            raise
+    main = script.main if file.names_main else None
+    return Pickled(file, fds, main, _sources_without_files(), locations, made)
 
 
-def find_main() -> tuple[str, str] | None:
-    """Tell how a rank can import this process's main module: by name or path; None if it cannot."""
-    module = sys.modules["__main__"]
-    name = getattr(getattr(module, "__spec__", None), "name", None)
-    if name is not None:  # python -m; a package's __main__ would run, not just be imported
-        return None if name == "__main__" or name.endswith(".__main__") else ("name", name)
-    path = getattr(module, "__file__", None)
-    if path is None or not os.path.exists(path):
-        return None
-    return "path", os.path.abspath(path)
+def _refuse(launch: Launch, made: frozenset[str]) -> pickle.PicklingError:
+    if made:
+        what = f"in module {min(made)!r}, which ranks cannot import because it was made at run time"
+    else:
+        what = (
+            "in __main__, which ranks cannot import because it was read from a notebook, a REPL, -c or "
+            "standard input, or is the __main__.py of a package or an archive"
+        )
+    return pickle.PicklingError(
+        f"fn or args are defined {what}; start method {launch.start_method!r} then needs them in a "
+        "module that is a file, or cloudpickle: pip install 'procession[cloudpickle]'; or use "
+        "start_method='fork'"
+    )
 
 
-def _dump(launch: Launch, file: PayloadFile, *, by_value: bool) -> list[int]:
+def _dump(launch: Launch, file: PayloadFile, make: MakePickler) -> list[int]:
+    with _spawning() as fds:
+        make(file).dump((launch.fn, launch.args))
+        return list(fds)
+
+
+@contextmanager
+def _spawning() -> Iterator[list[int]]:
+    """Have reducers hand over descriptors; provide the list to which these are added."""
     spawning: Any = _Spawning()
     multiprocessing.context.set_spawning_popen(spawning)
     try:
-        _pickler(file, by_value).dump((launch.fn, launch.args))
-        return list(spawning.fds)
-    except Exception as error:
-        _blame(error, launch, by_value)
-        raise
+        yield spawning.fds
     finally:
         multiprocessing.context.set_spawning_popen(None)
 
 
-def _pickler(file: PayloadFile | _Nowhere, by_value: bool) -> Any:
+def _make_pickler(file: PayloadFile | _Nowhere, *mixed_in: type) -> Any:
     """Return a pickler with the reducers that `ForkingPickler.register` and copyreg hold, and ours."""
-    theirs: Any = ForkingPickler
-    pickler = theirs(file, pickle.HIGHEST_PROTOCOL, True, file.leave_in)
-    registered = pickler.dispatch_table
-    if not by_value:
-        pickler.dispatch_table = ChainMap(registered, _REDUCERS)
-        return pickler
-    import cloudpickle
-
-    by_name: Any = cloudpickle.Pickler.dispatch_table
-    own: Any = {types.CodeType: partial(_reduce_code, by_name[types.CodeType])}
-    # the table is read where a pickler is made: one that is set later has no effect
-    table = {"dispatch_table": ChainMap(own, registered, _REDUCERS, by_name)}
-    made: Any = type("ByValuePickler", (cloudpickle.Pickler,), table)
-    return made(file, pickle.HIGHEST_PROTOCOL, file.leave_in)
+    kind: Any = ForkingPickler
+    if mixed_in:
+        kind = type("Pickler", (*mixed_in, kind), {})
+    pickler = kind(file, pickle.HIGHEST_PROTOCOL, True, file.leave_in)
+    pickler.dispatch_table = ChainMap(pickler.dispatch_table, _REDUCERS)
+    return pickler
 
 
 def _reduce_array(values: array.array[Any]) -> Any:
@@ -162,39 +198,24 @@ def _reduce_view(view: memoryview) -> Any:
 _REDUCERS: dict[type, Callable[[Any], Any]] = {array.array: _reduce_array, memoryview: _reduce_view}
 
 
-def _reduce_code(reduce: Callable[[Any], tuple[Any, ...]], code: types.CodeType) -> Any:
-    """Keep the name of code's file, which cloudpickle 3.1.3 replaces: tracebacks show its lines."""
-    make, arguments = reduce(code)
-    return make_code, (make, arguments, code.co_filename)
+def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
+    """Note which argument an error of pickling comes from, what in it, and the ways out."""
+    from procession.advice import advise
+    from procession.by_value import Watching
 
-
-def _blame(error: Exception, launch: Launch, by_value: bool) -> None:
-    """Note which argument an error of pickling comes from, and the way out."""
     parts = [("fn", launch.fn), *((f"args[{i}]", arg) for i, arg in enumerate(launch.args))]
     for name, part in parts:
+        pickler = make(_Nowhere(), Watching)
         try:
-            _pickler(_Nowhere(), by_value).dump(part)
-        except Exception:
+            with _spawning():
+                pickler.dump(part)
+        except Exception as own:
             note_on(
                 error,
                 f"{name} ({type(part).__name__}) cannot be pickled, which start method "
-                f"{launch.start_method!r} needs: define functions and classes at the top of a "
-                "module, or use start_method='fork'",
+                f"{launch.start_method!r} needs: {advise(part, pickler.last, own)}",
             )
             return
-
-
-def _is_of_main(launch: Launch) -> bool:
-    parts = (launch.fn, *launch.args)
-    return any(getattr(part, "__module__", None) == "__main__" for part in parts)
-
-
-def _has_cloudpickle() -> bool:
-    try:
-        import cloudpickle  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _sources_without_files() -> dict[str, str]:

@@ -279,25 +279,28 @@ def _text_of(value: object) -> str:
         return f"<{type(value).__name__} object whose str() raises>"
 
 
-def _pickle(value: Any) -> bytes:
-    """Pickle a value that leaves the rank: plainly, or by value where the payload came that way."""
+def _pickle(value: Any, *, hurried: bool = False) -> bytes:
+    """Pickle a value that leaves the rank: plainly, or by value where that fails.
+
+    One that is ``hurried`` does not wait for the import of cloudpickle.
+    """
     from _pickle import dumps
 
     try:
         return dumps(value, 5)
     except Exception:
-        cloudpickle = sys.modules.get("cloudpickle")
-        if cloudpickle is None:
+        if hurried and "cloudpickle" not in sys.modules and type(value).__module__ != "__main__":
             raise
-        data: bytes = cloudpickle.dumps(value, 5)
-        return data
+        from procession import by_value
+
+        return by_value.dumps(value, hurried=hurried)
 
 
 def _pickle_exception(error: BaseException, size: int) -> bytes:
     if size > 16 * EXCEPTION_LIMIT:
         return b""
     try:
-        data = _pickle(error)
+        data = _pickle(error, hurried=True)
     except BaseException:
         return b""
     return data if len(data) <= EXCEPTION_LIMIT else b""

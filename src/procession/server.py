@@ -200,6 +200,10 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
     """Import what the configuration names; return which imports failed, and what threads they left."""
     sys.path[:] = configuration["sys_path"]
     sys.argv[:] = configuration["argv"]
+    if configuration["locations"]:
+        from procession import locations
+
+        locations.use(configuration["locations"])
     rank.loading = True  # for good: nothing in this process is to start ranks
     failed: list[tuple[str, str, str]] = []
     if configuration["main"] is not None:

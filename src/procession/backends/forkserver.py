@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -66,18 +67,20 @@ class ForkserverBackend:
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,
         ):
-            orders["main"], orders["sources"], orders["cwd"] = (
-                pickled.main,
-                pickled.sources,
-                find_folder(),
-            )
+            pickled.describe_in(orders)
+            orders["cwd"] = find_folder()
             orders["together"] = ends
             shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
             pickled.file.write_orders(orders)
             standing = read_standing()
             main = pickled.main if preloads_main else None
             started = start_on_server(
-                Configuration.of_now(main, preload, standing),
+                Configuration.of_now(
+                    main,
+                    tuple(name for name in preload if name not in pickled.made),
+                    pickled.locations,
+                    standing,
+                ),
                 launch,
                 _write_request(launch, tree, standing.settings),
                 [pickled.file.fd, guard.death_pipe(), *streams, *shared],
@@ -113,7 +116,7 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
     module = getattr(unwrap(launch.fn), "__module__", None)
     own: tuple[str, ...] = ()
-    if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
+    if with_own and module in sys.modules and module not in ("__main__", "__mp_main__"):
         own = (module,)
     named = tuple(map(plain_str, named))
     names = (*own, *named, *_list_preloads_of_multiprocessing(), find_entry_module(launch))

@@ -137,7 +137,7 @@ def _payload_of(launch: Launch, orders: FreshOrders) -> Iterator[int]:
                 f"args hold a queue, pipe, lock or the like, which ranks of start method "
                 f"{launch.start_method!r} cannot have: they may be on other hosts"
             )
-        orders["main"], orders["sources"] = pickled.main, pickled.sources
+        pickled.describe_in(orders)
         orders["cwd"] = find_folder()
         pickled.file.write_orders(orders, apart=True)
         if not pickled.file.is_filled:

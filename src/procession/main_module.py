@@ -1,0 +1,131 @@
+"""Finds the script that runs as ``__main__``, its names, and how ranks can import it.
+
+Mostly it is the module ``__main__`` of `sys.modules`.  But some runners give a script globals of its own
+(cProfile and trace before Python 3.15, ``exec(code, {"__name__": "__main__"})``): then `sys.modules` has
+the runner.  Pickles refer to the functions here, so that ranks import this module, too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    Namespace = dict[str, Any]
+
+MAIN_NAMES = ("__main__", "__mp_main__")
+"""What the main module is called where it runs as a script, and where a rank imports it."""
+
+_NO_FILES = ("/dev/fd/", "/dev/std", "/proc/")  # a rank would find its own there, if anything
+
+_apart: Namespace | None = None  # the globals of the last script that was found to run apart
+
+
+def find_script(fn: Any = None) -> Namespace:
+    """Return the globals of the script that runs: fn's, if it is the script's, else the caller's."""
+    global _apart
+    own = _namespace_of_main()
+    if own.get("__name__") != "__main__":  # a process that has imported it: a rank, for one
+        return own
+    found = next(_list_candidates(fn), own)
+    if found is not own:
+        _apart = found
+    return found
+
+
+def find_import(script: Namespace) -> tuple[str, str] | None:
+    """Tell how a rank can import a script, by ``name`` or ``path``, and which; None if it cannot."""
+    spec = script.get("__spec__")
+    name = getattr(spec, "name", None)
+    if name == "__main__" and getattr(spec, "loader", None) is None:  # a profiler's
+        name = None
+    if name is not None:  # python -m; a package's __main__ would run, not just be imported
+        return None if name == "__main__" or name.endswith(".__main__") else ("name", name)
+    path = script.get("__file__")
+    if path is None and script is not _namespace_of_main():
+        path = _file_of_code(script)
+    if path is None:
+        return None
+    path = os.path.abspath(path)
+    return ("path", path) if os.path.isfile(path) and not path.startswith(_NO_FILES) else None
+
+
+def look_up(script: Namespace, name: str) -> Any:
+    """Return what a name stands for, which may have dots.
+
+    Raises:
+        AttributeError: nothing.
+    """
+    first, *others = name.split(".")
+    try:
+        found = script[first]
+    except KeyError:
+        raise AttributeError(f"the main module has no {first!r}") from None
+    for other in others:
+        found = getattr(found, other)
+    return found
+
+
+def find(module: str, name: str) -> Any:
+    """Return what a name stands for in the main module of this process; pickles call it.
+
+    Raises:
+        AttributeError: nothing.
+    """
+    former = sys.modules.get("__mp_main__")  # as multiprocessing found it when it was imported
+    scripts = [find_script(), _namespace_of_main(), _apart, vars(former) if former else None]
+    for script in scripts:
+        try:
+            if script is not None:
+                return look_up(script, name)
+        except AttributeError:
+            pass
+    raise AttributeError(f"Can't get attribute {name!r} on the main module, which is {module!r}")
+
+
+def globals_of(module: str) -> Namespace:
+    """Return the globals of a module; pickles of functions that go by value call it."""
+    if module in MAIN_NAMES:
+        return find_script()
+    __import__(module)
+    return vars(sys.modules[module])
+
+
+def _namespace_of_main() -> Namespace:
+    return vars(sys.modules["__main__"])
+
+
+def _list_candidates(fn: Any) -> Iterator[Namespace]:
+    """Yield globals that are called ``__main__``: fn's first, then those that call, the innermost first."""
+    for one in (_unwrap(fn), getattr(fn, "__call__", None)):  # noqa: B004  # its globals matter
+        own = getattr(one, "__globals__", None)
+        if own is not None and own.get("__name__") == "__main__":
+            yield own
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "__main__":
+            yield frame.f_globals
+        above: Any = frame.f_back
+        frame = above
+    if _apart is not None:
+        yield _apart
+
+
+def _unwrap(fn: Any) -> Any:
+    """Return the function in a partial or a method."""
+    partial: Any = getattr(sys.modules.get("functools"), "partial", ())
+    while isinstance(fn, partial):
+        fn = fn.func
+    return getattr(fn, "__func__", fn)
+
+
+def _file_of_code(script: Namespace) -> str | None:
+    """Return the file that a script's functions come from, where the script does not say."""
+    for value in list(script.values()):
+        if getattr(value, "__globals__", None) is script:
+            return str(value.__code__.co_filename)
+    return None
