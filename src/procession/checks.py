@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -170,4 +171,19 @@ def check_caller() -> None:
         )
     current_process = get_loaded("multiprocessing.process", "current_process")
     if current_process is not None and current_process()._config.get("daemon"):
-        raise AssertionError("daemonic processes are not allowed to have children")
+        raise AssertionError(_describe_daemon(current_process().name))
+
+
+def _describe_daemon(name: str) -> str:
+    """Say that this process is daemonic, in multiprocessing's words, and the way out."""
+    if get_loaded("procession.rank", "current") is not None:
+        way = "launch the ranks of which it is one without daemon=True"
+    elif "PoolWorker" in name:
+        way = (
+            "multiprocessing.Pool makes all its workers so; those of "
+            "concurrent.futures.ProcessPoolExecutor are not daemonic"
+        )
+    else:
+        way = "whoever starts it must do so without daemon=True"
+    rule = "daemonic processes are not allowed to have children"
+    return f"{rule}: this one, {name!r} (pid {os.getpid()}), is daemonic; {way}"
