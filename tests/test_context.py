@@ -237,63 +237,6 @@ def test_many_launches_at_once_from_threads(start_method: str) -> None:
     assert answers == [[(0,), (1,)]] * 18
 
 
-def test_a_dropped_context_warns_and_ends_its_ranks(
-    start_method: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
-    pids = context.pids()
-    with pytest.warns(ResourceWarning, match="never joined"):  # noqa: PT031  # the drop is two steps
-        del context
-        gc.collect()
-    assert "never joined" in caplog.text
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-
-def test_a_context_dropped_after_its_ranks_ended_well_says_nothing(
-    start_method: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    context = start_processes(ranks.nothing, nprocs=2, join=False, start_method=start_method)
-    for process in context.processes:
-        process.join()
-    del process, context
-    gc.collect()
-    assert caplog.records == []
-
-
-DROPPING = """
-    import sys, time
-    from procession import start_processes
-
-    def work(rank):
-        if rank == 1 and sys.argv[2] == "fails":
-            raise ValueError("boom")
-        time.sleep(60)
-
-    if __name__ == "__main__":
-        context = start_processes(work, nprocs=2, join=False, start_method=sys.argv[1])
-        if sys.argv[2] == "fails":
-            context.processes[1].join()
-"""
-
-
-@pytest.mark.parametrize("how", ["works", "fails"])
-def test_an_exit_does_not_wait_for_a_forgotten_context(
-    start_method: str, how: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(DROPPING))
-    begun = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, str(path), start_method, how], capture_output=True, text=True, timeout=50
-    )
-    assert time.monotonic() - begun < 15
-    assert done.returncode == 0
-    assert "never joined" in done.stderr
-    assert ("ValueError: boom" in done.stderr) is (how == "fails")
-
-
 def test_a_forked_child_leaves_its_parents_ranks_alone(start_method: str) -> None:
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
     with warnings.catch_warnings():

@@ -22,6 +22,7 @@ from scripts import execute
 
 FRESH = {
     "SIGTERM": "0",
+    "SIGTSTP": "0",
     "SIGINT": "<built-in function default_int_handler>",
     "SIGHUP": "0",
     "SIGCHLD": "0",
@@ -206,24 +207,27 @@ def test_the_caller_may_want_its_handlers_kept() -> None:
         (seen,) = run(
             see_handlers, nprocs=1, start_method="fork", signals=Signals(keep_handlers=True)
         )
-    assert seen == dict.fromkeys(FRESH, str(callers))
+    assert seen == {**dict.fromkeys(FRESH, str(callers)), "SIGTSTP": "0"}
 
 
 def test_but_not_those_of_an_event_loop() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, callers)
+        loop.add_signal_handler(signal.SIGHUP, callers)  # which is deferred while ranks are forked
         with handlers(callers, signal.SIGTERM):
             (seen,) = run(
                 see_handlers,
-                ("SIGUSR1", "SIGTERM"),
+                ("SIGUSR1", "SIGHUP", "SIGTERM", "SIGTSTP"),
                 nprocs=1,
                 start_method="fork",
                 options=OFF,
                 signals=Signals(keep_handlers=True),
             )
-        loop.remove_signal_handler(signal.SIGUSR1)
-        assert seen == {"SIGUSR1": "0", "SIGTERM": str(callers)}
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+        own = {"SIGTERM": str(callers), "SIGTSTP": "0"}
+        assert seen == {"SIGUSR1": "0", "SIGHUP": "0", **own}
 
     asyncio.run(main())
 
@@ -243,7 +247,7 @@ def test_a_module_that_the_forkserver_imports_may_set_handlers(
         options={"preload": ["handles"]},
         signals=Signals(keep_handlers=keep),
     )
-    assert seen == (dict.fromkeys(FRESH, str(print)) if keep else FRESH)
+    assert seen == ({**dict.fromkeys(FRESH, str(print)), "SIGTSTP": "0"} if keep else FRESH)
 
 
 def launch_inside(rank: int) -> list[dict[str, str]]:

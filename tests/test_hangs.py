@@ -93,10 +93,30 @@ def test_stacks_are_in_the_exception_at_a_deadline(start_method: str) -> None:
     with pytest.raises(ProcessTimeoutError) as caught:
         start_processes(ranks.work, nprocs=3, start_method=start_method, timeout=1.5)
     assert ["in work" in one.stacks for one in caught.value.failures] == [True] * 3
-    told = "".join(ranks.notes_on(caught.value))
+    told = str(caught.value)
     assert "where the ranks were when it passed:\nrank 0, 1, 2:\n" in told
     assert told.count("in work") == 1  # equal stacks once
     assert all(os.path.dirname(stacks.__file__) not in one.stacks for one in caught.value.failures)
+
+
+def test_a_deep_stack_is_shortened_in_the_message_and_whole_in_the_failure(
+    start_method: str,
+) -> None:
+    with pytest.raises(ProcessTimeoutError) as caught:
+        start_processes(sleep_deep_down, (60,), start_method=start_method, timeout=1.5)
+    told, stacks_ = str(caught.value), caught.value.failures[0].stacks
+    assert stacks_.count("in sleep_deep_down") == 61
+    assert "in sleep_deep_down" in told
+    assert "lines left out" in told
+    assert len(told.splitlines()) < 30
+    assert told.splitlines()[-1] in stacks_
+
+
+def sleep_deep_down(rank: int, depth: int) -> None:
+    if depth:
+        sleep_deep_down(rank, depth - 1)
+    else:
+        time.sleep(60)
 
 
 def test_a_fork_that_waits_for_a_lock_of_another_thread_is_shown() -> None:

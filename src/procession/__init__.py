@@ -6,6 +6,9 @@ above all a rank, next to nothing.
 
 from __future__ import annotations
 
+import os
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     __version__: str
@@ -45,6 +48,17 @@ if TYPE_CHECKING:
     )
     from procession.rankinfo import RankInfo, rank_info
     from procession.registry import BackendInfo, get_backend, list_backends, register_backend
+    from procession.stop_request import stop_requested
+
+_first_folder: str | None = getattr(
+    sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", None
+)
+"""The first working directory of this process that is known: multiprocessing may have been there before."""
+if _first_folder is None:
+    try:
+        _first_folder = os.getcwd()
+    except OSError:  # it is gone
+        pass
 
 _HOME = {
     "api": ("get_context", "run", "spawn", "start_processes"),
@@ -83,6 +97,7 @@ _HOME = {
     ),
     "rankinfo": ("RankInfo", "rank_info"),
     "registry": ("BackendInfo", "get_backend", "list_backends", "register_backend"),
+    "stop_request": ("stop_requested",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -126,6 +141,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "run",
     "spawn",
     "start_processes",
+    "stop_requested",
 ]
 
 

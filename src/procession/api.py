@@ -102,21 +102,19 @@ def start_processes(
         ProcessExitedException: a rank was ended by a signal or exited with a failure (if ``join``).
         ProcessTimeoutError: ``timeout`` passed (if ``join``).
     """
-    from procession.launcher import start
+    from procession import launcher
 
-    context = start(
-        start_method,
-        fn=fn,
-        args=args,
-        nprocs=nprocs,
-        daemon=daemon,
-        join=join,
-        keywords=launch,
-    )
+    given = {
+        "fn": fn,
+        "args": args,
+        "nprocs": nprocs,
+        "daemon": daemon,
+        "join": join,
+        "keywords": launch,
+    }
     if not join:
-        return context
-    with context:
-        context.join()
+        return launcher.start(start_method, **given)
+    launcher.complete(start_method, lambda context: context.join(), **given)
     return None
 
 
@@ -192,10 +190,11 @@ def run(
         ResultError: a rank left no return value (it exited early, or the value cannot be pickled).
         Exception: as `start_processes` does.
     """
-    from procession.launcher import start
+    from procession import launcher
 
-    context = start(
+    results: list[R] = launcher.complete(
         start_method,
+        lambda context: context.results(),
         fn=fn,
         args=args,
         nprocs=nprocs,
@@ -204,8 +203,7 @@ def run(
         wants_results=True,
         keywords=launch,
     )
-    with context:
-        return context.results()
+    return results
 
 
 def get_context(start_method: StartMethod = "spawn") -> BaseContext:

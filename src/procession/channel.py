@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import socket
@@ -19,6 +20,8 @@ class SocketChannel:
         self._fd = fds.keep(fd)
         self._buffer = bytearray()
         self._closed = False
+        self.left_unread: bool = False
+        """Whether the rank ended before it had read all that was sent to it."""
 
     @classmethod
     def open(cls) -> tuple[SocketChannel, int]:
@@ -88,7 +91,8 @@ class SocketChannel:
             return messages.receive_some(sock, 1 << 16, 1, flags | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None, []
-        except OSError:  # ECONNRESET: it ended with something of ours unread
+        except OSError as error:
+            self.left_unread = error.errno == errno.ECONNRESET  # unix(7)
             return b"", []
         finally:
             sock.detach()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
+from _thread import get_ident
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 from procession.environment import plan_environments
@@ -24,6 +27,10 @@ KEYWORDS: dict[str, Any] = {
 """What a call takes beside fn, args and the like, and the defaults (see `procession.LaunchOptions`)."""
 
 
+class ImportingError(RuntimeError):
+    """Raised where a rank starts ranks while it still imports what its own launch needs."""
+
+
 def check_launch(
     backend: Backend,
     *,
@@ -40,7 +47,7 @@ def check_launch(
     Raises:
         TypeError, ValueError: an argument is bad; the message names it and the way out.
         AssertionError: this process is a daemonic rank (multiprocessing's own rule).
-        RuntimeError: this process is a rank that still imports its launcher's main module.
+        ImportingError: this process is a rank that still imports what its function and arguments need.
     """
     check_caller()
     given = check_keywords(keywords)
@@ -127,7 +134,7 @@ def check_nprocs(backend: Backend, nprocs: Any, options: Mapping[str, Any]) -> i
     if isinstance(nprocs, bool):
         raise TypeError(f"nprocs must be an int, not the bool {nprocs}")
     try:
-        count = operator.index(nprocs)
+        count = int(operator.index(nprocs))
     except TypeError:
         raise TypeError(f"nprocs must be an int, not {type(nprocs).__name__} {nprocs!r}") from None
     if count < 1:
@@ -164,14 +171,16 @@ def check_options(backend: Backend, options: Any) -> dict[str, Any]:
 
 def check_caller() -> None:
     """Refuse a launch from a process that must not start any."""
-    if get_loaded("procession.fresh", "importing_main"):
-        raise RuntimeError(
-            "ranks are being started while a rank imports the main module of its launcher: guard "
-            "the part of your script that starts them with\n\n    if __name__ == '__main__':\n"
-        )
     current_process = get_loaded("multiprocessing.process", "current_process")
-    if current_process is not None and current_process()._config.get("daemon"):
-        raise AssertionError(_describe_daemon(current_process().name))
+    own = current_process() if current_process is not None else None
+    if _is_loading() or getattr(own, "_inheriting", False):  # a process of multiprocessing's own
+        raise ImportingError(
+            f"{_find_importer()} starts ranks while a rank imports it: each of them would import it and "
+            "start more, without end. Move the call into a function or, in a script, guard it with\n\n"
+            "    if __name__ == '__main__':\n"
+        )
+    if own is not None and own._config.get("daemon"):
+        raise AssertionError(_describe_daemon(own.name))
 
 
 def _describe_daemon(name: str) -> str:
@@ -187,3 +196,25 @@ def _describe_daemon(name: str) -> str:
         way = "whoever starts it must do so without daemon=True"
     rule = "daemonic processes are not allowed to have children"
     return f"{rule}: this one, {name!r} (pid {os.getpid()}), is daemonic; {way}"
+
+
+def _is_loading() -> bool:
+    """Tell whether this process is a rank that loads, or this thread one that such a load started."""
+    early = get_loaded("procession.rank", "early_threads")
+    return bool(get_loaded("procession.rank", "loading") or (early and get_ident() in early))
+
+
+def _find_importer() -> str:
+    """Return the module, file and line that call, in the code that runs where a module is imported."""
+    frame: FrameType | None = sys._getframe()
+    outermost = ""
+    while frame is not None:
+        code, name = frame.f_code, str(frame.f_globals.get("__name__"))
+        shown = "the main module" if name in ("__main__", "__mp_main__") else f"module {name!r}"
+        place = f"{shown} ({code.co_filename}, line {frame.f_lineno})"
+        if not name.startswith(("procession.", "threading", "importlib", "concurrent.")):
+            if code.co_name == "<module>" and code.co_filename != "<string>":  # a rank's own -c
+                return place
+            outermost = place if code.co_name != "<module>" else outermost
+        frame = frame.f_back
+    return outermost or "a module"

@@ -7,7 +7,7 @@ ranks, it is guarded against its caller's death, reports by a channel, and what 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession import guard, memory
@@ -15,9 +15,9 @@ from procession.channel import SocketChannel
 from procession.environment import merge
 from procession.gathering import gathering
 from procession.identity import name_process
-from procession.interpreter import compose_command
+from procession.interpreter import compose_command, interpreter_flags
 from procession.orders import tracker_fd, write_fresh_orders
-from procession.platform import missing_mechanism
+from procession.platform import missing_mechanism, tell_interpreter
 from procession.process import RankProcess
 from procession.protocol import Availability, Capabilities, Launch, Started
 from procession.starting import Handles, begin, hand_over, start_each
@@ -49,7 +49,9 @@ class Command(NamedTuple):
 def availability() -> Availability:
     """Say whether this platform can run ranks as commands."""
     missing = missing_mechanism()
-    return Availability(not missing, missing, missing and "use 'spawn'")
+    if missing:
+        return Availability(False, missing, "use 'spawn'")
+    return tell_interpreter(needed=True)
 
 
 def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> Started:
@@ -80,7 +82,9 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
         orders["together"] = ends
         shared = [fd for fd in (*pickled.fds, *ends, orders["tracker"]) if fd >= 0]
         pickled.file.write_orders(orders)
-        ranks = _Ranks(start, own, launch.daemon, [pickled.file.fd], shared, tree)
+        ranks = _Ranks(
+            start, own, launch.daemon, [pickled.file.fd], shared, tree, interpreter_flags()
+        )
 
         def start_one(rank: int) -> Handles:
             return ranks.start_one(rank, launch.environments[rank])
@@ -96,6 +100,7 @@ def start_held(
     start: Callable[[Command], Popen[Any]],
     *,
     keep_daemons: bool,
+    flags: Sequence[str],
 ) -> Started:
     """Start one rank of a launch that is another process's; what it starts is this one's to end.
 
@@ -106,6 +111,7 @@ def start_held(
         payload: the descriptor of the launch's payload, which is complete and holds no orders.
         start: as in `start_commands`.
         keep_daemons: as in `procession.Launch`.
+        flags: the options of the launcher's interpreter, which this one's may not have.
     """
     from marshal import dumps
 
@@ -115,7 +121,8 @@ def start_held(
     try:
         # a mark of its own: what ends on one rank's account must not end another's on this host
         with planted(os.urandom(8).hex(), keep_daemons=keep_daemons) as tree:
-            ranks = _Ranks(start, dict(os.environ), orders["daemon"], [payload, told], [], tree)
+            files = [payload, told]
+            ranks = _Ranks(start, dict(os.environ), orders["daemon"], files, [], tree, flags)
             process, sentinel, channel = ranks.start_one(rank, changes)
             if orders["buffers"]:
                 begin(channel)
@@ -133,6 +140,7 @@ class _Ranks(NamedTuple):
     files: list[int]
     shared: list[int]
     tree: Tree
+    flags: Sequence[str]
 
     def start_one(self, rank: int, changes: Changes) -> tuple[RankProcess, int, SocketChannel]:
         """Start one rank."""
@@ -159,6 +167,6 @@ class _Ranks(NamedTuple):
 
     def _compose(self, rank: int, changes: Changes, channel: int) -> Command:
         own = (channel, guard.death_pipe(), *self.files)
-        argv = compose_command("procession.fresh", "main", (rank, *own))
+        argv = compose_command("procession.fresh", "main", (rank, *own), self.flags)
         env = merge(self.environment, changes)
         return Command(rank, argv, env, (*own, *self.shared))

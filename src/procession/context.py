@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
-import weakref
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from procession import oom
-from procession.exceptions import ResultError
+from procession import launches, oom
+from procession.exceptions import ResultError, note_on
+from procession.forwarding import waiting
 from procession.gang import Gang
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
-from procession.stopping import KILL_WAIT
 from procession.verdict import make_exception, make_timeout
 
 if TYPE_CHECKING:
@@ -22,14 +20,13 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger("procession")
 
-_DROP_GRACE = 1.0  # seconds that the ranks of a dropped context have to end by themselves
-
 
 class ProcessContext:
     """The ranks of one launch.
 
-    Leaving it as a context manager, or dropping it, before the ranks have ended stops them.  All its
-    methods may be called from any thread; whoever asks gets the same answer, however often.
+    Leaving it as a context manager stops ranks that still run.  One that is dropped, or never joined, lets
+    them run on: when the interpreter exits it waits for them, and ends daemonic ones.  All methods may be
+    called from any thread; whoever asks gets the same answer, however often.
     """
 
     def __init__(
@@ -38,7 +35,11 @@ class ProcessContext:
         kills = oom.count_kills() if oom_kills is None else oom_kills
         self._gang = Gang(launch, started, kills)
         self._results: list[Any] | None = None
-        self._drop = weakref.finalize(self, _abandon, self._gang, os.getpid())
+        launches.note(self._gang, self)
+        if launch.supervise:
+            from procession.background import supervise
+
+            supervise(self._gang)
 
     def __repr__(self) -> str:
         launch = self._gang.launch
@@ -70,10 +71,14 @@ class ProcessContext:
         Args:
             timeout: seconds to wait; None waits for the end, 0 or less only looks.
             grace_period: when a rank fails, seconds that the others have to end by themselves before
-                SIGTERM, and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s.
+                SIGTERM, and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s.  Once
+                given, it holds for every later stop.
 
         Returns:
             True if all ranks have ended well, False if some still run.
+
+        In the main thread, SIGTERM, SIGHUP and Ctrl-Z are passed on to the ranks meanwhile: see the guide
+        "Checkpoint on SIGTERM".
 
         Raises:
             ProcessRaisedException: a rank raised.
@@ -82,7 +87,7 @@ class ProcessContext:
         """
         until = float("inf") if timeout is None else time.monotonic() + timeout
         try:
-            finished = self._gang.run(until, grace_period)
+            finished = self._run(until, grace_period)
         except KeyboardInterrupt:
             self.interrupt(grace_period)
             raise
@@ -112,10 +117,14 @@ class ProcessContext:
         return self._gang.collect_stacks()
 
     def terminate(self, grace_period: float | None = None) -> None:
-        """Stop all ranks: SIGTERM, SIGKILL after ``grace_period`` seconds (None: 5); reap them."""
+        """Stop all ranks and reap them: SIGTERM, then SIGKILL.
+
+        Args:
+            grace_period: seconds between the two; None: the launch's, else 5.
+        """
         self._gang.stop(grace_period)
         try:
-            self._gang.run(float("inf"), None)
+            self._run()
         except KeyboardInterrupt:
             self._kill()
             raise
@@ -127,16 +136,23 @@ class ProcessContext:
         """
         self._gang.stop(grace_period, interrupt=True)
         try:
-            self._gang.run(float("inf"), None)
+            self._run()
         except KeyboardInterrupt:
             self._kill()
+
+    def pass_on_deferred(self) -> None:
+        """Act on signals that came while the ranks were started: for the launcher."""
+        with waiting(self._gang):
+            pass
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not self._gang.finished:
             self.terminate()
+        if error is not None:
+            self._note_failures(error)
 
     def __await__(self) -> Generator[Any, None, bool]:
         """Wait as `join` does, in asyncio's event loop, without a thread."""
@@ -145,20 +161,32 @@ class ProcessContext:
     async def _wait(self) -> bool:
         from procession.eventloop import wait_for_event
 
-        while not self._gang.finished:
-            await wait_for_event(self._gang)
-            self._gang.try_step()
+        with waiting(self._gang):
+            while not self._gang.finished:
+                await wait_for_event(self._gang)
+                self._gang.try_step()
         return self._conclude()
 
+    def _run(self, until: float = float("inf"), grace_period: float | None = None) -> bool:
+        with waiting(self._gang):
+            return self._gang.run(until, grace_period)
+
     def _conclude(self) -> bool:
+        launches.conclude(self._gang)
         failures = self._gang.failures()
-        self._drop.detach()
         if failures and not failures[0].collateral:
             raise make_exception(failures)
         if self._gang.timed_out:
             gang, seconds = self._gang, self._gang.launch.timeout or 0
             raise make_timeout(seconds, gang.timed_out, failures, gang.stacks)
         return True
+
+    def _note_failures(self, error: BaseException) -> None:
+        """Note on what leaves the block why the launch failed, if nobody has learned of that."""
+        if launches.has_failed(self._gang) and launches.conclude(self._gang):
+            text = launches.describe_failure(self._gang)
+            note_on(error, f"meanwhile the launch failed: {text}")
+            log.error("a launch that was left by %s failed: %s", type(error).__name__, text)
 
     def _load(self, rank: int) -> Any:
         report = self._gang.members[rank].report
@@ -173,7 +201,7 @@ class ProcessContext:
 
     def _kill(self) -> None:
         self._gang.hurry()
-        self._gang.run(float("inf"), None)
+        self._run()
 
 
 class SpawnContext(ProcessContext):
@@ -184,20 +212,3 @@ class SpawnContext(ProcessContext):
     ) -> None:
         warnings.warn("SpawnContext is renamed to ProcessContext", DeprecationWarning, stacklevel=2)
         super().__init__(launch, started, oom_kills)
-
-
-def _abandon(gang: Gang, owner: int) -> None:
-    """End the ranks of a context that nobody will join any more, and say what became of them."""
-    if gang.finished or os.getpid() != owner:
-        return
-    gang.try_step()  # a thread may be waiting: it will see to what follows
-    running = [member.rank for member in gang.members if not member.ended]
-    gang.stop(_DROP_GRACE)
-    gang.run(time.monotonic() + _DROP_GRACE + KILL_WAIT, None)
-    for failure in gang.failures()[:1]:
-        if not failure.collateral:
-            log.error("a launch was never joined, and %s\n%s", failure, failure.traceback)
-    if running:
-        text = f"a launch of {gang.launch.nprocs} ranks was never joined: stopped rank {running}"
-        log.warning(text)
-        warnings.warn(text, ResourceWarning, stacklevel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from procession.loaded import get_loaded
 
@@ -40,6 +41,11 @@ def merge(environment: Mapping[str, str], changes: Changes) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
+def plain_str(value: str | os.PathLike[Any]) -> str:
+    """Return a string or path as a str itself, not of a class derived from it, which ranks may not know."""
+    return str.__str__(os.fsdecode(value))
+
+
 def _sets_place() -> bool:
     choice = os.environ.get("PROCESSION_RANK_ENV", "1")
     if choice not in ("0", "1"):
@@ -57,9 +63,14 @@ def _check(env: object, rank: int) -> Changes:
         raise TypeError(
             f"env must be a mapping, or return one for rank {rank}, not {type(env).__name__}"
         )
+    changes: dict[str, str | None] = {}
     for name, value in env.items():
-        if not isinstance(name, str) or not isinstance(value, (str, type(None))):
-            raise TypeError(f"env must map str to str (or None, to remove): {name!r}: {value!r}")
-        if not name or "=" in name or "\0" in name or "\0" in (value or ""):
+        if not isinstance(name, str) or not isinstance(value, (str, os.PathLike, type(None))):
+            raise TypeError(
+                f"env must map str to str or a path (or None, to remove): {name!r}: {value!r}"
+            )
+        text = None if value is None else plain_str(value)
+        if not name or "=" in name or "\0" in name or "\0" in (text or ""):
             raise ValueError(f"env holds what no environment can: {name!r}: {value!r}")
-    return env
+        changes[plain_str(name)] = text
+    return changes

@@ -2,10 +2,12 @@
 
 A signal that arrives between the two would run the parent's handler in the rank, or wake the parent's
 event loop through a descriptor that both share.  So signals are blocked from before the fork until the
-rank can report what they do (`rank.mask`).  Forked ranks import this module: it imports nothing at its top.
+rank can report what they do (`rank.mask`).
 """
 
 from __future__ import annotations
+
+from procession import interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +42,9 @@ class Inheritance:
     def __init__(self, *, keep_handlers: bool = False) -> None:
         changes, kept = _list_handled([] if keep_handlers else _ALWAYS)
         self._blocked = {_signal.SIGINT, *changes, *kept}
-        self._changes = [(number, _FRESH.get(number, _signal.SIG_DFL)) for number in changes]
+        self._changes = {number: _FRESH.get(number, _signal.SIG_DFL) for number in changes}
+        for number, handler in interrupts.list_deferred().items():
+            self._changes.setdefault(number, handler)
         self.mask: Any = set()
         """What was blocked before."""
 
@@ -66,10 +70,11 @@ class Inheritance:
         """Reset handlers, in a rank; signals stay blocked."""
         try:
             _signal.set_wakeup_fd(-1)
-            for number, action in self._changes:
+            for number, action in self._changes.items():
                 _signal.signal(number, action)
         except ValueError:  # a subinterpreter, which handles no signals
             pass
+        interrupts.forget_deferred()
 
 
 def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
@@ -83,9 +88,10 @@ def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
     caught = _list_caught() if always else 0
     changes = [number for number in always if caught >> (number - 1) & 1]
     kept: list[int] = []
+    deferred = interrupts.list_deferred()
     for number, handler in enumerate(map(_signal.getsignal, range(1, _signal.NSIG)), 1):
         if callable(handler) and number not in changes and number not in spared:
-            (changes if _is_loops(handler) else kept).append(number)
+            (changes if _is_loops(deferred.get(number, handler)) else kept).append(number)
     return changes, kept
 
 
@@ -101,4 +107,4 @@ def _list_caught() -> int:
 
 def _is_loops(handler: Any) -> bool:
     module = getattr(getattr(handler, "func", handler), "__module__", None) or ""
-    return module.partition(".")[0] in _LOOPS
+    return module == "procession.forwarding" or module.partition(".")[0] in _LOOPS

@@ -8,45 +8,67 @@ import socket
 import sys
 import threading
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession import fds, guard, messages
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.identity import name_process
-from procession.interpreter import compose_command, interpreter_flags, start_interpreter
+from procession.interpreter import (
+    compose_command,
+    doubt_interpreter,
+    find_executable,
+    interpreter_flags,
+    start_interpreter,
+)
+from procession.orders import list_arguments, list_path
 from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
+from procession.standing import can_adopt
 from procession.starting import undo
+
+if TYPE_CHECKING:
+    from procession.standing import Settings, Standing
 
 MOST_IDLE = 4
 """Servers without a launch that are kept; the one used longest ago goes first."""
 
 
 class Configuration(NamedTuple):
-    """What makes two launches share a server: the imports it has made, and how it found them.
+    """What makes two launches share a server: the imports it has made, how it found them, what it may do.
 
     ``stamps`` are the files of those modules and when they changed (`os.stat`, ns): a server whose
-    modules have changed since is not used again.
+    modules have changed since is not used again.  ``argv`` is what a main module sees as it is imported.
+    ``rights`` and ``policy`` are those of `Standing`.
     """
 
     executable: str
     flags: tuple[str, ...]
-    sys_path: tuple[str, ...]
+    sys_path: tuple[Any, ...]
     main: tuple[str, str] | None
     preload: tuple[str, ...]
     stamps: tuple[tuple[str, int], ...]
+    argv: tuple[Any, ...]
+    rights: tuple[object, ...]
+    policy: tuple[int, int]
 
     @classmethod
-    def of_now(cls, main: tuple[str, str] | None, preload: tuple[str, ...]) -> Configuration:
+    def of_now(
+        cls, main: tuple[str, str] | None, preload: tuple[str, ...], standing: Standing
+    ) -> Configuration:
         """Return the configuration that a launch of this moment needs."""
         names = (*preload, *(["__main__"] if main else []))
         modules = [sys.modules[name] for name in names if name in sys.modules]
         files = [str(file) for one in modules if (file := getattr(one, "__file__", None))]
         stamps = tuple((file, os.stat(file).st_mtime_ns) for file in files if os.path.exists(file))
         flags = tuple(interpreter_flags())
-        return cls(sys.executable, flags, tuple(sys.path), main, preload, stamps)
+        argv = tuple(list_arguments()) if main else ()
+        return cls(
+            *(find_executable(), flags, tuple(list_path()), main, preload, stamps, argv),
+            *(standing.rights, standing.policy),
+        )
 
 
 class Server:
@@ -54,11 +76,35 @@ class Server:
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self.serving: int = 0  # launches that have not finished
+        self._launches: set[object] = set()  # that are being started, or have not finished
+        self._variables: list[str] = []  # that it was started with, and that were not empty
         self.process: RankProcess | None = None
+        self._settings: Settings | None = None
         self._fd = -1
         self._ready = False
         self._lock = threading.Lock()
+
+    @property
+    def serving(self) -> int:
+        """The number of launches that are being started, or have not finished."""
+        return len(self._launches)
+
+    def fits(self, request: dict[str, Any]) -> bool:
+        """Whether its ranks can have the caller's settings, and show no variables that it has removed.
+
+        Under /proc all see the variables that a process was started with (proc_pid_environ(5)).
+        """
+        if self._settings is None:
+            return True
+        return can_adopt(request["settings"], self._settings) and all(
+            map(request["environment"].get, self._variables)
+        )
+
+    def hold(self) -> Callable[[], None]:
+        """Count one more launch, until what this returns is called."""
+        use = object()
+        self._launches.add(use)
+        return lambda: self._launches.discard(use)
 
     def start(self, launch: Launch, request: dict[str, Any], handed: list[int]) -> Started:
         """Have all ranks of a launch forked.
@@ -66,6 +112,7 @@ class Server:
         Raises:
             ChildProcessError: the server ended, perhaps because of what it imports.
             OSError: the server cannot fork them all; none is left.
+            RuntimeError: what the server imports starts ranks.
         """
         with self._lock:
             if self.process is not None:
@@ -74,10 +121,12 @@ class Server:
                 except (EOFError, ConnectionError):  # it died since; no rank has begun
                     self._close()
             try:
-                self._boot()
+                self._boot(request["settings"])
                 return self._ask(launch, request, handed)
-            except (EOFError, ConnectionError):
-                raise ChildProcessError(self._close()) from None
+            except (EOFError, ConnectionError) as error:
+                unread = isinstance(error.__cause__ or error, ConnectionError)
+                doubt = f"; {doubt_interpreter()}" if unread and not self._ready else ""
+                raise ChildProcessError(self._close() + doubt) from None
             except BaseException:
                 if not self._ready:
                     self._close()
@@ -88,7 +137,9 @@ class Server:
         with self._lock:
             self._close()
 
-    def _boot(self) -> None:
+    def _boot(self, settings: Settings) -> None:
+        environment, self._settings = dict(os.environ), settings
+        self._variables = [name for name, value in environment.items() if value]
         ours, theirs = fds.open_channel_pair()
         self._fd = fds.keep(ours)
         death_pipe = guard.death_pipe()
@@ -96,7 +147,7 @@ class Server:
             popen = start_interpreter(
                 compose_command("procession.server", "main", (theirs, death_pipe)),
                 pass_fds=(theirs, death_pipe),
-                env=os.environ,
+                env=environment,
                 new_session=True,
             )
             popen.returncode = 0  # the RankProcess reaps it
@@ -105,19 +156,22 @@ class Server:
             )
         finally:
             os.close(theirs)
-        self._configure()
+        self._configure(settings)
 
-    def _configure(self) -> None:
+    def _configure(self, settings: Settings) -> None:
         message = {
             "sys_path": list(self.configuration.sys_path),
-            "argv": list(sys.argv),
+            "argv": list_arguments(),
+            "settings": settings,
             "main": self.configuration.main,
             "preload": self.configuration.preload,
         }
         with self._control() as control:
             messages.send(control, message)
             told, _ = messages.receive(control)
-        for name, text in told["failed"]:
+        for name, text, refusal in told["failed"]:
+            if refusal:
+                raise RuntimeError(refusal)
             warnings.warn(f"the forkserver cannot import {name}:\n{text}", RuntimeWarning, 2)
         if told["threads"]:
             names = ", ".join(told["threads"])
@@ -144,11 +198,7 @@ class Server:
         return started
 
     def _serve(self, sock: socket.socket) -> ServedLaunch:
-        def finish() -> None:
-            self.serving -= 1
-
-        self.serving += 1
-        return ServedLaunch(sock, finish)
+        return ServedLaunch(sock, self.hold())
 
     def _control(self) -> socket.socket:
         """Return the socket to the server, to be closed after use: this object keeps its own."""
@@ -173,6 +223,7 @@ class Server:
 
 
 _servers: dict[Configuration, Server] = {}  # in the order of their last use
+_retired: list[Server] = []  # that are not used again, but still serve
 _owner = 0
 _lock = threading.Lock()
 
@@ -183,32 +234,50 @@ def start_on_server(
     """Start a launch on the configuration's server, which is made if there is none."""
     _forget_if_forked()
     with _lock:
+        _retire(configuration, request)
         server = _servers.pop(configuration, None) or Server(configuration)
         _servers[configuration] = server
         idle = [one for one in _servers.values() if not one.serving and one is not server]
         surplus = idle[: max(len(idle) - MOST_IDLE + 1, 0)]
         for one in surplus:
             del _servers[one.configuration]
-    for one in surplus:
-        one.close()
-    return server.start(launch, request, handed)
+        surplus += [one for one in _retired if not one.serving]
+        _retired[:] = [one for one in _retired if one.serving]
+        let_go = server.hold()
+    try:
+        for one in surplus:
+            one.close()
+        return server.start(launch, request, handed)
+    finally:
+        let_go()
 
 
 def stop_servers() -> None:
     """End all servers of this process, and the ranks that they still serve."""
     _forget_if_forked()
     with _lock:
-        servers = list(_servers.values())
+        servers = [*_servers.values(), *_retired]
         _servers.clear()
+        _retired.clear()
     for server in servers:
         server.close()
 
 
+def _retire(configuration: Configuration, request: dict[str, Any]) -> None:
+    """Set aside the servers that must not, or need not, be used again; they end when nothing needs them."""
+    for one in list(_servers.values()):
+        if one.configuration.rights != configuration.rights or (
+            one.configuration == configuration and not one.fits(request)
+        ):
+            del _servers[one.configuration]
+            _retired.append(one)
+
+
 def _forget_if_forked() -> None:
     """Start anew in a fork of the process that has the servers; its lock may be held there."""
-    global _owner, _lock, _servers
+    global _owner, _lock, _retired, _servers
     if _owner != os.getpid():
-        _owner, _lock, _servers = os.getpid(), threading.Lock(), {}
+        _owner, _lock, _retired, _servers = os.getpid(), threading.Lock(), [], {}
 
 
 def _make_handles(

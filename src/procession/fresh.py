@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 _FIRST = 1 << 16  # bytes of the payload that are read at once; mostly, that is all of it
 
 
-importing_main: bool = False
-"""True while this rank imports the launcher's main module: starting ranks now would never end."""
-
 _main: ModuleType | None = None  # the launcher's main module, once it is imported
 
 
@@ -155,6 +152,9 @@ def _take_place(orders: FreshOrders) -> None:
             os.chdir(orders["cwd"])
         except FileNotFoundError:  # the launcher's own is gone too
             pass
+        except PermissionError:  # the launcher may not go there either, but may be there
+            if os.getcwd() != orders["cwd"]:
+                raise
     if orders["sources"]:
         import linecache
 
@@ -164,23 +164,19 @@ def _take_place(orders: FreshOrders) -> None:
 
 def import_main(how: str, what: str) -> None:
     """Import the launcher's main module as ``__mp_main__``, as multiprocessing.spawn does."""
-    global importing_main, _main
+    global _main
     if sys.modules["__main__"] is _main:  # in the forkserver's server
         return
-    importing_main = True
     module = type(sys)("__mp_main__")
-    try:
-        if how == "path" and what.endswith(".py"):
-            _execute(what, module)
-        else:
-            import runpy
+    if how == "path" and what.endswith(".py"):
+        _execute(what, module)
+    else:
+        import runpy
 
-            run = runpy.run_module if how == "name" else runpy.run_path
-            options: dict[str, Any] = {"alter_sys": True} if how == "name" else {}
-            module.__dict__.update(run(what, run_name="__mp_main__", **options))
-        sys.modules["__main__"] = sys.modules["__mp_main__"] = _main = module
-    finally:
-        importing_main = False
+        run = runpy.run_module if how == "name" else runpy.run_path
+        options: dict[str, Any] = {"alter_sys": True} if how == "name" else {}
+        module.__dict__.update(run(what, run_name="__mp_main__", **options))
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = _main = module
 
 
 def _execute(path: str, module: ModuleType) -> None:

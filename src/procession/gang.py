@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from operator import itemgetter
 
-from procession import oom
+from procession import launches, oom
 from procession.failure import Failure
 from procession.hangs import collect_stacks
 from procession.member import Member
 from procession.procstat import is_ending
 from procession.protocol import Launch, Started
-from procession.stopping import DEFAULT_GRACE, Stop
+from procession.stopping import DEFAULT_GRACE, ENDING_GRACE, Stop
 from procession.verdict import ABORTED, sort_failures
 from procession.waiter import HandleWaiter, Key, SelectorWaiter, make_waiter
 
@@ -47,6 +47,8 @@ class Gang:
         self.finished: bool = False
         self.timed_out: list[int] = []
         self.stacks: dict[int, str] = {}  # of the ranks that ran when the deadline passed
+        self.failed: bool = False
+        self.grace_period: float | None = launch.grace_period
         self.deadline: float = (
             _NEVER if launch.timeout is None else time.monotonic() + launch.timeout
         )
@@ -58,7 +60,6 @@ class Gang:
         self._on_failure, self._on_finish = started.on_failure, started.on_finish
         self._oom_kills = oom_kills
         self._evidence: str | None = None
-        self._failed = False
         self._lock = threading.RLock()  # held by whoever waits
         self._stop_lock = threading.RLock()  # a signal handler may ask for a stop during one
         self._stacks_lock = threading.RLock()
@@ -66,9 +67,14 @@ class Gang:
             self.waiter.add(member.sentinel, ("sentinel", member.rank))
             self.waiter.add(member.channel, ("channel", member.rank))
 
-    def run(self, until: float, grace_period: float | None) -> bool:
-        """Supervise until all ranks have ended, or until a time if nothing has failed by then."""
+    def run(self, until: float = _NEVER, grace_period: float | None = None) -> bool:
+        """Supervise until all ranks have ended, or until a time if nothing has failed by then.
+
+        A ``grace_period`` that is not None replaces the launch's.
+        """
         self._check_owner()
+        if grace_period is not None:
+            self.grace_period = grace_period
         while not self.finished:
             patience = _seconds_until(until)
             if not self._lock.acquire(timeout=-1 if patience is None else patience):
@@ -77,28 +83,30 @@ class Gang:
                 return self.finished
             try:
                 if not self.finished:
-                    self.step(until if self._stop is None else _NEVER, grace_period)
+                    self.step(until if self._stop is None else _NEVER)
             finally:
                 self._lock.release()
             if self._stop is None and time.monotonic() >= until:
                 break
         return self.finished
 
-    def step(self, until: float, grace_period: float | None = None) -> None:
+    def step(self, until: float) -> None:
         """Wait for the next event, at most until a time or what else is due, and act on it."""
         with self._lock:
             if self._running:
                 self._take(self.waiter.wait(_seconds_until(min(until, self.next_deadline()))))
             if not self.finished:  # a signal handler may have seen to it meanwhile
-                self._react(grace_period)
+                self._react()
 
-    def try_step(self) -> None:
-        """Act on what has happened, unless another thread is at it."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self.step(0)
-            finally:
-                self._lock.release()
+    def try_step(self) -> bool:
+        """Act on what has happened; return False where another thread is at it."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self.step(0)
+        finally:
+            self._lock.release()
+        return True
 
     def watch(self, call: Callable[[], None]) -> None:
         """Have a function called, from any thread, whenever something has happened."""
@@ -114,12 +122,33 @@ class Gang:
             return 0.0
         return self.deadline if self._stop is None else self._stop.deadline
 
-    def stop(self, grace_period: float | None = None, *, interrupt: bool = False) -> None:
-        """Begin to stop all ranks at the caller's wish; whoever waits carries it through."""
+    def stop(
+        self, grace_period: float | None = None, *, interrupt: bool = False, by: int = 0
+    ) -> None:
+        """Begin to stop all ranks at the caller's wish; whoever waits carries it through.
+
+        Args:
+            grace_period: seconds from SIGTERM to SIGKILL; None: the launch's.
+            interrupt: send SIGINT first, and SIGTERM only after the grace period.
+            by: the signal that asked the caller to end, if one has; it is passed on.
+        """
         self._check_owner()
-        grace = DEFAULT_GRACE if grace_period is None else grace_period
-        self._begin(Stop(self.members, grace if interrupt else 0, grace, interrupt=interrupt))
+        given = self.grace_period if grace_period is None else grace_period
+        grace = given if given is not None else ENDING_GRACE if by else DEFAULT_GRACE
+        wait = grace if interrupt else 0
+        self._begin(Stop(self.members, wait, grace, interrupt=interrupt, by=by))
         self.waiter.wake()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all ranks that run, where they can be signalled."""
+        for rank in sorted(self._running):
+            send = getattr(self.members[rank].process, "send_signal", None)
+            if send is not None:
+                send(number)
+
+    def extend(self, seconds: float) -> None:
+        """Move the deadline: for so long this process was suspended."""
+        self.deadline += seconds
 
     def hurry(self) -> None:
         """Kill all ranks now."""
@@ -157,7 +186,7 @@ class Gang:
                     member.take_report()
                 member.note_end()
                 self._dismiss(member)
-            self._failed |= member.failure(self.launch.allow_early_exit) is not None
+            self.failed |= member.failure(self.launch.allow_early_exit) is not None
         if keys:
             self._tell_watchers()
 
@@ -167,16 +196,14 @@ class Gang:
         self.waiter.discard(("sentinel", member.rank))
         self.waiter.discard(("channel", member.rank))
         member.channel.close()
-        release = getattr(member.process, "release", None)
-        if release is not None:
-            release()
+        member.release()
 
-    def _react(self, grace_period: float | None) -> None:
-        if self._stop is None and self._running and (self._failed or self._is_late()):
+    def _react(self) -> None:
+        if self._stop is None and self._running and (self.failed or self._is_late()):
             self._settle()
-            if not self._failed:
+            if not self.failed:
                 self._note_hang()
-            given = self.launch.grace_period if grace_period is None else grace_period
+            given = self.grace_period
             self._begin(Stop(self.members, given or 0, DEFAULT_GRACE if given is None else given))
         if self._stop is not None:
             self._stop.advance()
@@ -239,12 +266,15 @@ class Gang:
             self._evidence = oom.tell_kills(self._oom_kills)
         for member in self.members:  # an exception may have cut short what this does
             self._dismiss(member)
-        if self._on_failure is not None and (self._failed or self._stop is not None):
+        if self._on_failure is not None and (self.failed or self._stop is not None):
             self._on_failure()
         if self._on_finish is not None and not self.finished:  # a handler may have seen to it
             self._on_finish()
+        for member in self.members:  # one that was abandoned may have ended by now
+            member.release()
         self.waiter.close()
         self.finished = True
+        launches.settle(self)
         self._tell_watchers()
 
     def _tell_watchers(self) -> None:

@@ -30,12 +30,17 @@ def death_pipe() -> int:
 
 
 def _stands(read: int, write: int, inode: int, pid: int) -> bool:
-    """Whether a death pipe is this process's own, and was not closed by its number."""
+    """Whether a death pipe is this process's own, was not closed by its number, and ranks may open it.
+
+    They may not where it was made before this process dropped its privileges.  It stays open all the same:
+    ranks of that time depend on it.
+    """
     try:
         ends = os.fstat(read), os.fstat(write)
     except OSError:
         return False
-    return pid == os.getpid() and all(end.st_ino == inode for end in ends)
+    is_ours = pid == os.getpid() and all(end.st_ino == inode for end in ends)
+    return is_ours and os.geteuid() in (ends[0].st_uid, 0)
 
 
 def lift(fd: int) -> int:

@@ -1,7 +1,12 @@
-"""Holds Ctrl-C back while a rank is being started, so that none is started and then forgotten."""
+"""Defers signals while ranks are being started: none is started and then forgotten.
+
+Ctrl-C waits until the rank at hand has been started.  What asks the caller to end, or to be suspended, waits
+until all have, and somebody waits for them (`procession.forwarding`).
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +16,81 @@ from typing import Any
 signal: Any = __import__("_signal")  # without the enums of `signal`, which would cost a forked rank
 
 _original: Callable[[int, FrameType | None], Any] | None = None
+
+
+_ENDINGS = tuple(
+    number
+    for name in ("SIGTERM", "SIGHUP", "SIGTSTP")
+    if (number := getattr(signal, name, None)) is not None
+)
+_deferred: dict[int, Any] = {}  # the signals that wait, and what handles each
+_came: list[int] = []  # those that have come
+_owner = 0  # the process that defers them: a fork of it has the handler, too
+_aborts = False  # whether one that comes ends the start of ranks
+
+
+class AskedToEnd(BaseException):  # as KeyboardInterrupt, no error
+    """Raised in a start of ranks that may take long, where none has begun yet, by what asks for an end."""
+
+
+@contextmanager
+def deferred_endings(*others: int) -> Iterator[Callable[[], bool]]:
+    """Defer SIGTERM, SIGHUP, SIGTSTP and other signals in the main thread, until `take_deferred`.
+
+    What the block leaves deferred acts after it.  The block is given a function that tells whether
+    one has come.
+    """
+    global _owner
+    if threading.current_thread() is not threading.main_thread() or _deferred:
+        yield lambda: bool(_came)
+        return
+    _owner = os.getpid()
+    for number in (*_ENDINGS, *others):
+        current = signal.getsignal(number)
+        if current not in (None, signal.SIG_IGN):  # set in C; ignored
+            _deferred[number] = current
+            signal.signal(number, _defer)
+    try:
+        yield lambda: bool(_came)
+    finally:
+        for number in take_deferred():
+            signal.raise_signal(number)
+
+
+def take_deferred() -> list[int]:
+    """Put handlers back; return the signals that have come meanwhile, in order."""
+    for number, previous in _deferred.items():
+        if signal.getsignal(number) is _defer:
+            signal.signal(number, previous)
+    came = list(_came)
+    _deferred.clear()
+    _came.clear()
+    return came
+
+
+@contextmanager
+def aborted_by_endings() -> Iterator[None]:
+    """Let a deferred signal act in the block, which ends by it: ranks that have not begun lose nothing."""
+    global _aborts
+    _aborts = True
+    try:
+        yield
+    finally:
+        _aborts = False
+
+
+def _defer(number: int, frame: FrameType | None) -> None:
+    previous = _deferred.get(number, signal.SIG_DFL)
+    if os.getpid() != _owner:  # a fork that has yet to put it back
+        signal.signal(number, previous)
+        signal.raise_signal(number)
+    elif not _aborts or number not in (signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
+        _came.append(number)
+    elif callable(previous):
+        previous(number, frame)
+    else:
+        _came.append(number)
+        raise AskedToEnd
 
 
 @contextmanager
@@ -40,10 +120,14 @@ def held_back() -> Iterator[Callable[[], None]]:
     let_through()
 
 
-def forget_in_child(*, restore: bool) -> None:
-    """Forget, in a process that was forked meanwhile, that they are held back; restore the handler."""
+def list_deferred() -> dict[int, Any]:
+    """Return the signals that are deferred now, each with its handler or action."""
+    return _deferred if _original is None else {**_deferred, signal.SIGINT: _original}
+
+
+def forget_deferred() -> None:
+    """Forget, in a process forked meanwhile whose handlers have been put back, that they are deferred."""
     global _original
-    if _original is not None:
-        if restore:
-            signal.signal(signal.SIGINT, _original)
-        _original = None
+    _original = None
+    _deferred.clear()
+    _came.clear()

@@ -8,7 +8,7 @@ import signal
 import socket
 
 from procession import descendants, fds
-from procession.interpreter import SOURCE, find_executable
+from procession.interpreter import SOURCE, find_executable, missing_interpreter
 from procession.log import warn
 from procession.messages import NO_SIGNAL
 from procession.procstat import read_birth
@@ -71,6 +71,8 @@ def _stands(fd: int, inode: int, pid: int) -> bool:
 def _replace() -> None:
     """Start a warden in the place of one that does not answer, and tell it what that one knew."""
     _let_go()
+    if missing_interpreter():  # `procession backends` says what that means
+        return
     try:
         _start()
     except OSError as error:
@@ -91,7 +93,8 @@ def _start() -> None:
         pid = os.posix_spawn(
             find_executable(),
             [find_executable(), "-I", "-S", "-c", _CODE],
-            os.environ,
+            # it needs nothing else, and outlives what the launcher may take out of its own
+            {name: value for name, value in os.environ.items() if name.startswith("LD_")},
             file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0), nothing, (os.POSIX_SPAWN_DUP2, 1, 2)],
             setpgroup=0,
         )

@@ -6,6 +6,9 @@ import signal
 import time
 
 from procession.failure import Failure
+from procession.interpreter import doubt_interpreter
+from procession.log import warn
+from procession.procstat import read_mask
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
 from procession.signals import name_signal
 
@@ -29,6 +32,7 @@ class Member:
         self.lost: str = ""
         self.stopped: int = 0
         self.sent: frozenset[int] = _NO_SIGNALS
+        self._abandoned = self._released = False
 
     def take_report(self) -> bool:
         """Read the channel; return whether more may come."""
@@ -50,7 +54,19 @@ class Member:
 
     def abandon(self, why: str) -> None:
         """Give up on a process that does not end."""
+        self._abandoned = True
         self.ended, self.lost = time.monotonic_ns(), why
+
+    def release(self) -> None:
+        """Release the process object, once, after its process has ended; call it as often as you like.
+
+        A process that was abandoned may still run.  It keeps what it holds: a later call releases it if it
+        has ended by then.
+        """
+        if self._released or not self.ended or (self._abandoned and self.process.is_alive()):
+            return
+        self._released = True  # first: a signal handler may call this again
+        release_process(self.process)
 
     def stop(self, number: int) -> None:
         """Send a signal that stops it, and remember that its end is then our doing."""
@@ -61,10 +77,17 @@ class Member:
         self.sent |= {number}
         if number == signal.SIGTERM:
             self.process.terminate()
-        elif number == signal.SIGINT and send is not None:
+        elif number != signal.SIGKILL and send is not None:
             send(number)
         else:
             self.process.kill()
+
+    def catches(self, number: int) -> bool:
+        """Whether the rank can be sent a signal and is seen to have a handler for it."""
+        process = self.process
+        if getattr(process, "host", None) or not hasattr(process, "send_signal"):
+            return False
+        return bool(read_mask(process.pid, "SigCgt") >> (number - 1) & 1)
 
     def failure(self, allow_early_exit: bool) -> Failure | None:
         """Say how the rank failed; None if it has not (yet)."""
@@ -79,10 +102,11 @@ class Member:
             return self._lost()
         if self.exitcode:
             return self._exited(self.exitcode, self._after_return())
-        if report is None and not allow_early_exit:
-            return self._exited(
-                0, "before its function returned: something in it ended the process"
+        if report is None and (self._is_unread or not allow_early_exit):
+            why = self._after_return() or (
+                "before its function returned: something in it ended the process"
             )
+            return self._exited(0, why)
         return None
 
     def _raised(self, report: Report) -> Failure:
@@ -130,9 +154,31 @@ class Member:
         return self.report is not None and self.report.kind != "returned"
 
     def _after_return(self) -> str:
-        if self.report is None:
-            return ""
-        return "after its function had returned"
+        if self.report is not None:
+            return "after its function had returned"
+        if self._is_unread and self.exitcode is not None and self.exitcode >= 0:
+            return f"before it had read what it is to do; {doubt_interpreter()}"
+        return ""
+
+    @property
+    def _is_unread(self) -> bool:
+        """Whether the process ended before it had read what it is to do: it may be no rank at all."""
+        return getattr(self.channel, "left_unread", False)
+
+
+def release_process(process: Process) -> None:
+    """Call the ``release`` of a process, if it has one.  Log what that raises: the outcome is known."""
+    release = getattr(process, "release", None)
+    if release is not None:
+        try:
+            release()
+        except Exception as error:
+            warn(
+                "release() of process %s has raised %s: %s",
+                process.pid,
+                type(error).__name__,
+                error,
+            )
 
 
 _LATE = 1_000_000_000

@@ -84,8 +84,8 @@ def _receive_all(sock: socket.socket, size: int) -> bytes:
     while len(data) < size:
         try:
             part = sock.recv(size - len(data))
-        except ConnectionResetError:
-            part = b""
+        except ConnectionResetError as error:
+            raise EOFError("the other end is closed, and has not read all") from error
         if not part:
             raise EOFError("the other end is closed")
         data += part

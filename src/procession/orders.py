@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from procession.environment import plain_str
 from procession.loaded import get_loaded
 from procession.protocol import Launch
 
@@ -27,8 +29,9 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
         "daemon": launch.daemon,
         "forked": forked,
         "wants_results": launch.wants_results,
+        "prints_errors": launch.prints_errors,
         "parent_pid": os.getpid(),
-        "parent_name": own.name if own is not None else "MainProcess",
+        "parent_name": plain_str(own.name) if own is not None else "MainProcess",
         "authkey": bytes(own.authkey) if own is not None else os.urandom(32),
         "identity": tuple(own._identity) if own is not None else (),
         "tracker": -1,
@@ -59,8 +62,8 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
 
     return {
         **write_orders(launch, context, forked=forked),
-        "sys_path": list(sys.path),
-        "argv": list(sys.argv),
+        "sys_path": list_path(),
+        "argv": list_arguments(),
         "cwd": None,
         "main": None,
         "sources": {},
@@ -68,6 +71,57 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
         "buffers": [],
         "imports": [],
     }
+
+
+def list_path() -> list[Any]:
+    """Return the import path that ranks are to have.
+
+    In it the working directory that this process had first takes the place of "", which means the current
+    one, as in multiprocessing.
+
+    Raises:
+        TypeError: it holds what ranks cannot have.
+    """
+    entries = plain_list("sys.path", sys.path)
+    if "" in entries:
+        import procession
+
+        first = procession._first_folder
+        entries = [first if entry == "" else entry for entry in entries if entry or first]
+    return entries
+
+
+def list_arguments() -> list[Any]:
+    """Return the command line that ranks are to have; what embeds Python may have none.
+
+    Raises:
+        TypeError: it holds what ranks cannot have.
+    """
+    return plain_list("sys.argv", getattr(sys, "argv", []))
+
+
+def plain_list(name: str, values: Iterable[object]) -> list[Any]:
+    """Return values as `marshal` takes them: paths and strings of other classes become str.
+
+    Raises:
+        TypeError: one cannot be had by ranks; the message says which.
+    """
+    return [
+        value if type(value) in _PLAIN else _to_str(name, index, value)
+        for index, value in enumerate(values)
+    ]
+
+
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+def _to_str(name: str, index: int, value: object) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(
+            f"{name}[{index}] is {value!r:.100} ({type(value).__name__}): in {name}, ranks can only have "
+            "strings and paths"
+        )
+    return plain_str(value)
 
 
 def find_folder() -> str | None:

@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 
+from procession.interpreter import CHOOSE, missing_interpreter
 from procession.protocol import Availability, Capabilities
 from procession.syscalls import pidfds_work
 
@@ -39,5 +40,17 @@ def tell_availability(start_method: str) -> Availability:
 
     if start_method not in multiprocessing.get_all_start_methods():
         return Availability(False, f"{sys.platform} cannot {start_method}", "use 'spawn'")
-    missing = missing_mechanism()
-    return Availability(True, f"by way of multiprocessing: {missing}" if missing else "")
+    return tell_interpreter(needed=start_method != "fork")
+
+
+def tell_interpreter(*, needed: bool) -> Availability:
+    """Tell whether there is an interpreter to start, if it is needed, and what is missing without one."""
+    missing, unknown = missing_mechanism(), missing_interpreter()
+    if unknown and needed:
+        return Availability(False, f"{unknown}, and it starts interpreters", CHOOSE)
+    reasons = []
+    if missing:
+        reasons.append(f"by way of multiprocessing: {missing}")
+    if unknown:
+        reasons.append(f"{unknown}: what ranks start outlives this process if it is killed")
+    return Availability(True, "; ".join(reasons))

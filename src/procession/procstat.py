@@ -29,3 +29,15 @@ def read_birth(pid: int) -> str:
     """Return when a process was born, in clock ticks since the machine was; ``?`` where unknown."""
     fields = read_stat(pid)
     return fields[19] if fields else "?"
+
+
+def read_mask(pid: int | None, name: str) -> int:
+    """Return a signal mask of a process (``SigCgt``, ``SigIgn``: proc_pid_status(5)), 0 where unknown."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(f"{name}:"):
+                    return int(line.split()[1], 16)
+    except OSError:
+        pass
+    return 0

@@ -92,9 +92,12 @@ class Process(Protocol):
 
     Optional attributes that the context uses where they exist: ``host`` (str, where the rank runs),
     ``lost`` (str or None: why contact with it is gone), ``release()`` (frees what the object holds in
-    the caller; called once, after the process has ended), and ``ask_stacks()`` (asks for the rank's
-    Python stacks; returns whether it can answer) with ``take_stacks()`` (their text; None as long as
-    it is not complete).  None of them may block.
+    the caller), and ``ask_stacks()`` (asks for the rank's Python stacks; returns whether it can answer)
+    with ``take_stacks()`` (their text; None as long as it is not complete).  None of them may block.
+
+    ``release`` is called once, after the process has ended, and never for a process that nothing could
+    end.  ``pid``, ``exitcode``, ``is_alive`` and ``join`` must still answer afterwards.  What it raises is
+    logged.
     """
 
     @property

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         daemon: bool
         forked: bool
         wants_results: bool
+        prints_errors: bool
         parent_pid: int
         parent_name: str
         authkey: bytes
@@ -53,6 +54,12 @@ current: tuple[int, Orders] | None = None
 
 mask: Any = None
 """The signals to block from when this rank can report what they do; None where it was not forked."""
+
+loading: bool = False
+"""Whether this process loads fn and args, which imports their modules: to start ranks now would never end."""
+
+early_threads: frozenset[int] = frozenset()
+"""Threads that such an import started and that still run: what they start would never end either."""
 
 _take_leave: Callable[[bool], object] | None = None  # what `enter` was given, to be called once
 
@@ -93,7 +100,9 @@ def _live(
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if orders["context"]:
             identity.assume(orders, rank, sentinel)
+        _note_loading()
         fn, args = load()
+        _note_loading(ended=True)
         value = fn(rank, *args)
         flush_streams()
         reporter.returned(value, wanted=orders["wants_results"])
@@ -105,8 +114,22 @@ def _live(
         del_own_frame(error)
         _stop_measuring()
         reporter.raised(error)
+        if orders["prints_errors"]:  # as multiprocessing's processes do
+            write_error(
+                f"Process {identity.name_process(orders['context'], rank)}:\n{describe(error)}"
+            )
         return 1, False
     return 0, True
+
+
+def _note_loading(*, ended: bool = False) -> None:
+    """Note that fn and args are being loaded, or have been."""
+    global loading, early_threads
+    loading, early_threads = not ended, frozenset()
+    threading = sys.modules.get("threading")
+    if ended and threading is not None and threading.active_count() > 1:
+        idents = {thread.ident for thread in threading.enumerate()}
+        early_threads = frozenset(idents - {threading.get_ident()})
 
 
 def may_begin(channel: int) -> bool:

@@ -234,7 +234,7 @@ def write_error(text: str) -> None:
     try:
         if sys.stderr is not None:
             sys.stderr.write(text)
-    except (OSError, ValueError):
+    except Exception:  # of a stream of the user's, too
         pass
 
 

@@ -16,9 +16,10 @@ import sys
 from functools import partial
 from typing import Any
 
-from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
+from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
 from procession.children import collect_child, signal_group
 from procession.forking import Forked, fork_each
+from procession.loaded import get_loaded
 from procession.report import describe
 from procession.syscalls import pidfd_wait_status
 
@@ -27,7 +28,9 @@ def main(control: int, guard_fd: int) -> None:
     """Serve one launcher until it closes its end of the control socket."""
     fds.fill_streams()
     fds.keep(guard.arm(guard_fd))
-    Server(fds.as_socket(fds.keep(control))).serve()
+    sock = fds.as_socket(fds.keep(control))
+    Server(sock).serve()
+    sock.detach()  # or -X dev warns of it
 
 
 class ServedLaunch:
@@ -83,12 +86,14 @@ class Server:
         self._control = control
         self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
         self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # of ranks that are alive
+        self._settings: Any = None  # the launcher's when it started this process
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> None:
         """Serve until the launcher is gone; then kill what is left."""
         configuration, _ = messages.receive(self._control)
+        self._settings = configuration["settings"]
         messages.send(self._control, preload(configuration))
         while True:
             for fd, events in self._poll.poll():
@@ -109,6 +114,7 @@ class Server:
         except EOFError:
             for launch in self._launches.values():
                 launch.kill()
+                launch.sock.detach()
             return False
         launch = ServedLaunch(fds.as_socket(fds.keep(handed.pop(0))), request["mark"])
         try:
@@ -127,7 +133,7 @@ class Server:
             _replace_environment(request["environment"])
             fork_each(
                 request["nprocs"],
-                partial(_live, request, handed),
+                partial(_live, request, handed, self._settings),
                 made,
                 keep_handlers=request["keep_handlers"],
             )
@@ -192,24 +198,33 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
     """Import what the configuration names; return which imports failed, and what threads they left."""
     sys.path[:] = configuration["sys_path"]
     sys.argv[:] = configuration["argv"]
-    failed = []
+    rank.loading = True  # for good: nothing in this process is to start ranks
+    failed: list[tuple[str, str, str]] = []
     if configuration["main"] is not None:
         try:
             fresh.import_main(*configuration["main"])
         except BaseException as error:
-            failed.append(("__main__", describe(error)))
+            failed.append(("__main__", describe(error), _refusal_in(error)))
     for name in configuration["preload"]:
         try:
             __import__(name)
         except BaseException as error:
-            failed.append((name, describe(error)))
+            failed.append((name, describe(error), _refusal_in(error)))
     forked.import_for_ranks()
     threading = sys.modules["threading"]
     threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     return {"failed": failed, "threads": threads}
 
 
-def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) -> tuple[int, bool]:
+def _refusal_in(error: BaseException) -> str:
+    """Return why an import was not to go on: it started ranks; "" if it failed for another reason."""
+    kind = get_loaded("procession.checks", "ImportingError")
+    return str(error) if kind is not None and isinstance(error, kind) else ""
+
+
+def _live(
+    request: dict[str, Any], handed: list[int], settings: Any, index: int, channel: int
+) -> tuple[int, bool]:
     """Live a rank's life in a process just forked."""
     descendants.mark(0, request["mark"])
     cgroups.join(request["cgroup"], 0)
@@ -218,6 +233,8 @@ def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) 
         stream = rest.pop(0)
         os.dup2(stream, number)
         os.close(stream)
+    if request["settings"] != settings:
+        standing.adopt(request["settings"], settings)
     forked.cut_off(None)  # its input is nothing already
     rank.change_environment(request["changes"][index])
     if not rank.may_begin(channel):  # the launcher is gone, and this rank never was

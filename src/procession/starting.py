@@ -77,13 +77,14 @@ def _gather(started: list[Handles]) -> Started:
 
 def undo(started: Started) -> None:
     """Kill and reap all processes, and free what was made for them."""
+    from procession.member import release_process
+
     for process in started.processes:
         process.kill()
     for process, channel in zip(started.processes, started.error_channels, strict=True):
         process.join(_STOP_WAIT)
-        release = getattr(process, "release", None)
-        if release is not None:
-            release()
+        if not process.is_alive():
+            release_process(process)
         channel.close()
     for call in (started.on_failure, started.on_finish):
         if call is not None:

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from procession.hangs import state_of_process
 from procession.member import Member
 from procession.rank import EXIT_BOUND
+from procession.signals import name_signal
 
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""
+
+ENDING_GRACE = 25.0
+"""The same where the caller has been asked to end: Kubernetes kills it 30 s after SIGTERM."""
 
 KILL_WAIT = 3.0
 """Seconds to wait for a killed process before it is named and abandoned."""
@@ -28,13 +32,22 @@ class Stop:
     """The stages of one stop.  `advance` does what is due; ``deadline`` is when to call it next.
 
     ``wait`` is how long (seconds) the ranks may end by themselves before SIGTERM, ``grace`` how long
-    they have from then until SIGKILL.  An ``interrupt`` sends SIGINT at once, before the wait.
+    they have from then until SIGKILL.  An ``interrupt`` sends SIGINT at once, before the wait.  ``by`` is
+    the signal that the caller got, if one has begun the stop: a rank that has a handler for it gets
+    that one in place of SIGTERM.
     """
 
     def __init__(
-        self, members: Sequence[Member], wait: float, grace: float, *, interrupt: bool = False
+        self,
+        members: Sequence[Member],
+        wait: float,
+        grace: float,
+        *,
+        interrupt: bool = False,
+        by: int = 0,
     ) -> None:
         self._members = members
+        self._by = by
         self._lock = threading.RLock()
         self._abandoned: list[Member] = []
         now = time.monotonic()
@@ -98,11 +111,12 @@ class Stop:
     def _terminate_all(self, alive: Iterable[Member]) -> None:
         stopped = []
         for member in alive:
-            if signal.SIGTERM not in member.sent and member.process.is_alive():
-                stopped.append(member.process.pid)
-                member.stop(signal.SIGTERM)
-        for pid in stopped:  # afterwards: they end meanwhile
-            log.warning("Terminating process %s via signal SIGTERM", pid)
+            if not member.sent & {signal.SIGTERM, self._by} and member.process.is_alive():
+                number = self._by if self._by and member.catches(self._by) else signal.SIGTERM
+                stopped.append((member.process.pid, name_signal(number)))
+                member.stop(number)
+        for pid, name in stopped:  # afterwards: they end meanwhile
+            log.warning("Terminating process %s via signal %s", pid, name)
 
     def _kill(self, alive: Iterable[Member]) -> None:
         for member in alive:

@@ -20,6 +20,10 @@ ABORTED = frozenset({"SIGABRT", "SIGIOT"})
 """The signal by which libraries end a process that has lost a peer, by both its names."""
 
 
+STACK_LINES = 24
+"""Lines of a stack that a message shows at most."""
+
+
 def sort_failures(failures: Sequence[Failure]) -> list[Failure]:
     """Put the root cause first, then the others in the order of the ranks' own clocks.
 
@@ -63,15 +67,27 @@ def make_timeout(
     """Return the exception for a launch whose deadline passed while ``running`` ranks ran, and where."""
     ranks = ", ".join(map(str, running))
     first = next((failure for failure in failures if failure.rank in running), None)
-    error = ProcessTimeoutError(
-        f"the launch did not end within {seconds:g} s: stopped rank {ranks}",
+    message = f"the launch did not end within {seconds:g} s: stopped rank {ranks}"
+    if stacks:
+        told = map(_shorten, group_stacks(stacks))
+        message = "\n".join([message, "where the ranks were when it passed:", *told])
+    return ProcessTimeoutError(
+        message,
         running[0] if running else 0,
         first.pid if first else None,
         failures=failures,
     )
-    if stacks:
-        error.add_note("\n".join(["where the ranks were when it passed:", *group_stacks(stacks)]))
-    return error
+
+
+def _shorten(stack: str) -> str:
+    """Return the ends of a stack: the whole is in the failure of its rank."""
+    lines = stack.splitlines()
+    left_out = len(lines) - STACK_LINES
+    if left_out <= 1:
+        return stack
+    half = STACK_LINES // 2
+    told = f"  [... {left_out} lines left out: see failures[...].stacks ...]"
+    return "\n".join([*lines[:half], told, *lines[-half:]])
 
 
 def make_group(error: ProcessException, *, load: bool) -> Any:
@@ -105,6 +121,7 @@ def _torch_exception(root: Failure, failures: Sequence[Failure]) -> ProcessExcep
     rank, pid = root.rank, root.pid
     if root.kind == "raised":
         message = f"\n\n-- Process {rank:d} terminated with the following error:\n{root.traceback}"
+        message += f"host: {root.host}\n" if root.host else ""
         return ProcessRaisedException(message, rank, pid, failures=failures, host=root.host)
     if root.kind == "lost":
         ending = f"was lost: {root.message}"
@@ -112,6 +129,10 @@ def _torch_exception(root: Failure, failures: Sequence[Failure]) -> ProcessExcep
         ending = f"terminated with signal {root.signal_name}"
     else:
         ending = f"terminated with exit code {root.exit_code:d}"
+    if root.kind == "exited" and root.message:
+        ending += f": {root.message}"
+    if root.host:
+        ending += f"\nhost: {root.host}"
     return ProcessExitedException(
         f"process {rank:d} {ending}",
         rank,
@@ -125,8 +146,6 @@ def _torch_exception(root: Failure, failures: Sequence[Failure]) -> ProcessExcep
 
 def _notes(root: Failure, others: Sequence[Failure]) -> list[str]:
     notes = []
-    if root.kind == "exited" and root.message:
-        notes.append(f"process {root.rank} ended so: {root.message}")
     if root.evidence:
         notes.append(root.evidence)
     own = [failure for failure in others if not failure.collateral]

@@ -103,9 +103,13 @@ class Scenarios:
         assert len(told) == self.ranks
 
     def dropped(self, launch: Launch, folder: str) -> None:
-        """Nobody joins."""
-        start_processes(rest, nprocs=self.ranks, join=False, **launch)
-        gc.collect()
+        """Nobody joins: the next launch reaps the ranks."""
+        context = start_processes(succeed, (10,), self.ranks, join=False, **launch)
+        processes = context.processes
+        del context
+        for process in processes:
+            process.join()
+        assert run(succeed, (10,), 1, **launch) == [bytes(10)]
 
     def interrupted(self, launch: Launch, folder: str) -> None:
         """Ctrl-C while the caller waits."""

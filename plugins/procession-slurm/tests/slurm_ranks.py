@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,15 @@ def reduce_with_gloo(rank: int) -> tuple[float, str]:
     distributed.all_reduce(number)
     distributed.destroy_process_group()
     return float(number), os.environ["SLURMD_NODENAME"]
+
+
+def save_on_usr1(rank: int, folder: str) -> str:
+    """Wait for SIGUSR1; return its name."""
+    from procession.testing.stage import Stage
+
+    got: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, _: got.append(number))
+    Stage(folder, 60).tell(f"asleep {rank}")
+    while not got:
+        time.sleep(0.01)
+    return signal.Signals(got[0]).name

@@ -14,6 +14,7 @@ import pytest
 from procession import (
     ProcessException,
     ProcessExitedException,
+    Signals,
     StartError,
     get_backend,
     start_processes,
@@ -22,7 +23,7 @@ from procession.testing import elsewhere
 from procession.testing.outcomes import assert_gone
 from procession.testing.subject import Subject, wait_until
 from slurm_cluster import CPUS, Cluster, cluster
-from slurm_ranks import read_parent, say, sum_array
+from slurm_ranks import read_parent, save_on_usr1, say, sum_array
 
 __all__ = ["cluster"]
 
@@ -152,6 +153,18 @@ def test_a_job_that_is_cancelled_ends_ranks_by_sigterm(subject: Subject, cluster
         assert time.monotonic() - cancelled < 4
     assert caught.value.signal_name == "SIGTERM"
     assert_gone(subject.stage.noted())
+    wait_until(lambda: not cluster.list_jobs(), "the job is still there")
+
+
+def test_a_signal_of_slurms_reaches_ranks_that_want_it(subject: Subject, cluster: Cluster) -> None:
+    """As ``sbatch --signal`` sends it to a job's steps, before the time limit."""
+    with subject.start(
+        save_on_usr1, str(subject.folder), signals=Signals(forward=(signal.SIGUSR1,))
+    ) as context:
+        await_ranks(subject)
+        [job] = {line.split()[0] for line in cluster.list_jobs() if not line.startswith("step")}
+        cluster.ask("scancel", "--signal=USR1", job)
+        assert context.results() == ["SIGUSR1"] * 2
     wait_until(lambda: not cluster.list_jobs(), "the job is still there")
 
 

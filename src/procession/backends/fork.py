@@ -85,7 +85,6 @@ class _Estate(NamedTuple):
     def live(self, index: int, channel: int) -> tuple[int, bool]:
         """Live a rank's life in a process just forked."""
         self.tree.adopt(0)
-        interrupts.forget_in_child(restore=self.launch.signals.keep_handlers)
         cut_off(self.no_input)
         rank.change_environment(self.launch.environments[index])
         if not rank.may_begin(channel):

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from procession import guard
+from procession.environment import plain_str
 from procession.gathering import gathering
+from procession.loaded import get_loaded
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.starting import hand_over
 
 if TYPE_CHECKING:
+    from procession.standing import Settings
     from procession.tree import Tree
 
 
@@ -22,8 +25,9 @@ class ForkserverBackend:
     """Starts ranks as forks of a server that keeps the imports of a configuration.
 
     The server imports fn's module, the main module where fn or args need it, and what the option
-    ``preload`` names (a list of modules).  Where the option ``preload_main`` is False, the ranks import the
-    first two themselves.  The server stays for the next launch with the same configuration.
+    ``preload`` and `multiprocessing.set_forkserver_preload` name (lists of modules).  Where the option
+    ``preload_main`` is False, the ranks import the first two themselves.  The server stays for the next
+    launch with the same configuration.
     """
 
     name: str = "forkserver"
@@ -49,6 +53,7 @@ class ForkserverBackend:
             return start(launch, "forkserver")
         from procession.forkservers import Configuration, start_on_server
         from procession.payload import pickled_call
+        from procession.standing import read_standing
         from procession.tree import planted
 
         orders = write_fresh_orders(launch, "forkserver", forked=True)
@@ -68,16 +73,18 @@ class ForkserverBackend:
             orders["together"] = ends
             shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
             pickled.file.write_orders(orders)
+            standing = read_standing()
+            main = pickled.main if preloads_main else None
             started = start_on_server(
-                Configuration.of_now(pickled.main if preloads_main else None, preload),
+                Configuration.of_now(main, preload, standing),
                 launch,
-                _write_request(launch, tree),
+                _write_request(launch, tree, standing.settings),
                 [pickled.file.fd, guard.death_pipe(), *streams, *shared],
             )
             return tree.attach(hand_over(pickled.file, started))
 
 
-def _write_request(launch: Launch, tree: Tree) -> dict[str, Any]:
+def _write_request(launch: Launch, tree: Tree, settings: Settings) -> dict[str, Any]:
     """Return what the server is told of a launch."""
     return {
         "nprocs": launch.nprocs,
@@ -86,6 +93,7 @@ def _write_request(launch: Launch, tree: Tree) -> dict[str, Any]:
         "mark": tree.mark,
         "cgroup": tree.cgroup,
         "keep_handlers": launch.signals.keep_handlers,
+        "settings": settings,
     }
 
 
@@ -106,8 +114,16 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     own: tuple[str, ...] = ()
     if with_own and isinstance(module, str) and module not in ("__main__", "__mp_main__"):
         own = (module,)
-    names = (*own, *named, find_entry_module(launch))
+    named = tuple(map(plain_str, named))
+    names = (*own, *named, *_list_preloads_of_multiprocessing(), find_entry_module(launch))
     return tuple(dict.fromkeys(filter(None, names)))
+
+
+def _list_preloads_of_multiprocessing() -> list[str]:
+    """Return what `multiprocessing.set_forkserver_preload` was given, but for the main module."""
+    server = get_loaded("multiprocessing.forkserver", "_forkserver")
+    names = getattr(server, "_preload_modules", None) or ()
+    return [name for name in names if name not in ("__main__", "__mp_main__")]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession.errors import StartError
+from procession.interpreter import interpreter_flags
 from procession.protocol import Launch
 from procession.remote import link as frames
 from procession.remote.seat import Seat, number_locally
@@ -69,8 +70,10 @@ class Briefing(NamedTuple):
             "orders": self.orders,
             "place": place,
             "prefix": sys.prefix,
+            "flags": interpreter_flags(),
             "changes": {**changes, **given},
             "keep_daemons": self.launch.keep_daemons,
+            "forward": [int(number) for number in self.launch.signals.forward],
         }
 
     def fail(self, seat: Seat, came: int, reason: str) -> StartError:

@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession import fds, memory
@@ -48,12 +48,15 @@ class Holding:
         self._report_awaited = True
         self._code: int | None = None  # the rank's, from its end until the caller has been told
         self._done = False
+        self._forward: list[int] = []  # signals of the engine's that the rank is to get
+        self._terminated = False  # whether the rank has got SIGTERM
         self._orphaned = float("inf")  # when to end, if whoever has started this agent is gone
         self._started = Started([], [], [])
 
     def prepare(self, payload: int = -1) -> None:
         """Take the orders and the payload, unless this agent was given that, and start the rank."""
         told = await_frame(self._control, self._guard).head
+        self._forward = [number for number in told["forward"] if not _is_hydras(number)]
         self._payload = payload if payload >= 0 else self._take_payload()
         if told["shares"]:
             self._control.send(frames.SHARE, (os.getpid(), self._payload))
@@ -67,6 +70,7 @@ class Holding:
             self._payload,
             self._start,
             keep_daemons=told["keep_daemons"],
+            flags=told["flags"],
         )
         if not told["shares"]:
             self._let_go()
@@ -74,7 +78,7 @@ class Holding:
 
     def hold(self) -> None:
         """Stand over the rank until the caller has heard of its end, and wants nothing more; or is gone."""
-        wakeup = _note_signals(self._pass_on)
+        wakeup = _note_signals(self._pass_on, self._forward)
         calls: dict[int, Callable[[], None]] = {
             self._control.fileno(): self._hear,
             self._end.fileno(): self._abandon,  # the caller says nothing on it: it is gone
@@ -146,13 +150,15 @@ class Holding:
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGTERM:
-            self._process.terminate()
+            if not self._terminated:  # the engine may send it as the caller does
+                self._terminated = True
+                self._process.terminate()
         else:
             self._process.send_signal(number)
 
     def _pass_on(self, number: int) -> None:
-        """Have the rank end as the engine tells this agent to."""
-        self._signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+        """Send the rank what the engine has sent to this agent; SIGTERM for SIGHUP."""
+        self._signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def _ask(self) -> None:
         if self._process.ask_stacks():
@@ -251,7 +257,8 @@ def _make_own(orders: Any, prefix: str) -> Any:
     """Return the orders of a rank that is a child of this process."""
     path = orders["sys_path"]
     if prefix != sys.prefix:  # another interpreter than the caller's has libraries of its own
-        theirs = [each for each in path if not each.startswith(prefix) and each not in sys.path]
+        strings = [each for each in path if isinstance(each, str)]
+        theirs = [each for each in strings if not each.startswith(prefix) and each not in sys.path]
         path = [*sys.path, *theirs]
     return {**orders, "sys_path": path, "parent_pid": os.getpid()}
 
@@ -268,13 +275,18 @@ def _open_of_neighbour(pid: int, fd: int) -> int:
     return fds.above_streams(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
-def _note_signals(call: Callable[[int], None]) -> int:
-    """Have a function called when this process is told to end; return what to wait for meanwhile."""
+def _is_hydras(number: int) -> bool:
+    """Whether a signal only says, under MPICH's process manager, that another process has ended."""
+    return number == signal.SIGUSR1 and "MPI_LOCALRANKID" in os.environ
+
+
+def _note_signals(call: Callable[[int], None], forward: Sequence[int]) -> int:
+    """Call a function with what this process is signalled; return what to wait for meanwhile."""
     read, write = fds.open_pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *forward):
         signal.signal(number, lambda which, _: call(which))
     return read
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from procession.environment import plain_str
+
 OPTIONS: frozenset[str] = frozenset(
     {"advertise", "port", "python", "start_timeout", "contact_timeout"}
 )
@@ -37,6 +39,7 @@ def read_common(options: Mapping[str, Any]) -> Common:
     for name in {"advertise", "python"} & chosen.keys():
         if not isinstance(chosen[name], str) or not chosen[name]:
             raise TypeError(f"options[{name!r}] must be a str, not {chosen[name]!r}")
+        chosen[name] = plain_str(chosen[name])
     port = chosen.get("port", 0)
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65536:
         raise ValueError(f"options['port'] must be an int from 0 to 65535, not {port!r}")

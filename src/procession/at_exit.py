@@ -1,0 +1,67 @@
+"""Ends the launches that still run when their process exits: waits for ranks, unless they are daemonic.
+
+That is what multiprocessing does for its children.  Ranks are supervised meanwhile, and failures are logged;
+the exit status of the process stays what it was.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Sequence
+
+from procession import forwarding, launches
+from procession.gang import Gang
+
+_LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
+_RECHECK = 0.05  # seconds between looks where launches cannot be waited for together (Windows)
+
+
+def end_all() -> None:
+    """Wait for the ranks of all launches; end daemonic ones, and all on Ctrl-C; log failures."""
+    for gang in launches.list_running():
+        if gang.launch.daemon:
+            gang.stop()
+    for act in (_interrupt, Gang.hurry):
+        try:
+            _await_all()
+            break
+        except KeyboardInterrupt:
+            for gang in launches.list_running():
+                act(gang)
+    else:
+        _await_all()
+    for gang in launches.list_unanswered():
+        launches.log_failure(gang)
+
+
+def _interrupt(gang: Gang) -> None:
+    gang.stop(interrupt=True)
+
+
+def _await_all() -> None:
+    """Supervise all launches at once until the last has finished."""
+    while running := launches.list_running():
+        with forwarding.waiting(running[0]):
+            _await_any(running)
+            for gang in running:
+                gang.try_step()
+
+
+def _await_any(gangs: Sequence[Gang]) -> None:
+    """Wait until one of some launches has something to do."""
+    duplicates = [gang.waiter.duplicate() for gang in gangs]
+    fds = [fd for fd in duplicates if fd is not None]
+    try:
+        if len(fds) < len(gangs):  # on Windows, or one of them has finished
+            gangs[0].run(time.monotonic() + _RECHECK)
+            return
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        pause = min(gang.next_deadline() for gang in gangs) - time.monotonic()
+        poll.poll(min(max(pause, 0), _LONGEST_WAIT) * 1000)
+    finally:
+        for fd in fds:
+            os.close(fd)

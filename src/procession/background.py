@@ -1,0 +1,81 @@
+"""Supervises a launch that nobody waits for, in a daemon thread of the caller (``supervise=True``)."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+
+from procession import launches
+from procession.gang import Gang
+
+_LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
+_CONTENDED = 0.01  # seconds to leave a launch to another thread that is at it
+_FORK_PATIENCE = 3.0  # seconds that a fork waits for a step to end
+
+_PARKED = threading.RLock()
+"""Held during each step, and by whoever forks: no lock of ours is then held in the copy by a thread that
+the copy does not have.  Nothing is held while a thread waits."""
+
+_parked = False  # whether a fork under way has the lock
+_watching = False  # whether forks wait for it
+
+
+def supervise(gang: Gang) -> None:
+    """Start a thread that supervises a launch until it has finished."""
+    _watch_forks()
+    name = f"procession supervises {gang.launch.start_method}"
+    threading.Thread(target=_supervise, args=(gang,), name=name, daemon=True).start()
+
+
+def _supervise(gang: Gang) -> None:
+    own = gang.waiter.duplicate()
+    if own is None:  # it has finished, or this is Windows, where nothing forks
+        gang.run()
+    else:
+        try:
+            _step_until_finished(gang, own)
+        finally:
+            os.close(own)
+    if launches.has_failed(gang):
+        launches.log_failure(gang)
+
+
+def _step_until_finished(gang: Gang, fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while not gang.finished:
+        pause = min(max(gang.next_deadline() - time.monotonic(), 0), _LONGEST_WAIT)
+        poll.poll(pause * 1000)
+        with _PARKED:
+            stepped = gang.try_step()
+            if gang.failed:
+                launches.log_failure(gang)
+        if not stepped:
+            time.sleep(_CONTENDED)
+
+
+def _watch_forks() -> None:
+    """Have forks wait for steps to end, from the first use on."""
+    global _watching
+    if not _watching and hasattr(os, "register_at_fork"):
+        _watching = True
+        os.register_at_fork(before=_park, after_in_parent=_unpark, after_in_child=_forget)
+
+
+def _park() -> None:
+    global _parked
+    _parked = _PARKED.acquire(timeout=_FORK_PATIENCE)
+
+
+def _unpark() -> None:
+    global _parked
+    if _parked:
+        _parked = False
+        _PARKED.release()
+
+
+def _forget() -> None:
+    global _PARKED, _parked
+    _PARKED, _parked = threading.RLock(), False

@@ -1,0 +1,111 @@
+"""The launches of this process that have not ended, and what becomes of them when it exits.
+
+A launch belongs to the process that made it, not to its `ProcessContext`: ranks of a context that nobody
+keeps run on, as multiprocessing's children do (`procession.at_exit` sees to them at the end).  A
+failure that no `join` has raised is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from procession.context import ProcessContext
+    from procession.gang import Gang
+
+log: logging.Logger = logging.getLogger("procession")
+
+_contexts: dict[Gang, weakref.ref[ProcessContext]] = {}
+"""Each launch that runs, or that has failed without anybody having learned of it."""
+
+_owner = 0  # the process whose launches these are: a fork of it has none
+
+
+def note(gang: Gang, context: ProcessContext) -> None:
+    """Note a launch that has just been started."""
+    global _owner, _contexts
+    if _owner != os.getpid():
+        _owner, _contexts = os.getpid(), {}
+        _register_at_exit()
+    _contexts[gang] = weakref.ref(context, lambda _: _settle_dropped(gang))
+
+
+def list_running() -> list[Gang]:
+    """Return this process's launches that have not finished."""
+    if _owner != os.getpid():
+        return []
+    return [gang for gang in list(_contexts) if not gang.finished]
+
+
+def look_after_forgotten() -> None:
+    """Act on what has happened in launches whose contexts are gone: reap their ranks, for one."""
+    if _owner == os.getpid():
+        for gang, context in list(_contexts.items()):
+            if context() is None and not gang.finished:
+                gang.try_step()
+
+
+def settle(gang: Gang) -> None:
+    """Note that a launch has finished; if it failed and nobody can ask for it any more, log that."""
+    context = _contexts.get(gang)
+    if context is None:
+        return
+    if not has_failed(gang):
+        _contexts.pop(gang, None)
+    elif context() is None:
+        log_failure(gang)
+
+
+def conclude(gang: Gang) -> bool:
+    """Note that somebody has learned how a launch ended; return whether nobody had before."""
+    return _contexts.pop(gang, None) is not None
+
+
+def has_failed(gang: Gang) -> bool:
+    """Whether a launch failed by itself, rather than at somebody's wish."""
+    return bool(gang.timed_out) or (gang.failed and not gang.failures()[0].collateral)
+
+
+def log_failure(gang: Gang) -> None:
+    """Log why a launch failed, unless somebody has learned of it."""
+    if conclude(gang):
+        log.error("a launch that was not joined failed: %s", describe_failure(gang))
+
+
+def describe_failure(gang: Gang) -> str:
+    """Return the root cause of a launch's failure, with its traceback, as text."""
+    failures = gang.failures()
+    if gang.timed_out and (not failures or failures[0].collateral):
+        return f"it did not end within {gang.launch.timeout:g} s"
+    return f"{failures[0]}\n{failures[0].traceback}".rstrip()
+
+
+def _settle_dropped(gang: Gang) -> None:
+    """Log the failure of a launch that had finished before its context was dropped."""
+    if gang.finished and _owner == os.getpid():
+        settle(gang)
+
+
+def list_unanswered() -> list[Gang]:
+    """Return the launches that have failed without anybody having learned of it."""
+    return [gang for gang in list(_contexts) if gang.finished]
+
+
+def _register_at_exit() -> None:
+    import atexit
+
+    atexit.register(_end_all)
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:  # before its own, which end managers; in its children no others run
+        util.Finalize(None, _end_all, exitpriority=100)
+
+
+def _end_all() -> None:
+    if _owner == os.getpid() and _contexts:
+        from procession.at_exit import end_all
+
+        end_all()

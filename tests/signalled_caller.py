@@ -1,0 +1,97 @@
+"""A caller that gets signals while it waits for two ranks, which leave cues in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+import standin
+from procession import Signals, run, start_processes, stop_requested
+from procession.testing.stage import Stage
+
+
+def save(rank: int, folder: str, what: str) -> None:
+    """Be a rank that leaves a cue when it gets a signal, and then ends."""
+    stage = Stage(folder, 60)
+
+    def leave(number: int, _: object) -> NoReturn:
+        time.sleep(0.3)
+        stage.tell(f"saved {rank}", signal.Signals(number).name)
+        sys.exit(0)
+
+    for name in what.split(","):
+        if name == "ignore":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        elif name != "poll":
+            signal.signal(signal.Signals[name], leave)
+    stage.tell(f"rank {rank}", str(os.getpid()))
+    while not (what == "poll" and stop_requested()):
+        time.sleep(0.01)
+    stage.tell(f"saved {rank}", "stop_requested")
+
+
+def count(rank: int, folder: str) -> None:
+    """Be a rank that counts until there is a cue to end."""
+    stage = Stage(folder, 60)
+    stage.tell(f"rank {rank}", str(os.getpid()))
+    while stage.read("end") is None:
+        time.sleep(0.005)
+
+
+async def await_ranks(arguments: dict[str, Any]) -> None:
+    await start_processes(join=False, **arguments)
+
+
+def leave_by_handler(*_: object) -> NoReturn:
+    raise SystemExit(7)
+
+
+def main(method: str, how: str, what: str, folder: str) -> None:
+    """Launch two ranks, and wait for them in one way."""
+    stage = Stage(folder, 60)
+    arguments: dict[str, Any] = {
+        "fn": count if what == "count" else save,
+        "args": (folder,) if what == "count" else (folder, what),
+        "nprocs": 2,
+        "start_method": method,
+        "grace_period": 1 if "ignore" in what else None,
+        "signals": Signals(forward=(signal.SIGUSR1,)) if what == "SIGUSR1" else None,
+    }
+    if method == "command":
+        arguments["options"] = standin.options("")
+    if how == "handler":
+        signal.signal(signal.SIGTERM, leave_by_handler)
+    if how == "flag":
+        signal.signal(signal.SIGTERM, lambda *_: stage.tell("flag"))
+    if how == "chain":
+        signal.signal(signal.SIGUSR1, lambda *_: stage.tell("own handler"))
+    if how == "timeout":
+        arguments["timeout"] = 2
+    if how == "run":
+        run(**arguments)
+    elif how == "await":
+        asyncio.run(await_ranks(arguments))
+    elif how == "between":
+        context = start_processes(join=False, **arguments)
+        context.join(timeout=0)
+        time.sleep(60)
+    elif how == "poll":
+        context = start_processes(join=False, **arguments)
+        while not context.join(timeout=0.05):
+            time.sleep(0.05)
+    elif how == "two":
+        del arguments["grace_period"]
+        first = start_processes(join=False, **arguments)
+        start_processes(join=False, fn=count, args=(folder,), start_method=method)
+        first.join()
+    else:
+        start_processes(**arguments)
+    stage.tell("put back", str(signal.getsignal(signal.SIGTERM)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
