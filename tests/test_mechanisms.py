@@ -185,6 +185,6 @@ def test_handlers_of_forked_children_are_their_own() -> None:
     with held_back():
         pid = os.fork()
         if pid == 0:
-            interrupts.restore_in_child()
+            interrupts.forget_in_child(restore=True)
             os._exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
     assert os.waitpid(pid, 0)[1] == 0
