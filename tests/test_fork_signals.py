@@ -80,6 +80,24 @@ def test_what_is_ignored_stays_ignored_as_after_exec(start_method: str) -> None:
     assert seen == {**FRESH, "SIGHUP": "1", "SIGINT": "1"}
 
 
+def test_what_is_ignored_and_blocked_is_so_at_the_call(start_method: str) -> None:
+    """A forkserver is older than the launches that it serves."""
+
+    def see() -> tuple[str, set[int]]:
+        (seen,) = run(see_handlers, ("SIGINT",), 1, start_method=start_method)
+        return seen["SIGINT"], run(see_mask, nprocs=1, start_method=start_method)[0]
+
+    plain = FRESH["SIGINT"], see_mask(0)
+    for _ in range(2):
+        assert see() == plain
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+        try:
+            with handlers(signal.SIG_IGN, signal.SIGINT):
+                assert see() == ("1", {*plain[1], signal.SIGUSR2})
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+
+
 def test_a_launch_from_a_thread() -> None:
     seen: list[dict[str, str]] = []
 
