@@ -22,6 +22,7 @@ from scripts import execute
 
 FRESH = {
     "SIGTERM": "0",
+    "SIGTSTP": "0",
     "SIGINT": "<built-in function default_int_handler>",
     "SIGHUP": "0",
     "SIGCHLD": "0",
@@ -77,6 +78,24 @@ def test_what_is_ignored_stays_ignored_as_after_exec(start_method: str) -> None:
     with handlers(signal.SIG_IGN, signal.SIGHUP, signal.SIGINT):
         (seen,) = run(see_handlers, nprocs=1, start_method=start_method)
     assert seen == {**FRESH, "SIGHUP": "1", "SIGINT": "1"}
+
+
+def test_what_is_ignored_and_blocked_is_so_at_the_call(start_method: str) -> None:
+    """A forkserver is older than the launches that it serves."""
+
+    def see() -> tuple[str, set[int]]:
+        (seen,) = run(see_handlers, ("SIGINT",), 1, start_method=start_method)
+        return seen["SIGINT"], run(see_mask, nprocs=1, start_method=start_method)[0]
+
+    plain = FRESH["SIGINT"], see_mask(0)
+    for _ in range(2):
+        assert see() == plain
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+        try:
+            with handlers(signal.SIG_IGN, signal.SIGINT):
+                assert see() == ("1", {*plain[1], signal.SIGUSR2})
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
 
 
 def test_a_launch_from_a_thread() -> None:
@@ -206,24 +225,27 @@ def test_the_caller_may_want_its_handlers_kept() -> None:
         (seen,) = run(
             see_handlers, nprocs=1, start_method="fork", signals=Signals(keep_handlers=True)
         )
-    assert seen == dict.fromkeys(FRESH, str(callers))
+    assert seen == {**dict.fromkeys(FRESH, str(callers)), "SIGTSTP": "0"}
 
 
 def test_but_not_those_of_an_event_loop() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, callers)
+        loop.add_signal_handler(signal.SIGHUP, callers)  # which is deferred while ranks are forked
         with handlers(callers, signal.SIGTERM):
             (seen,) = run(
                 see_handlers,
-                ("SIGUSR1", "SIGTERM"),
+                ("SIGUSR1", "SIGHUP", "SIGTERM", "SIGTSTP"),
                 nprocs=1,
                 start_method="fork",
                 options=OFF,
                 signals=Signals(keep_handlers=True),
             )
-        loop.remove_signal_handler(signal.SIGUSR1)
-        assert seen == {"SIGUSR1": "0", "SIGTERM": str(callers)}
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+        own = {"SIGTERM": str(callers), "SIGTSTP": "0"}
+        assert seen == {"SIGUSR1": "0", "SIGHUP": "0", **own}
 
     asyncio.run(main())
 
@@ -243,7 +265,7 @@ def test_a_module_that_the_forkserver_imports_may_set_handlers(
         options={"preload": ["handles"]},
         signals=Signals(keep_handlers=keep),
     )
-    assert seen == (dict.fromkeys(FRESH, str(print)) if keep else FRESH)
+    assert seen == ({**dict.fromkeys(FRESH, str(print)), "SIGTSTP": "0"} if keep else FRESH)
 
 
 def launch_inside(rank: int) -> list[dict[str, str]]:

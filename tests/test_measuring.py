@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+import ranks
+from procession import start_processes
 
 pytest.importorskip("coverage")
 
@@ -128,3 +133,63 @@ def test_the_portable_way_is_multiprocessings(
 def test_nothing_is_measured_unasked(start_method: str, tmp_path: Path) -> None:
     settings = SETTINGS.replace("concurrency = multiprocessing\n", "")
     assert not {BEFORE, AFTER} & measure(tmp_path, start_method, "returns", settings=settings)
+
+
+def test_patched_processes_are_measured_as_well(start_method: str, tmp_path: Path) -> None:
+    settings = SETTINGS.replace("concurrency = multiprocessing", "patch = subprocess, _exit")
+    assert {BEFORE, AFTER} <= measure(tmp_path, start_method, "returns", settings=settings)
+
+
+def find_py_spy() -> str:
+    """Return py-spy's path, if it is installed and may look into processes."""
+    path = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if path is None:
+        pytest.skip("pip install py-spy")
+    if sys.version_info >= (3, 15):
+        pytest.skip("py-spy does not know this Python yet")
+    seen = subprocess.run([path, "dump", "--pid", str(os.getpid())], capture_output=True, text=True)
+    if "Permission" in seen.stderr or "not permitted" in seen.stderr:
+        pytest.skip("processes may not be traced here")
+    return path
+
+
+def test_py_spy_shows_where_a_rank_is(start_method: str) -> None:
+    path = find_py_spy()
+    context = start_processes(ranks.work, join=False, start_method=start_method)
+    try:
+        seen = ""
+        until = time.monotonic() + 30
+        while "work (ranks.py" not in seen and time.monotonic() < until:  # it may not be there yet
+            command = [path, "dump", "--pid", str(context.pids()[0])]
+            seen = subprocess.run(command, capture_output=True, text=True).stdout
+    finally:
+        context.terminate()
+    assert "work (ranks.py" in seen
+
+
+BUSY = """
+import sys, time
+from procession import start_processes
+
+def work(rank):
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        pass
+
+if __name__ == "__main__":
+    start_processes(work, nprocs=2, start_method=sys.argv[1])
+"""
+
+
+def test_py_spy_records_ranks(start_method: str, tmp_path: Path) -> None:
+    path = find_py_spy()
+    (tmp_path / "busy.py").write_text(BUSY)
+    command = [path, "record", "--subprocesses", "--format", "raw", "--output", "found", "--"]
+    subprocess.run(
+        [*command, sys.executable, "busy.py", start_method],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert "work (" in (tmp_path / "found").read_text()

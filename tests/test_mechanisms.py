@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from procession import fds, memory, oom, syscalls
+from procession.fork_signals import Inheritance
 from procession.interrupts import held_back
 from procession.signals import name_signal
 from procession.waiter import HandleWaiter, SelectorWaiter
@@ -180,11 +181,13 @@ def test_interrupts_are_held_back_and_then_raised() -> None:
 
 
 def test_handlers_of_forked_children_are_their_own() -> None:
-    from procession import interrupts
-
     with held_back():
+        inheritance = Inheritance(keep_handlers=True)
         pid = os.fork()
         if pid == 0:
-            interrupts.forget_in_child(restore=True)
-            os._exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
+            try:
+                inheritance.reset()
+                os._exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
+            finally:
+                os._exit(2)
     assert os.waitpid(pid, 0)[1] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import sys
 from _thread import get_ident
 from collections.abc import Mapping
@@ -227,7 +228,22 @@ def check_caller() -> None:
             "    if __name__ == '__main__':\n"
         )
     if own is not None and own._config.get("daemon"):
-        raise AssertionError("daemonic processes are not allowed to have children")
+        raise AssertionError(_describe_daemon(own.name))
+
+
+def _describe_daemon(name: str) -> str:
+    """Say that this process is daemonic, in multiprocessing's words, and the way out."""
+    if get_loaded("procession.rank", "current") is not None:
+        way = "launch the ranks of which it is one without daemon=True"
+    elif "PoolWorker" in name:
+        way = (
+            "multiprocessing.Pool makes all its workers so; those of "
+            "concurrent.futures.ProcessPoolExecutor are not daemonic"
+        )
+    else:
+        way = "whoever starts it must do so without daemon=True"
+    rule = "daemonic processes are not allowed to have children"
+    return f"{rule}: this one, {name!r} (pid {os.getpid()}), is daemonic; {way}"
 
 
 def _is_loading() -> bool:

@@ -2,15 +2,17 @@
 
 A signal that arrives between the two would run the parent's handler in the rank, or wake the parent's
 event loop through a descriptor that both share.  So signals are blocked from before the fork until the
-rank can report what they do (`rank.mask`).  Forked ranks import this module: it imports nothing at its top.
+rank can report what they do (`rank.mask`).
 """
 
 from __future__ import annotations
 
+from procession import interrupts
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from typing_extensions import Self
 
@@ -34,18 +36,44 @@ _LOOPS = ("asyncio", "uvloop", "trio", "twisted", "gunicorn")
 """Packages whose handlers wake a loop that a rank does not have."""
 
 
+Actions: TypeAlias = "tuple[list[int], list[int]]"
+"""The signals that a process ignores, and those that it blocks."""
+
+
+def read_actions() -> Actions:
+    """Return what this process passes on to a program that it executes."""
+    return _list_ignored(), list(map(int, _signal.pthread_sigmask(_signal.SIG_BLOCK, ())))
+
+
+def _list_ignored() -> list[int]:
+    return [n for n in range(1, _signal.NSIG) if _signal.getsignal(n) == _signal.SIG_IGN]
+
+
 class Inheritance:
     """Blocks signals while a process forks ranks, and resets handlers in each rank."""
 
-    def __init__(self, *, keep_handlers: bool = False) -> None:
+    def __init__(self, *, keep_handlers: bool = False, caller: Actions | None = None) -> None:
+        """Decide what ranks inherit: what this process ignores and blocks, or else what ``caller`` does."""
         changes, kept = _list_handled([] if keep_handlers else _ALWAYS)
         self._blocked = {_signal.SIGINT, *changes, *kept}
-        self._changes = [(number, _FRESH.get(number, _signal.SIG_DFL)) for number in changes]
-        self.mask: Any = set()
-        """What was blocked before."""
+        self._changes = {number: _FRESH.get(number, _signal.SIG_DFL) for number in changes}
+        for number, handler in interrupts.list_deferred().items():
+            self._changes.setdefault(number, handler)
+        self._before: Any = set()
+        self.mask: Any = None if caller is None else set(caller[1])
+        """What a rank is to block."""
+        if caller is not None:
+            self._ignore(set(caller[0]))
+
+    def _ignore(self, wanted: set[int]) -> None:
+        for number in wanted ^ set(_list_ignored()):
+            fresh = _FRESH.get(number, _signal.SIG_DFL)
+            self._changes[number] = _signal.SIG_IGN if number in wanted else fresh
 
     def __enter__(self) -> Self:
-        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, self._blocked)
+        self._before = _signal.pthread_sigmask(_signal.SIG_BLOCK, self._blocked)
+        if self.mask is None:
+            self.mask = self._before
         return self
 
     def __exit__(
@@ -54,22 +82,23 @@ class Inheritance:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._before)
 
     def admit_interrupt(self) -> None:
         """Let a pending SIGINT reach its handler, in the parent."""
         if _signal.SIGINT in _signal.sigpending():
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self._before)
             _signal.pthread_sigmask(_signal.SIG_BLOCK, self._blocked)
 
     def reset(self) -> None:
         """Reset handlers, in a rank; signals stay blocked."""
         try:
             _signal.set_wakeup_fd(-1)
-            for number, action in self._changes:
+            for number, action in self._changes.items():
                 _signal.signal(number, action)
         except ValueError:  # a subinterpreter, which handles no signals
             pass
+        interrupts.forget_deferred()
 
 
 def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
@@ -83,9 +112,10 @@ def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
     caught = _list_caught() if always else 0
     changes = [number for number in always if caught >> (number - 1) & 1]
     kept: list[int] = []
+    deferred = interrupts.list_deferred()
     for number, handler in enumerate(map(_signal.getsignal, range(1, _signal.NSIG)), 1):
         if callable(handler) and number not in changes and number not in spared:
-            (changes if _is_loops(handler) else kept).append(number)
+            (changes if _is_loops(deferred.get(number, handler)) else kept).append(number)
     return changes, kept
 
 

@@ -35,14 +35,14 @@ def fork_each(
     live: Live,
     forked: list[Forked],
     *,
+    inheritance: Inheritance,
     begin: Callable[[], None] | None = None,
-    keep_handlers: bool = False,
 ) -> None:
     """Fork ``nprocs`` children, each of which lives ``live(index, channel)`` and then ends.
 
     Each is noted in ``forked`` as soon as this process has hold of it.  With ``begin`` it is then told so
-    down its channel, and ``begin`` is called, which may raise.  A child has the signal handlers of a
-    fresh process; with ``keep_handlers``, those of this one.
+    down its channel, and ``begin`` is called, which may raise.  What a child does about signals the
+    inheritance says.
 
     Raises:
         OSError: not all could be forked; those that are noted are the caller's to end.
@@ -54,7 +54,7 @@ def fork_each(
         for _ in range(nprocs):
             _open_channel(ours, theirs)
         theirs.reverse()
-        with Inheritance(keep_handlers=keep_handlers) as inheritance:
+        with inheritance:
             _fork_all(live, ours, theirs, forked, begin, inheritance)
     except BaseException:
         if os.getpid() != parent:  # raised by a signal handler: the frames below are the parent's

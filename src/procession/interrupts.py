@@ -120,11 +120,14 @@ def held_back() -> Iterator[Callable[[], None]]:
     let_through()
 
 
-def forget_in_child(*, restore: bool) -> None:
-    """Forget, in a process that was forked meanwhile, that they are deferred; restore the handlers."""
+def list_deferred() -> dict[int, Any]:
+    """Return the signals that are deferred now, each with its handler or action."""
+    return _deferred if _original is None else {**_deferred, signal.SIGINT: _original}
+
+
+def forget_deferred() -> None:
+    """Forget, in a process forked meanwhile whose handlers have been put back, that they are deferred."""
     global _original
-    take_deferred()
-    if _original is not None:
-        if restore:
-            signal.signal(signal.SIGINT, _original)
-        _original = None
+    _original = None
+    _deferred.clear()
+    _came.clear()

@@ -11,11 +11,12 @@ import time
 from procession import fds, syscalls
 from procession.children import collect_child, hold_child, leaves_group, signal_group
 from procession.inquiry import Inquiry
+from procession.process_attributes import ProcessAttributes
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
 
-class RankProcess:
+class RankProcess(ProcessAttributes):
     """A child of this process that is a rank, with the attributes of a `multiprocessing.Process`.
 
     ``sentinel`` is a pidfd: readable when the process has ended, whoever else holds its pipes.
@@ -46,11 +47,6 @@ class RankProcess:
     def __repr__(self) -> str:
         state = "alive" if self.is_alive() else f"exitcode={self._exitcode}"
         return f"<{type(self).__name__} name={self.name!r} pid={self.pid} {state}>"
-
-    @property
-    def ident(self) -> int:
-        """The process id."""
-        return self.pid
 
     @property
     def exitcode(self) -> int | None:

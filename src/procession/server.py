@@ -18,6 +18,7 @@ from typing import Any
 
 from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
 from procession.children import collect_child, signal_group
+from procession.fork_signals import Inheritance
 from procession.forking import Forked, fork_each
 from procession.loaded import get_loaded
 from procession.report import describe
@@ -137,7 +138,9 @@ class Server:
                 request["nprocs"],
                 partial(_live, request, handed, self._settings),
                 made,
-                keep_handlers=request["keep_handlers"],
+                inheritance=Inheritance(
+                    keep_handlers=request["keep_handlers"], caller=request["signals"]
+                ),
             )
             replies = [fd for one in made for fd in (one.channel, one.pidfd)]
             self._watch(launch, made)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from procession import guard, interrupts, rank
 from procession.channel import SocketChannel
+from procession.fork_signals import Inheritance
 from procession.forkcheck import check_fork
 from procession.forked import cut_off, import_for_ranks, open_no_input
 from procession.forking import Forked, Live, fork_each
@@ -85,7 +86,6 @@ class _Estate(NamedTuple):
     def live(self, index: int, channel: int) -> tuple[int, bool]:
         """Live a rank's life in a process just forked."""
         self.tree.adopt(0)
-        interrupts.forget_in_child(restore=self.launch.signals.keep_handlers)
         cut_off(self.no_input)
         rank.change_environment(self.launch.environments[index])
         if not rank.may_begin(channel):
@@ -108,8 +108,8 @@ def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
                 launch.nprocs,
                 live,
                 forked,
+                inheritance=Inheritance(keep_handlers=launch.signals.keep_handlers),
                 begin=let_interrupts_through,
-                keep_handlers=launch.signals.keep_handlers,
             )
     except BaseException as error:
         note_start(error, len(forked), launch.nprocs)

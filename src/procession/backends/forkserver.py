@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from procession import guard
 from procession.checks import unwrap
 from procession.environment import plain_str
+from procession.fork_signals import read_actions
 from procession.gathering import gathering
 from procession.loaded import get_loaded
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
@@ -96,6 +97,7 @@ def _write_request(launch: Launch, tree: Tree, settings: Settings) -> dict[str, 
         "changes": [dict(changes) for changes in launch.environments],
         "mark": tree.mark,
         "cgroup": tree.cgroup,
+        "signals": read_actions(),
         "keep_handlers": launch.signals.keep_handlers,
         "settings": settings,
     }

@@ -12,6 +12,7 @@ from typing import Any
 
 from procession.channel import map_file
 from procession.messages import NUMBER, UNKNOWN
+from procession.process_attributes import ProcessAttributes
 from procession.protocol import Report
 from procession.remote import link as frames
 from procession.remote.seat import Seat
@@ -19,7 +20,7 @@ from procession.remote.seat import Seat
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
 
-class RemoteProcess:
+class RemoteProcess(ProcessAttributes):
     """A rank that an agent holds, with the attributes of a `multiprocessing.Process`."""
 
     def __init__(self, seat: Seat, pid: int, *, name: str, daemon: bool) -> None:
@@ -41,11 +42,6 @@ class RemoteProcess:
         return (
             f"<{type(self).__name__} name={self.name!r} pid={self.pid} host={self.host!r} {state}>"
         )
-
-    @property
-    def ident(self) -> int:
-        """The process id, on its host."""
-        return self.pid
 
     @property
     def exitcode(self) -> int | None:
