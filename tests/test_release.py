@@ -80,7 +80,7 @@ def test_what_cannot_be_ended_is_not_released_while_it_runs() -> None:
     context = ProcessContext(launch, started)
     context.terminate(0)
     assert list(releases(started)) == [[]]
-    started.processes[0].inner.kill()  # type: ignore[attr-defined]
+    started.processes[0].inner.kill()
     undo(started)
     assert list(releases(started)) == [[False]]
 
