@@ -76,17 +76,17 @@ def test_what_an_author_replaces_or_skips_is_not_selected(tmp_path: Path) -> Non
         "from procession import get_backend\n"
         "from procession.testing import BackendConformance\n"
         "class TestMine(BackendConformance):\n"
-        "    @pytest.fixture(params=['a', 'b'])\n"
+        "    @pytest.fixture(params=['ape', 'bee'])\n"
         "    def backend(self):\n"
         "        return get_backend('spawn')\n"
         "    def test_join_returns_in_time(self, subject): pass\n"
         "    @pytest.mark.skip\n"
         "    def test_it_is_available(self, subject): pass\n"
     )
-    chosen = "-k", "join_returns or is_available or is_a_backend or (can_be_released and b)"
+    chosen = "-k", "join_returns or is_available or is_a_backend or (can_be_released and bee)"
     done = run_kit(tmp_path, "test_mine.py", *chosen, kit=KIT[2:])
-    assert done.stdout.count("not certified: 1 of ") == 1, done.stdout  # [a]
-    assert done.stdout.count("not certified: 2 of ") == 1, done.stdout  # [b]
+    assert done.stdout.count("not certified: 1 of ") == 1, done.stdout  # [ape]
+    assert done.stdout.count("not certified: 2 of ") == 1, done.stdout  # [bee]
 
 
 def test_a_run_that_is_cut_short_is_no_success(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from procession.backends.fork import ForkBackend
 from procession.backends.spawn import SpawnBackend
 
 kept: list[Any] = []
+MANY = 12
+"""The ranks of a launch that only one test has, `test_one_rank_and_many`."""
 
 
 class Sound(ForkBackend):
@@ -25,6 +28,12 @@ class Sound(ForkBackend):
 
     def availability(self) -> Availability:
         return ForkBackend().availability()
+
+
+class Far(Sound):
+    """May have ranks elsewhere, it says."""
+
+    capabilities = Sound.capabilities._replace(remote=True)
 
 
 class Around:
@@ -65,6 +74,14 @@ class WrongCall(Sound):
 
     def start(self, launch: Launch) -> Started:
         return super().start(launch._replace(fn=self.wrap(launch.fn, launch.nprocs)))
+
+
+def swallow(call: Callable[..., Any], *args: Any) -> Any:
+    """Call a function, whatever it raises."""
+    try:
+        return call(*args)
+    except BaseException:
+        return None
 
 
 def faults(*names: str) -> set[str]:
@@ -109,10 +126,7 @@ class NoSentinel(Sound):
 
 class Swallow(Call):
     def __call__(self, rank: int, *args: Any) -> Any:
-        try:
-            return self.fn(rank, *args)
-        except BaseException:
-            return None
+        return swallow(self.fn, rank, *args)
 
 
 class SwallowsTheError(WrongCall):
@@ -151,6 +165,73 @@ class Deaf(Around):
 class IgnoresTerminate(WrongProcess):
     wrap = Deaf
     fails = {"test_terminate_ends_a_rank"}
+
+
+class RunsInItsCaller(Sound):
+    """Calls fn in a thread of the process that tests, where one that ends its process would end the tests."""
+
+    fails = {"test_each_rank_has_a_process_of_its_own"}
+
+    def start(self, launch: Launch) -> Started:
+        if self.is_wrong(launch):
+            thread = threading.Thread(
+                target=swallow, args=(launch.fn, 0, *launch.args), daemon=True
+            )
+            thread.start()
+            thread.join()
+        return super().start(launch)
+
+    def is_wrong(self, launch: Launch) -> bool:
+        return True
+
+
+class RunsInItsCallerAtTimes(RunsInItsCaller):
+    fails = {"test_one_rank_and_many"}  # then nothing more is run
+
+    def is_wrong(self, launch: Launch) -> bool:
+        return launch.nprocs == MANY
+
+
+class ForAll(Call):
+    def __call__(self, rank: int, *args: Any) -> Any:
+        for other in range(self.nprocs):
+            threading.Thread(target=swallow, args=(self.fn, other, *args), daemon=True).start()
+        return self.fn(rank, *args)
+
+
+class RunsAllInOne(WrongCall):
+    """Has one process call fn for all ranks."""
+
+    wrap = ForAll
+    fails = {"test_each_rank_has_a_process_of_its_own"}
+
+
+class ClosedAlready(Around):
+    def release(self) -> None:
+        self.inner.release()
+        raise OSError("closed already")
+
+
+class RaisesOnRelease(WrongProcess):
+    wrap = ClosedAlready
+    fails = {"test_a_process_that_has_ended_can_be_released"}
+
+
+class Forgetful(Around):
+    released = False
+
+    @property
+    def exitcode(self) -> Any:
+        return None if self.released else self.inner.exitcode
+
+    def release(self) -> None:
+        self.inner.release()
+        self.released = True
+
+
+class ForgetsOnRelease(WrongProcess):
+    wrap = Forgetful
+    fails = {"test_a_process_that_has_ended_can_be_released"}
 
 
 class Unavailable(Sound):
@@ -212,6 +293,49 @@ class LeaksAThread(Sound):
         started = super().start(launch)
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         return started
+
+
+class LeavesAChild(Sound):
+    fails = {"test_one_rank_and_many"}
+
+    def start(self, launch: Launch) -> Started:
+        if launch.nprocs == MANY:
+            kept.append(subprocess.Popen(self.command, env={}))
+        return super().start(launch)
+
+    command = ["sleep", "77"]
+
+
+class LeavesAStranger(LeavesAChild):
+    """Leaves a process without parent and environment, in a session of its own."""
+
+    command = ["sh", "-c", "setsid sleep 77 >/dev/null 2>&1 </dev/null &"]
+    fails = {"test_one_rank_and_many"}
+
+
+class LeavesOneALaunch(Sound):
+    """Leaves a process that could pass for a helper, if there were not so many."""
+
+    fails = {"test_there_is_one_of_each_a_rank", "test_the_index_is_the_rank"}
+
+    def start(self, launch: Launch) -> Started:
+        if launch.nprocs == 3:
+            kept.append(subprocess.Popen(["sleep", "77"]))
+        return super().start(launch)
+
+
+class HasAHelper(Sound):
+    """Not wrong: a process serves all its launches."""
+
+    fails = set()
+    helper: ClassVar[Any] = None
+
+    def start(self, launch: Launch) -> Started:
+        if type(self).helper is None:
+            type(self).helper = subprocess.Popen(
+                ["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )  # ends with this process
+        return super().start(launch)
 
 
 class LeavesHalf(Sound):
