@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
-from wrong import Far, LiesAboutDaemons
+from sound import Far
+from wrong import LiesAboutDaemons
 
 from procession.protocol import Backend
 from procession.testing import BackendConformance

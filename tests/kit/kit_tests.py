@@ -96,7 +96,7 @@ def test_a_plugin_that_imports_an_engine_is_found(tmp_path: Path) -> None:
     site = tmp_path / "site"
     write_distribution(site, "procession-heavy", {"heavy": "heavy:Heavy"})
     site.joinpath("heavy.py").write_text(
-        "import numpy\nfrom wrong import Sound\nclass Heavy(Sound): name = 'heavy'\n"
+        "import numpy\nfrom sound import Sound\nclass Heavy(Sound): name = 'heavy'\n"
     )
     arguments = (
         "--pyargs",
