@@ -15,6 +15,7 @@ import pytest
 import ranks
 from procession import RankInfo, get_context, rank_info, run, start_processes
 from procession.numbering import identify_ranks
+from procession.rankinfo import set_rank_info
 
 TITLES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
@@ -372,3 +373,15 @@ def test_no_core_module_imports_torch() -> None:
 def test_daemon_flag_is_seen(start_method: str) -> None:
     seen: list[dict[str, Any]] = run(ranks.see_yourself, start_method=start_method, daemon=True)
     assert seen[0]["daemon"] is True
+
+
+def test_a_backend_of_another_kind_can_say_where_its_ranks_are(start_method: str) -> None:
+    """What is said last holds, for the code in that rank."""
+    place = RankInfo(5, 7, 1, 2, "other", "0123456789abcdef")
+    assert run(tell_given, (place,), start_method=start_method) == [place]
+    assert rank_info() is None
+
+
+def tell_given(rank: int, place: RankInfo) -> RankInfo | None:
+    set_rank_info(place)
+    return rank_info()

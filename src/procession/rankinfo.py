@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from procession.loaded import get_loaded
 
@@ -52,3 +52,20 @@ def rank_info() -> RankInfo | None:
     local_rank, local_nprocs = orders["place"] or (rank, nprocs)
     method, launch_id = orders["start_method"], orders["launch_id"]
     return RankInfo(rank, nprocs, local_rank, local_nprocs, method, launch_id)
+
+
+def set_rank_info(info: RankInfo) -> None:
+    """Have `rank_info` return this: for a backend whose ranks nothing of procession has started.
+
+    Call it in the rank, before fn.  ``launch_id`` is up to the backend: 16 hex digits, the same in all ranks
+    of a launch.
+    """
+    from procession import rank
+
+    orders: Any = {
+        "nprocs": info.nprocs,
+        "place": (info.local_rank, info.local_nprocs),
+        "start_method": info.start_method,
+        "launch_id": info.launch_id,
+    }
+    rank.current = info.rank, orders

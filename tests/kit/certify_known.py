@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
+from sound import Far
 from wrong import LiesAboutDaemons
 
 from procession.protocol import Backend
@@ -21,6 +22,16 @@ class TestKnown(BackendConformance):
     @pytest.fixture
     def backend(self) -> Backend:
         return LiesAboutDaemons()
+
+    @pytest.fixture
+    def launch_options(self) -> Mapping[str, Any]:
+        return {"fork_check": "off"}
+
+
+class TestFar(BackendConformance):
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return Far()
 
     @pytest.fixture
     def launch_options(self) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ import pytest
 from wrong import WRONG
 
 from installing import write_distribution
+from procession.testing.stage import is_gone
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.leaves_things  # the kit runs elsewhere, and what is wrong may leave things
@@ -64,11 +66,37 @@ def test_what_is_wrong_is_found(name: str, outputs: Mapping[str, Future[str]]) -
     assert lines_of(output, "not certified" if WRONG[name].fails else "certified"), output
 
 
+@pytest.mark.parametrize("name", ["LeavesAChild", "LeavesAStranger"])
+def test_what_is_left_is_named_and_ended(name: str, outputs: Mapping[str, Future[str]]) -> None:
+    output = outputs[name].result()
+    (pid,) = re.findall(r"^process (\d+): sleep 77$", output, re.MULTILINE)
+    assert is_gone(int(pid))
+
+
+@pytest.mark.parametrize("name", ["RunsInItsCaller", "RunsInItsCallerAtTimes", "RunsAllInOne"])
+def test_ranks_that_share_a_process_stop_the_rest(
+    name: str, outputs: Mapping[str, Future[str]]
+) -> None:
+    output = outputs[name].result()
+    (failed,) = WRONG[name].fails
+    assert "each rank must have a process of its own" in output
+    assert f"not run: {failed} has failed, and all else rests on it (" in output
+    assert re.search("^not certified: [0-9]+ tests passed$", output, re.MULTILINE), output
+
+
+def test_the_remote_part_must_be_run(tmp_path: Path) -> None:
+    """All but it does not certify a backend that claims to be remote."""
+    output = run_kit(tmp_path, "certify_known.py::TestFar", "-k", "is_available")
+    told = "the remote part was not run: subclass procession.testing.RemoteConformance"
+    assert told in lines_of(output, "not certified"), output
+    assert "certified: 1 tests passed" not in output
+
+
 def test_a_plugin_that_imports_an_engine_is_found(tmp_path: Path) -> None:
     site = tmp_path / "site"
     write_distribution(site, "procession-heavy", {"heavy": "heavy:Heavy"})
     site.joinpath("heavy.py").write_text(
-        "import numpy\nfrom wrong import Sound\nclass Heavy(Sound): name = 'heavy'\n"
+        "import numpy\nfrom sound import Sound\nclass Heavy(Sound): name = 'heavy'\n"
     )
     arguments = (
         "--pyargs",

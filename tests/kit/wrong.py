@@ -5,71 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import wrong_leaving
+from sound import MANY, Around, Call, Sound, WrongCall, WrongProcess, faults, kept, swallow
+
 from procession import Availability, Launch, Report, Started
-from procession.backends.fork import ForkBackend
 from procession.backends.spawn import SpawnBackend
-
-kept: list[Any] = []
-
-
-class Sound(ForkBackend):
-    """Not wrong at all: what the others would be without their one fault."""
-
-    name = "sound"
-    capabilities = ForkBackend().capabilities
-    fails: ClassVar[set[str]] = set()
-
-    def availability(self) -> Availability:
-        return ForkBackend().availability()
-
-
-class Around:
-    """Stands around a process or a channel, and changes one thing about it."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-
-@dataclass
-class Call:
-    """Stands around fn."""
-
-    fn: Callable[..., Any]
-    nprocs: int
-
-    def __call__(self, rank: int, *args: Any) -> Any:
-        return self.fn(rank, *args)
-
-
-class WrongProcess(Sound):
-    """Starts sound ranks, and gives back other processes."""
-
-    wrap: Callable[[Any], Any] = Around
-
-    def start(self, launch: Launch) -> Started:
-        started = super().start(launch)
-        return started._replace(processes=[type(self).wrap(one) for one in started.processes])
-
-
-class WrongCall(Sound):
-    """Starts ranks that call fn in another way."""
-
-    wrap: type[Call] = Call
-
-    def start(self, launch: Launch) -> Started:
-        return super().start(launch._replace(fn=self.wrap(launch.fn, launch.nprocs)))
-
-
-def faults(*names: str) -> set[str]:
-    return {f"test_rank_fault[{name}]" for name in names}
-
 
 # What the seam's own tests find
 
@@ -109,10 +51,7 @@ class NoSentinel(Sound):
 
 class Swallow(Call):
     def __call__(self, rank: int, *args: Any) -> Any:
-        try:
-            return self.fn(rank, *args)
-        except BaseException:
-            return None
+        return swallow(self.fn, rank, *args)
 
 
 class SwallowsTheError(WrongCall):
@@ -153,76 +92,78 @@ class IgnoresTerminate(WrongProcess):
     fails = {"test_terminate_ends_a_rank"}
 
 
+class RunsInItsCaller(Sound):
+    """Calls fn in a thread of the process that tests, where one that ends its process would end the tests."""
+
+    fails = {"test_each_rank_has_a_process_of_its_own"}
+
+    def start(self, launch: Launch) -> Started:
+        if self.is_wrong(launch):
+            thread = threading.Thread(
+                target=swallow, args=(launch.fn, 0, *launch.args), daemon=True
+            )
+            thread.start()
+            thread.join()
+        return super().start(launch)
+
+    def is_wrong(self, launch: Launch) -> bool:
+        return True
+
+
+class RunsInItsCallerAtTimes(RunsInItsCaller):
+    fails = {"test_one_rank_and_many"}  # then nothing more is run
+
+    def is_wrong(self, launch: Launch) -> bool:
+        return launch.nprocs == MANY
+
+
+class ForAll(Call):
+    def __call__(self, rank: int, *args: Any) -> Any:
+        for other in range(self.nprocs):
+            threading.Thread(target=swallow, args=(self.fn, other, *args), daemon=True).start()
+        return self.fn(rank, *args)
+
+
+class RunsAllInOne(WrongCall):
+    """Has one process call fn for all ranks."""
+
+    wrap = ForAll
+    fails = {"test_each_rank_has_a_process_of_its_own"}
+
+
+class ClosedAlready(Around):
+    def release(self) -> None:
+        self.inner.release()
+        raise OSError("closed already")
+
+
+class RaisesOnRelease(WrongProcess):
+    wrap = ClosedAlready
+    fails = {"test_a_process_that_has_ended_can_be_released"}
+
+
+class Forgetful(Around):
+    released = False
+
+    @property
+    def exitcode(self) -> Any:
+        return None if self.released else self.inner.exitcode
+
+    def release(self) -> None:
+        self.inner.release()
+        self.released = True
+
+
+class ForgetsOnRelease(WrongProcess):
+    wrap = Forgetful
+    fails = {"test_a_process_that_has_ended_can_be_released"}
+
+
 class Unavailable(Sound):
     fails = {"test_it_is_available"}
 
     def availability(self) -> Availability:
         return Availability(False, "of no use")
-
-
-# What is left over
-
-
-class Unreaped(Around):
-    @property
-    def exitcode(self) -> int | None:
-        return self.inner._exitcode if self._look() else None
-
-    def is_alive(self) -> bool:
-        return not self._look()
-
-    def join(self, timeout: float | None = None) -> None:
-        if self.inner._has_ended(timeout or 0):
-            self._look()
-
-    def _look(self) -> bool:
-        """Learn how it ended, and leave it a zombie."""
-        if self.inner._exitcode is None:
-            how = os.waitid(os.P_PID, self.inner.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if how is None:
-                return False
-            killed = how.si_code != os.CLD_EXITED
-            self.inner._exitcode = -how.si_status if killed else how.si_status
-            self.inner._ended = True
-        return True
-
-
-class LeavesAZombie(WrongProcess):
-    wrap = Unreaped
-    fails = {
-        "test_nothing_is_left[child]",
-        *faults(
-            "all well, program left", "all well, fork left"
-        ),  # a zombie's group is no sign of it
-    }
-
-
-class LeaksADescriptor(Sound):
-    fails = {"test_nothing_is_left[descriptor]"}
-
-    def start(self, launch: Launch) -> Started:
-        kept.append(os.open(os.devnull, os.O_RDONLY))
-        return super().start(launch)
-
-
-class LeaksAThread(Sound):
-    fails = {"test_nothing_is_left[thread]"}
-
-    def start(self, launch: Launch) -> Started:
-        started = super().start(launch)
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
-        return started
-
-
-class LeavesHalf(Sound):
-    fails = {"test_a_start_that_fails_leaves_no_rank"}
-
-    def start(self, launch: Launch) -> Started:
-        try:
-            return super().start(launch)
-        except OSError:
-            kept.append(super().start(launch._replace(nprocs=2, environments=({}, {}))))
-            raise
 
 
 # Lies about capabilities
@@ -331,6 +272,6 @@ class LeavesAlone(Sound):
 
 WRONG: dict[str, Any] = {
     one.__name__: one
-    for one in list(globals().values())
+    for one in [*vars(wrong_leaving).values(), *globals().values()]
     if isinstance(one, type) and "fails" in vars(one)
 }

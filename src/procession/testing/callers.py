@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import procession
@@ -21,7 +22,10 @@ _MANY = 24  # ranks
 
 
 def start(subject: Subject, main: Main) -> subprocess.Popen[bytes]:
-    """Start a caller that runs ``main(backend, options, folder)``, pickled; its output is a pipe."""
+    """Start a caller that runs ``main(backend, options, folder)``, pickled.
+
+    Its output goes to a file: what it leaves behind would hold a pipe open.
+    """
     import pytest
 
     try:
@@ -29,14 +33,29 @@ def start(subject: Subject, main: Main) -> subprocess.Popen[bytes]:
     except Exception as error:
         pytest.skip(f"the backend cannot be pickled into another process: {error}")
     code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _run; _run()"
-    caller = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    with open(_output_of(subject), "wb") as output:
+        caller = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=output
+        )
     assert caller.stdin is not None
     caller.stdin.write(call)
     caller.stdin.close()
     caller.stdin = None  # or communicate() would flush it
     return caller
+
+
+def finish(subject: Subject, caller: subprocess.Popen[bytes]) -> list[bytes]:
+    """Wait for a caller, and return the lines that it has printed; kill it if it does not end."""
+    try:
+        caller.wait(60)
+    finally:
+        caller.kill()
+        caller.wait()
+    return _output_of(subject).read_bytes().splitlines()
+
+
+def _output_of(subject: Subject) -> Path:
+    return subject.folder / "output of the caller"
 
 
 def execute(subject: Subject, source: str, how: str) -> str:
@@ -46,14 +65,15 @@ def execute(subject: Subject, source: str, how: str) -> str:
         script = subject.folder / "main_module.py"
         script.write_text(source)
         arguments = [str(script)]
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        input=pickle.dumps((subject.backend, dict(subject.options))),
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=60,
-    )
-    return done.stdout.decode().strip()
+    with open(_output_of(subject), "wb") as output:
+        subprocess.run(
+            [sys.executable, *arguments],
+            input=pickle.dumps((subject.backend, dict(subject.options))),
+            stdout=output,
+            check=True,
+            timeout=60,
+        )
+    return _output_of(subject).read_text().strip()
 
 
 def _run() -> None:

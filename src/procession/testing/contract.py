@@ -20,6 +20,7 @@ from procession.exceptions import (
     ResultError,
 )
 from procession.testing import ranks
+from procession.testing.own_process import InOwnProcess
 from procession.testing.seam import assert_ended, receive, started
 from procession.testing.subject import Subject
 
@@ -30,8 +31,8 @@ class Contract:
     def test_a_joined_call_returns_none(self, subject: Subject) -> None:
         """As torch's does."""
         start: Any = start_processes
-        options = subject.options
-        assert start(ranks.nothing, (), 2, start_method=subject.backend, options=options) is None
+        call, options = InOwnProcess(ranks.nothing, str(subject.folder)), subject.options
+        assert start(call, (), 2, start_method=subject.backend, options=options) is None
 
     def test_fn_gets_the_rank_and_args(self, subject: Subject) -> None:
         """Results come by rank."""

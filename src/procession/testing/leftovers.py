@@ -33,10 +33,10 @@ class Leftovers:
     def test_a_start_that_fails_leaves_no_rank(self, subject: Subject) -> None:
         """With too few descriptors for all: the error says so, and none of the ranks runs on."""
         subject.need_local()
-        done = callers.start(subject, callers.run_out_of_descriptors)
-        output, _ = done.communicate(timeout=60)
-        assert done.returncode == 0
-        assert output.splitlines()[-1] == b"children: 0", output
+        caller = callers.start(subject, callers.run_out_of_descriptors)
+        lines = callers.finish(subject, caller)
+        assert caller.returncode == 0
+        assert lines[-1] == b"children: 0", lines
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
     def test_ranks_end_with_their_caller(self, subject: Subject, number: int) -> None:
@@ -48,10 +48,8 @@ class Leftovers:
             pids = [int(subject.await_cue(f"rank {rank}")) for rank in range(2)]
         finally:
             os.kill(caller.pid, number)
-            caller.communicate()
-        for pid in (
-            pids if min(pids) > 1 else ()
-        ):  # in a namespace of their own they have no names here
+            caller.wait()
+        for pid in pids if min(pids) > 1 else ():  # in another namespace they have other numbers
             wait_until(partial(is_gone, pid), f"rank {pid} runs on", 2)
 
 

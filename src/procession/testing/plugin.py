@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from procession.testing.summary import Summary
 
 _SUMMARY: pytest.StashKey[Summary] = pytest.StashKey()
+_DISTRIBUTED: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,15 +52,15 @@ def _read_option(text: str) -> tuple[str, Any]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the kit's tests, and those of them that are expected to fail."""
     for item in items:
-        kit = _kit_of(item)
-        if kit is not None:
+        if _is_kit(item):
             from procession.testing.summary import Summary
 
             config.stash.setdefault(_SUMMARY, Summary())
             _take_back_interrupts()
+            expected = item.cls.expected_failures  # type: ignore[attr-defined]
             for name in {item.name, getattr(item, "originalname", item.name)}:
-                if name in kit.expected_failures:
-                    reason = kit.expected_failures[name]
+                if name in expected:
+                    reason = expected[name]
                     item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
@@ -67,11 +70,54 @@ def _take_back_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> list[Any] | None:
+    """Leave out of what ``--procession-backend`` runs the class for another kind of backend."""
+    if name.startswith("Test") and _is_kit_class(obj) and hasattr(obj, "is_for"):
+        return None if obj.is_for(collector.config) else []
+    return None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note what was selected."""
+    summary = session.config.stash.get(_SUMMARY, None)
+    for item in session.items:
+        if summary is not None and _is_kit(item):
+            summary.expect(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Run the tests in a child of this process, if the kit's are among them."""
+    config = session.config
+    summary = config.stash.get(_SUMMARY, None)
+    if summary is None or config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    if any(_is_kit(item) for item in session.items):
+        from procession.testing.supervisor import supervise
+
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        supervise(partial(_print_section, reporter, "procession conformance"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Run nothing more of a backend whose seam is broken."""
     summary = item.config.stash.get(_SUMMARY, None)
-    if summary is not None and _kit_of(item) is not None:
-        summary.begin(item)
+    if summary is not None:
+        from procession.testing.supervisor import note_test
+
+        note_test(item.nodeid)
+        if _is_kit(item):
+            summary.begin(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Have a test fail for what it leaves."""
+    summary = item.config.stash.get(_SUMMARY, None)
+    if summary is None or not _is_kit(item):
+        return (yield)
+    with summary.watch(item):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,25 +125,56 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Note what came of a test."""
     report = yield
     summary = item.config.stash.get(_SUMMARY, None)
-    if summary is not None and _kit_of(item) is not None:
+    if summary is not None and _is_kit(item):
         summary.note(item, report)
+        report.of_procession_kit = True
     return report
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Notice that xdist has the kit's tests run by several processes."""
+    if hasattr(report, "node") and hasattr(report, "of_procession_kit"):
+        report.node.config.stash[_DISTRIBUTED] = True
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print what is certified."""
-    summary = config.stash.get(_SUMMARY, None)
+    summary = None if config.option.collectonly else config.stash.get(_SUMMARY, None)
+    for title, lines in summary.compose() if summary is not None else ():
+        _print_section(terminalreporter, title, lines)
+    if config.stash.get(_DISTRIBUTED, False):
+        line = "not certified: the kit must be run in one process (xdist: -n 0)"
+        _print_section(terminalreporter, "procession conformance", [line])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Any:
+    """Have the run fail where all tests have passed, and something is not certified nevertheless."""
+    stash = session.config.stash
+    summary = stash.get(_SUMMARY, None)
+    certified = summary is None or summary.is_success()
+    if session.exitstatus == 0 and (not certified or stash.get(_DISTRIBUTED, False)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    result = yield
     if summary is not None:
-        for title, lines in summary.compose():
-            terminalreporter.section(title)
-            for line in lines:
-                terminalreporter.write_line(line)
+        from procession.testing.supervisor import note_end
+
+        note_end()
+    return result
 
 
-def _kit_of(item: pytest.Item) -> Any:
-    """Return the kit's class that a test belongs to, None where it is no test of the kit.
+def _print_section(reporter: Any, title: str, lines: Iterable[str]) -> None:
+    reporter.ensure_newline()
+    reporter.section(title)
+    for line in lines:
+        reporter.write_line(line)
 
-    It is known by its attributes: to import it for that would cost every run of pytest.
-    """
-    kit = getattr(item, "cls", None)
-    return kit if hasattr(kit, "expected_failures") and hasattr(kit, "test_rank_fault") else None
+
+def _is_kit(item: Any) -> bool:
+    """Whether a test is one of the kit's."""
+    return _is_kit_class(getattr(item, "cls", None))
+
+
+def _is_kit_class(cls: Any) -> bool:
+    """Whether a class is the kit's, by its attributes: an import would cost every run of pytest."""
+    return hasattr(cls, "expected_failures") and hasattr(cls, "test_rank_fault")

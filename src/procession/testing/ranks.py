@@ -27,6 +27,26 @@ def enter(rank: int, folder: str) -> None:
     Stage(folder, LONG).tell(f"rank {rank}", str(os.getpid()))
 
 
+def show_process(rank: int, folder: str, cue: str) -> None:
+    """Tell which process this rank is, and in which namespace it has that number; wait for a cue."""
+    stage = Stage(folder, LONG)
+    stage.tell(f"rank {rank}", f"{os.getpid()} {find_namespace()}")
+    stage.await_cue(cue)
+
+
+def see_namespace(rank: int) -> str:
+    """Return where this rank has its number."""
+    return find_namespace()
+
+
+def find_namespace() -> str:
+    """Return the name of this machine and of the namespace in which processes have their numbers."""
+    try:
+        return f"{os.uname().nodename} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return os.uname().nodename
+
+
 def work(rank: int, folder: str) -> None:
     """Tell which process this rank is, and work."""
     enter(rank, folder)

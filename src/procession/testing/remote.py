@@ -22,6 +22,9 @@ from procession.testing.conformance import BackendConformance
 from procession.testing.stage import is_gone
 from procession.testing.subject import Subject, wait_until
 
+NOT_RUN = "the remote part was not run"
+"""What the summary says of a remote backend that has passed the other tests only."""
+
 SOON = 2.0
 """Seconds within which a failure must have reached the caller, and all must be gone."""
 
@@ -94,7 +97,7 @@ class RemoteConformance(BackendConformance):
                 subject.await_cue(f"asleep {rank}")
         finally:
             caller.kill()
-            caller.communicate()
+            caller.wait()
         assert_all_gone(subject)
 
     def test_more_ranks_than_fit_are_refused(
@@ -102,7 +105,7 @@ class RemoteConformance(BackendConformance):
     ) -> None:
         """Soon, and with the numbers; nothing stays in a queue."""
         if too_many is None:
-            pytest.skip("any number of ranks fits")
+            pytest.skip("any number of ranks fits, says the fixture too_many")
         nprocs, more = too_many
         options = {"start_timeout": 10, **subject.options, **more}
         begun = time.monotonic()
@@ -113,15 +116,18 @@ class RemoteConformance(BackendConformance):
 
     @pytest.mark.parametrize("how", ["script", "-c"])
     def test_fn_may_be_of_the_main_module(self, subject: Subject, how: str) -> None:
-        """Of a script, or of what cannot be imported, such as a notebook."""
+        """Of a script, or of what cannot be imported, such as a notebook: that needs cloudpickle."""
+        if how == "-c":
+            pytest.importorskip(
+                "cloudpickle", reason="cloudpickle is missing: pip install cloudpickle"
+            )
         source = f"import sys; sys.path[:] = {sys.path!r}\n{elsewhere.MAIN}"
         assert callers.execute(subject, source, how) == "[0, 10]"
 
     def test_an_interrupt_while_ranks_start_leaves_nothing(self, subject: Subject) -> None:
         """Wherever it comes."""
         caller = callers.start(subject, elsewhere.interrupt_yourself)
-        output, _ = caller.communicate(timeout=60)
-        assert output.splitlines()[-1:] == [b"interrupted"]
+        assert callers.finish(subject, caller)[-1:] == [b"interrupted"]
         assert_all_gone(subject)
 
 

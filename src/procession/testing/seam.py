@@ -1,21 +1,24 @@
-"""The seam itself: what a backend's `start` gives back, with nothing of the core standing over it.
+"""The seam itself: what a backend's `start` gives back, without the core's supervision.
 
-All other tests rest on these.  They wait for nothing without a bound, so that a backend which hangs is
-told where.
+All other tests rest on these.  Every wait has a bound: a backend that hangs fails a test that says where.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
 from procession.protocol import ErrorChannel, Process, Report, Started
 from procession.starting import undo
 from procession.testing import ranks
+from procession.testing.own_process import find_shared
+from procession.testing.stage import is_gone
 from procession.testing.subject import Subject, wait_until
 from procession.validation import ask_availability, validate
 
@@ -34,6 +37,17 @@ class Seam:
         """Availability is an answer, and here it is yes."""
         answer = ask_availability(subject.backend)
         assert answer.ok, f"{answer.reason} ({answer.hint})"
+
+    def test_each_rank_has_a_process_of_its_own(self, subject: Subject) -> None:
+        """It is neither the caller's nor another rank's.  If this fails, nothing else is run."""
+        ones = subject.start_alone(ranks.show_process, str(subject.folder), "seen", nprocs=3)
+        try:
+            assert_separate(subject, ones)
+        finally:
+            subject.stage.tell("seen")
+            # to end a process of this one's number would end the tests
+            if all(process.pid != os.getpid() for process in ones.processes):
+                end_all(ones)
 
     def test_there_is_one_of_each_a_rank(self, subject: Subject) -> None:
         """Processes, sentinels and error channels are sequences of length nprocs."""
@@ -122,12 +136,38 @@ class Seam:
             assert_ended(ones, 0)
             assert receive(ones.error_channels[0], seconds=0.2) is None
 
+    def test_a_process_that_has_ended_can_be_released(self, subject: Subject) -> None:
+        """`release` does not raise, and the process answers afterwards as before."""
+        ones = subject.start_alone(ranks.nothing)
+        try:
+            for index, process in enumerate(ones.processes):
+                assert_ended(ones, index)
+                before = process.pid, process.exitcode
+                getattr(process, "release", int)()
+                process.join(0)
+                assert not process.is_alive()
+                assert (process.pid, process.exitcode) == before
+        finally:
+            end_all(ones._replace(processes=list(map(Kept, ones.processes))))
+
     def test_terminate_ends_a_rank(self, subject: Subject) -> None:
         """`terminate` asks a rank that works to end, and it does."""
         with started(subject, ranks.work, str(subject.folder), nprocs=1) as ones:
             subject.await_cue("rank 0")
             ones.processes[0].terminate()
             assert_ended(ones, 0)
+
+
+class Kept:
+    """A process that cannot be released once more."""
+
+    release = None
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._process, name)
 
 
 @contextmanager
@@ -137,10 +177,33 @@ def started(subject: Subject, *call: Any, nprocs: int = 2) -> Iterator[Started]:
     try:
         yield ones
     finally:
-        finisher = threading.Thread(target=undo, args=(ones,), daemon=True)
-        finisher.start()
-        finisher.join(SOON)
-        assert not finisher.is_alive(), "ranks cannot be killed and joined"
+        end_all(ones)
+
+
+def end_all(ones: Started) -> None:
+    """Kill and reap ranks, whatever they are."""
+    finisher = threading.Thread(target=undo, args=(ones,), daemon=True)
+    finisher.start()
+    finisher.join(SOON)
+    assert not finisher.is_alive(), "ranks cannot be killed and joined"
+
+
+def assert_separate(subject: Subject, ones: Started) -> None:
+    """Fail unless each rank of three is a process that is neither this one nor that of another."""
+
+    def has_come(rank: int) -> bool:
+        assert not (shared := find_shared(subject.folder)), shared
+        return subject.stage.read(f"rank {rank}") is not None
+
+    for rank in range(3):
+        wait_until(partial(has_come, rank), f"rank {rank} has not begun", SOON)
+    told = [str(subject.stage.read(f"rank {rank}")) for rank in range(3)]
+    assert len(set(told)) == 3, f"ranks share a process: {told}"
+    for rank, text in enumerate(told):
+        pid, _, namespace = text.partition(" ")
+        assert ones.processes[rank].pid != os.getpid(), f"process {rank} has its caller's pid"
+        if namespace == ranks.find_namespace():
+            assert not is_gone(int(pid)), f"rank {rank} is said to be process {pid}: there is none"
 
 
 def assert_ended(ones: Started, index: int) -> None:

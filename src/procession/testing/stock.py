@@ -16,7 +16,9 @@ from procession.descendants import list_children
 Stock: TypeAlias = frozenset[tuple[str, str]]
 """The kind of each thing, and its name."""
 
-_STAY = b"multiprocessing.resource_tracker", b"multiprocessing.forkserver"
+HELPERS = "multiprocessing.resource_tracker", "multiprocessing.forkserver"
+"""What the command of a process contains that multiprocessing keeps for the next launch."""
+
 _SHARED = "psm_", "sem.mp-", "torch_", "procession"  # others belong to other programs
 _PATIENCE = 5.0  # seconds that what ends by itself has for it
 
@@ -49,11 +51,16 @@ def _leave_out_foreign(left: Stock) -> Stock:
     )
 
 
+def read_command(pid: int) -> str:
+    """Return the command of a process; an empty string where it has ended."""
+    return _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+
+
 def _list_children() -> Iterator[str]:
     for pid in list_children(os.getpid()):
-        command = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
-        if not any(server in command for server in _STAY):
-            yield f"{pid} {command.decode(errors='replace') or 'zombie'}"
+        command = read_command(pid)
+        if not any(helper in command for helper in HELPERS):
+            yield f"{pid} {command or 'zombie'}"
 
 
 def _list_descriptors() -> Iterator[str]:

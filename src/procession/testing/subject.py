@@ -14,6 +14,7 @@ from procession.api import run, start_processes
 from procession.context import ProcessContext
 from procession.exceptions import ProcessException
 from procession.protocol import Backend, Capabilities, Launch, Started
+from procession.testing.own_process import InOwnProcess, tests_run_here
 from procession.testing.stage import Stage
 
 DEADLINE = 60.0
@@ -31,6 +32,9 @@ class Subject:
     options: Mapping[str, Any]
     folder: Path
     here: bool = False
+
+    def __post_init__(self) -> None:
+        tests_run_here()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -61,7 +65,7 @@ class Subject:
     def launch(self, fn: Callable[..., object], *args: object, nprocs: int = 2) -> Launch:
         """Return a launch as the core would give it to the backend."""
         return Launch(
-            fn,
+            InOwnProcess(fn, str(self.folder)),
             args,
             nprocs,
             self.backend.name,
@@ -70,7 +74,7 @@ class Subject:
         )
 
     def start_alone(self, fn: Callable[..., object], *args: object, nprocs: int = 2) -> Started:
-        """Start ranks without anything of the core standing over them."""
+        """Start ranks that nothing of the core supervises."""
         return self.backend.start(self.launch(fn, *args, nprocs=nprocs))
 
     def start(
@@ -79,8 +83,9 @@ class Subject:
         """Start ranks, and return their context."""
         defaults = {"timeout": DEADLINE, "options": self.options, "collect_results": True}
         keywords = {**defaults, **keywords}
+        call = InOwnProcess(fn, str(self.folder))
         context: ProcessContext = start_processes(
-            fn, args, nprocs, join=False, start_method=self.backend, **keywords
+            call, args, nprocs, join=False, start_method=self.backend, **keywords
         )
         return context
 
@@ -89,7 +94,8 @@ class Subject:
     ) -> list[Any]:
         """Run ranks to their end, and return their results."""
         keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
-        return run(fn, list(args), nprocs, start_method=self.backend, **keywords)
+        call = InOwnProcess(fn, str(self.folder))
+        return run(call, list(args), nprocs, start_method=self.backend, **keywords)
 
     def fail(
         self, fn: Callable[..., object], *args: object, nprocs: int = 2, **keywords: Any
@@ -97,7 +103,8 @@ class Subject:
         """Run ranks that must fail, and return what was raised."""
         keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
         with pytest.raises(ProcessException) as caught:
-            start_processes(fn, args, nprocs, start_method=self.backend, **keywords)
+            call = InOwnProcess(fn, str(self.folder))
+            start_processes(call, args, nprocs, start_method=self.backend, **keywords)
         return caught.value
 
     def await_cue(self, cue: str) -> str:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from procession.protocol import Backend
 from procession.registry import get_backend
+from procession.testing import ranks
 from procession.testing.conformance import BackendConformance
+from procession.testing.remote import NOT_RUN, RemoteConformance
+from procession.testing.subject import Subject
 
 
-class TestBackend(BackendConformance):
-    """The backend that the command line names."""
+class FromCommandLine:
+    """The backend that the command line names, and its options."""
+
+    is_for_remote = False
+
+    @classmethod
+    def is_for(cls, config: pytest.Config) -> bool:
+        """Whether this class, rather than the other one, has the tests for the backend."""
+        try:
+            backend = get_backend(config.getoption("--procession-backend") or "")
+            remote = backend.capabilities.remote
+        except Exception:  # a test will say so
+            remote = False
+        return remote == cls.is_for_remote
 
     @pytest.fixture
     def backend(self, request: pytest.FixtureRequest) -> Backend:
@@ -28,3 +44,41 @@ class TestBackend(BackendConformance):
         """Return the options of ``--procession-option``."""
         given: Any = request.config.getoption("--procession-option")
         return dict(given)
+
+
+class TestBackend(FromCommandLine, BackendConformance):
+    """A backend whose ranks are on this machine."""
+
+
+class TestRemoteBackend(FromCommandLine, RemoteConformance):
+    """A backend that may have its ranks elsewhere: here the remote part runs only if they are not."""
+
+    is_for_remote = True
+
+    @pytest.fixture
+    def subject(
+        self,
+        request: pytest.FixtureRequest,
+        backend: Backend,
+        launch_options: Mapping[str, Any],
+        tmp_path: Path,
+    ) -> Subject:
+        """The backend, as the tests use it."""
+        known = request.config.stash
+        if _HERE not in known:
+            known[_HERE] = are_here(Subject(backend, launch_options, tmp_path))
+        if not known[_HERE] and not hasattr(BackendConformance, request.function.__name__):
+            pytest.skip(f"{NOT_RUN}: the ranks are on other machines")
+        return Subject(backend, launch_options, tmp_path, here=known[_HERE])
+
+
+_HERE: pytest.StashKey[bool] = pytest.StashKey()
+
+
+def are_here(subject: Subject) -> bool:
+    """Whether ranks are on this machine, as far as can be found out: that none starts a test will say."""
+    try:
+        found = subject.run(ranks.see_namespace)
+    except Exception:
+        return True
+    return set(found) == {ranks.find_namespace()}
