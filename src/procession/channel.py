@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import _socket as socket  # constants and types, without the module's own
 import mmap
-import os
-import socket
 
-from procession import fds, messages, wire
+from procession import fds, messages, unpatched, wire
 from procession.protocol import Report
 
 _KINDS = {wire.RETURNED_NOTHING: "returned", wire.EXITED: "exited"}
@@ -52,7 +51,7 @@ class SocketChannel:
                 break
             finally:
                 for fd in files:
-                    os.close(fd)
+                    unpatched.close(fd)
             self._take_part()
         raise EOFError("the rank's end of the error channel is closed")
 
@@ -79,7 +78,7 @@ class SocketChannel:
         data, files = self._read(0)
         self._buffer += data or b""
         for fd in files:
-            os.close(fd)
+            unpatched.close(fd)
 
     def _read(self, flags: int) -> tuple[bytes | None, list[int]]:
         """Return what is there (None: nothing yet) and the descriptors that came along."""

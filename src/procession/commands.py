@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import guard, memory
+from procession import guard, memory, unpatched
 from procession.channel import SocketChannel
 from procession.environment import merge
 from procession.gathering import gathering
@@ -121,7 +121,7 @@ def start_held(
                 begin(channel)
             return tree.attach(Started([process], [sentinel], [channel]))
     finally:
-        os.close(told)
+        unpatched.close(told)
 
 
 class _Ranks(NamedTuple):
@@ -154,7 +154,7 @@ class _Ranks(NamedTuple):
             channel.close()
             raise
         finally:
-            os.close(theirs)
+            unpatched.close(theirs)
         return process, process.sentinel, channel
 
     def _compose(self, rank: int, changes: Changes, channel: int) -> Command:

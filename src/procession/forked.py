@@ -61,6 +61,7 @@ def cut_off(no_input: TextIO | None) -> None:
     _forget_exit_handlers()
     _forget_event_loop()
     _forget_executors()
+    _forget_greenlets()
     if no_input is not None:
         _replace_stdin(no_input)
 
@@ -109,6 +110,14 @@ def _forget_executors() -> None:
     threads = sys.modules.get("concurrent.futures.thread")
     if threads is not None:
         threads._threads_queues.clear()
+
+
+def _forget_greenlets() -> None:
+    """Forget the greenlets that were copied, but for the one that forked."""
+    if "gevent.hub" in sys.modules or "eventlet.hubs" in sys.modules:
+        from procession.greenlets import forget_hubs
+
+        forget_hubs()
 
 
 def _replace_stdin(no_input: TextIO) -> None:

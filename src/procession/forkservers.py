@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import sys
 import threading
 import warnings
 from typing import Any, NamedTuple
 
-from procession import fds, guard, messages
+from procession import fds, guard, messages, unpatched
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.identity import name_process
@@ -104,7 +103,7 @@ class Server:
                 popen.pid, name="procession-forkserver", daemon=True
             )
         finally:
-            os.close(theirs)
+            unpatched.close(theirs)
         self._configure()
 
     def _configure(self) -> None:
@@ -143,14 +142,14 @@ class Server:
         _begin(started)
         return started
 
-    def _serve(self, sock: socket.socket) -> ServedLaunch:
+    def _serve(self, sock: fds.Socket) -> ServedLaunch:
         def finish() -> None:
             self.serving -= 1
 
         self.serving += 1
         return ServedLaunch(sock, finish)
 
-    def _control(self) -> socket.socket:
+    def _control(self) -> fds.Socket:
         """Return the socket to the server, to be closed after use: this object keeps its own."""
         return fds.as_socket(os.dup(self._fd))
 

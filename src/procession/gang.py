@@ -6,12 +6,11 @@ The gang knows processes, sentinels and channels, and nothing of who started the
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from operator import itemgetter
 
-from procession import oom
+from procession import oom, unpatched
 from procession.failure import Failure
 from procession.hangs import collect_stacks
 from procession.member import Member
@@ -59,9 +58,9 @@ class Gang:
         self._oom_kills = oom_kills
         self._evidence: str | None = None
         self._failed = False
-        self._lock = threading.RLock()  # held by whoever waits
-        self._stop_lock = threading.RLock()  # a signal handler may ask for a stop during one
-        self._stacks_lock = threading.RLock()
+        self._lock = unpatched.RLock()  # held by whoever waits
+        self._stop_lock = unpatched.RLock()  # a signal handler may ask for a stop during one
+        self._stacks_lock = unpatched.RLock()
         for member in self.members:
             self.waiter.add(member.sentinel, ("sentinel", member.rank))
             self.waiter.add(member.channel, ("channel", member.rank))
@@ -71,7 +70,7 @@ class Gang:
         self._check_owner()
         while not self.finished:
             patience = _seconds_until(until)
-            if not self._lock.acquire(timeout=-1 if patience is None else patience):
+            if not unpatched.acquire(self._lock, -1 if patience is None else patience):
                 if time.monotonic() < until:
                     continue
                 return self.finished

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession.loaded import get_loaded
+from procession.unpatched import get_subprocess
 
 if TYPE_CHECKING:
     import subprocess
@@ -37,16 +38,16 @@ def start_interpreter(
     new_session: bool,
 ) -> subprocess.Popen[Any]:
     """Start a composed command, which reads its standard input from nothing; return its Popen."""
-    import subprocess
-
-    return subprocess.Popen(
+    module = get_subprocess()
+    popen: subprocess.Popen[Any] = module.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=module.DEVNULL,
         pass_fds=pass_fds,
         env=env,
         start_new_session=new_session,
         **_own_group(new_session),
     )
+    return popen
 
 
 def _own_group(new_session: bool) -> dict[str, Any]:

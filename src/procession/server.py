@@ -8,15 +8,14 @@ has imported do to signals.
 
 from __future__ import annotations
 
+import _socket as socket  # constants and types, without the module's own
 import os
-import select
 import signal
-import socket
 import sys
 from functools import partial
 from typing import Any
 
-from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank
+from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, unpatched
 from procession.children import collect_child, signal_group
 from procession.forking import Forked, fork_each
 from procession.report import describe
@@ -83,8 +82,8 @@ class Server:
         self._control = control
         self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
         self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # of ranks that are alive
-        self._poll = select.poll()
-        self._poll.register(control, select.POLLIN)
+        self._poll = unpatched.poll()
+        self._poll.register(control, unpatched.POLLIN)
 
     def serve(self) -> None:
         """Serve until the launcher is gone; then kill what is left."""
@@ -98,9 +97,9 @@ class Server:
                 elif fd in self._pidfds:
                     self._reap(fd)
                 elif fd in self._launches:
-                    if events & select.POLLOUT:
+                    if events & unpatched.POLLOUT:
                         self._tell(self._launches[fd])
-                    if events & ~select.POLLOUT:
+                    if events & ~unpatched.POLLOUT:
                         self._take_command(fd)
 
     def _take_request(self) -> bool:
@@ -115,7 +114,7 @@ class Server:
             self._fork_ranks(launch, request, handed)
         finally:
             for fd in handed:
-                os.close(fd)
+                unpatched.close(fd)
         self._launches[launch.sock.fileno()] = launch
         self._tell(launch)
         return True
@@ -143,7 +142,7 @@ class Server:
             if one.pidfd not in self._pidfds:
                 launch.ranks[one.pid] = index
                 self._pidfds[one.pidfd] = one.pid, launch
-                self._poll.register(one.pidfd, select.POLLIN)
+                self._poll.register(one.pidfd, unpatched.POLLIN)
 
     def _reap(self, pidfd: int) -> None:
         """Reap a rank that has ended, and tell its launcher."""
@@ -165,7 +164,7 @@ class Server:
     def _tell(self, launch: ServedLaunch) -> None:
         """Tell a launcher what has ended, now and when it has room."""
         more = launch.tell()
-        self._poll.register(launch.sock, select.POLLIN | (select.POLLOUT if more else 0))
+        self._poll.register(launch.sock, unpatched.POLLIN | (unpatched.POLLOUT if more else 0))
 
     def _take_command(self, fd: int) -> None:
         launch = self._launches[fd]
@@ -199,9 +198,15 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
         except BaseException as error:
             failed.append((name, describe(error)))
     forked.import_for_ranks()
-    threading = sys.modules["threading"]
-    threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
-    return {"failed": failed, "threads": threads}
+    return {"failed": failed, "threads": _find_threads()}
+
+
+def _find_threads() -> list[str]:
+    """Return the names of the threads that run beside this one."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return []
+    return [t.name for t in threading.enumerate() if t is not threading.main_thread()]
 
 
 def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) -> tuple[int, bool]:
@@ -212,7 +217,7 @@ def _live(request: dict[str, Any], handed: list[int], index: int, channel: int) 
     for number in (0, 1, 2):
         stream = rest.pop(0)
         os.dup2(stream, number)
-        os.close(stream)
+        unpatched.close(stream)
     forked.cut_off(None)  # its input is nothing already
     rank.change_environment(request["changes"][index])
     if not rank.may_begin(channel):  # the launcher is gone, and this rank never was

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 from procession.hangs import state_of_process
 from procession.member import Member
 from procession.rank import EXIT_BOUND
+from procession.unpatched import RLock
 
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""
@@ -35,7 +35,7 @@ class Stop:
         self, members: Sequence[Member], wait: float, grace: float, *, interrupt: bool = False
     ) -> None:
         self._members = members
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._abandoned: list[Member] = []
         now = time.monotonic()
         term = now + wait

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import guard
+from procession import guard, unpatched
 from procession.gathering import gathering
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
@@ -118,7 +118,7 @@ def _streams() -> Iterator[list[int]]:
         yield streams
     finally:
         for fd in streams:
-            os.close(fd)
+            unpatched.close(fd)
 
 
 def _stream_or_nothing(number: int) -> int:
