@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from procession import fds
+from procession import fds, unpatched
 
 _FAULTS = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}  # faulthandler's
 
@@ -45,13 +45,15 @@ def switch_until_readable(fd: int, seconds: float | None, *, is_kept: bool = Fal
 
 @contextmanager
 def _duplicated(fd: int) -> Iterator[int]:
-    """Provide a duplicate of a descriptor: eventlet takes one reader for each number."""
-    with fds.LOCK:
-        own = fds.keep(fds.above_streams(os.dup(fd)))
+    """Provide a duplicate of a descriptor: eventlet takes one reader for each number.
+
+    Forked children keep it: libev aborts where what it waits for has been closed.
+    """
+    own = fds.above_streams(os.dup(fd))
     try:
         yield own
     finally:
-        fds.drop(own)
+        unpatched.close(own)
 
 
 def acquire(lock: Any, seconds: float) -> bool:
@@ -119,8 +121,10 @@ def _forget_gevent_hub(local: Any, hub: Any) -> None:
     local.set_loop(None)
     loop.destroy()
     threading: Any = sys.modules.get("threading")
-    original = sys.modules["gevent.monkey"].get_original("threading", "_shutdown")
-    threading._shutdown = original  # gevent's waits for the caller's main greenlet
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if sys.version_info < (3, 13) and monkey is not None and threading is not None:
+        # gevent's does nothing where the main greenlet is the caller's
+        threading._shutdown = monkey.get_original("threading", "_shutdown")
 
 
 def _take_back_signals() -> None:

@@ -177,7 +177,8 @@ class SelectorWaiter:
     def close_in_child(self) -> None:
         """Free the selector in a process just forked, which has closed what was kept already."""
         self._closed = True
-        self._selector.close()
+        if not self._switched:  # else its event loop waits for it, and would abort
+            self._selector.close()
 
 
 class HandleWaiter:
