@@ -71,15 +71,7 @@ def is_rank(pid):
 """
 
 
-@pytest.mark.parametrize(
-    ("order", "place"),
-    [("first", "main"), ("first", "greenlet"), ("later", "thread"), ("first", "pool")],
-)
-def test_results_causes_and_deadlines(
-    start_method: str, order: str, place: str, tmp_path: Path
-) -> None:
-    """Patched before or after the import; from greenlets and from a thread that is one."""
-    script = """
+OUTCOMES = """
 def attempt(how, **more):
     try:
         return run(work, (how,), **keywords, **{"timeout": 30, **more})
@@ -119,7 +111,17 @@ def main():
 if __name__ == "__main__":
     main()
 """
-    assert execute(tmp_path, HEAD + script, start_method, order, place).splitlines() == [
+
+
+@pytest.mark.parametrize(
+    ("order", "place"),
+    [("first", "main"), ("first", "greenlet"), ("later", "thread"), ("first", "pool")],
+)
+def test_results_causes_and_deadlines(
+    start_method: str, order: str, place: str, tmp_path: Path
+) -> None:
+    """Patched before or after the import; from greenlets and from a thread that is one."""
+    assert execute(tmp_path, HEAD + OUTCOMES, start_method, order, place).splitlines() == [
         "[0, 1] [[0, 1], [0, 1]]",
         "as asked / signal SIGKILL / exit code 7",
         "ProcessTimeoutError",
@@ -180,9 +182,7 @@ if __name__ == "__main__":
     ]
 
 
-def test_ranks_run_greenlets_and_threads(start_method: str, tmp_path: Path) -> None:
-    """Of their own, and none of their caller's; programs too."""
-    script = """
+GREENLETS = """
 ticked = set()
 
 
@@ -224,8 +224,34 @@ if __name__ == "__main__":
     gevent.spawn(launch).get()
     print(ticked == {os.getpid()})
 """
+
+
+def test_ranks_run_greenlets_and_threads(start_method: str, tmp_path: Path) -> None:
+    """Of their own, and none of their caller's; programs too."""
     lines = ["last", "[([0, 1, 2], b'hi\\n', False)]", "-15"]
-    assert execute(tmp_path, HEAD + script, start_method).splitlines() == [*lines, *lines, "True"]
+    assert execute(tmp_path, HEAD + GREENLETS, start_method).splitlines() == [
+        *lines,
+        *lines,
+        "True",
+    ]
+
+
+def test_ranks_of_a_command(tmp_path: Path) -> None:
+    """Whose agents report to a socket of the caller's."""
+    script = """
+ENGINE = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+
+if __name__ == "__main__":
+    command = [sys.executable, "-c", ENGINE, "{agent}"]
+    keywords.update(nprocs=1, options={"command": command})
+    print(gevent.spawn(run, work, **keywords).get())
+    try:
+        run(abs, ("too many",), **keywords)
+    except ProcessRaisedException as error:
+        print("TypeError" in str(error))
+"""
+    printed = execute(tmp_path, HEAD + script, "command")
+    assert printed == "[0]\nTrue\n"
 
 
 def test_a_fork_of_a_process_that_waits(start_method: str, tmp_path: Path) -> None:
@@ -263,10 +289,7 @@ if __name__ == "__main__":
     assert execute(tmp_path, script, start_method) == "[[]] []\n"
 
 
-def test_eventlet(tmp_path: Path) -> None:
-    """By `spawn` alone: its authors advise against forks."""
-    pytest.importorskip("eventlet", reason="could not import 'eventlet' (pip install eventlet)")
-    script = """
+EVENTLET = """
 import warnings
 
 warnings.simplefilter("ignore")
@@ -305,7 +328,12 @@ if __name__ == "__main__":
     thread.start()
     thread.join()
 """
-    assert execute(tmp_path, script).splitlines() == [
+
+
+def test_eventlet(tmp_path: Path) -> None:
+    """By `spawn` alone: its authors advise against forks."""
+    pytest.importorskip("eventlet", reason="could not import 'eventlet' (pip install eventlet)")
+    assert execute(tmp_path, EVENTLET).splitlines() == [
         "[[0, 1], [0, 1]]",
         "ProcessRaisedException True",
         "ProcessTimeoutError False",

@@ -109,6 +109,8 @@ def get_subprocess() -> Any:
         spec: Any = subprocess.__spec__
         module: Any = module_from_spec(spec)
         spec.loader.exec_module(module)
+        for name in ("SubprocessError", "CalledProcessError", "TimeoutExpired"):
+            setattr(module, name, getattr(subprocess, name))  # which callers catch
         module.os = ModuleType("os")
         vars(module.os).update(vars(os))
         vars(module.os).update({k: v for k, v in vars(_system).items() if hasattr(os, k)})
