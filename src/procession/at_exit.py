@@ -7,11 +7,10 @@ the exit status of the process stays what it was.
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Sequence
 
-from procession import forwarding, launches
+from procession import forwarding, launches, unpatched
 from procession.gang import Gang
 
 _LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
@@ -57,9 +56,9 @@ def _await_any(gangs: Sequence[Gang]) -> None:
         if len(fds) < len(gangs):  # on Windows, or one of them has finished
             gangs[0].run(time.monotonic() + _RECHECK)
             return
-        poll = select.poll()
+        poll = unpatched.poll()
         for fd in fds:
-            poll.register(fd, select.POLLIN)
+            poll.register(fd, unpatched.POLLIN)
         pause = min(gang.next_deadline() for gang in gangs) - time.monotonic()
         poll.poll(min(max(pause, 0), _LONGEST_WAIT) * 1000)
     finally:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 
-from procession import launches
+from procession import launches, unpatched
 from procession.gang import Gang
 
 _LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
 _CONTENDED = 0.01  # seconds to leave a launch to another thread that is at it
 _FORK_PATIENCE = 3.0  # seconds that a fork waits for a step to end
 
-_PARKED = threading.RLock()
+_PARKED = unpatched.RLock()
 """Held during each step, and by whoever forks: no lock of ours is then held in the copy by a thread that
 the copy does not have.  Nothing is held while a thread waits."""
 
@@ -43,11 +42,9 @@ def _supervise(gang: Gang) -> None:
 
 
 def _step_until_finished(gang: Gang, fd: int) -> None:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
     while not gang.finished:
         pause = min(max(gang.next_deadline() - time.monotonic(), 0), _LONGEST_WAIT)
-        poll.poll(pause * 1000)
+        unpatched.wait_readable(fd, pause)
         with _PARKED:
             stepped = gang.try_step()
             if gang.failed:
@@ -78,4 +75,4 @@ def _unpark() -> None:
 
 def _forget() -> None:
     global _PARKED, _parked
-    _PARKED, _parked = threading.RLock(), False
+    _PARKED, _parked = unpatched.RLock(), False

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import time
 
+from procession.unpatched import sleep
+
 _MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
@@ -79,6 +81,6 @@ def remove(path: str, patience: float = 1.0) -> None:
         except OSError:  # somebody is in it still
             if time.monotonic() >= until:
                 return
-            time.sleep(0.001)
+            sleep(0.001)
         else:
             return

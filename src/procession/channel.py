@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import _socket as socket  # constants and types, without the module's own
 import errno
 import mmap
-import os
-import socket
 
-from procession import fds, messages, wire
+from procession import fds, messages, unpatched, wire
 from procession.protocol import Report
 
 _KINDS = {wire.RETURNED_NOTHING: "returned", wire.EXITED: "exited"}
@@ -55,7 +54,7 @@ class SocketChannel:
                 break
             finally:
                 for fd in files:
-                    os.close(fd)
+                    unpatched.close(fd)
             self._take_part()
         raise EOFError("the rank's end of the error channel is closed")
 
@@ -82,7 +81,7 @@ class SocketChannel:
         data, files = self._read(0)
         self._buffer += data or b""
         for fd in files:
-            os.close(fd)
+            unpatched.close(fd)
 
     def _read(self, flags: int) -> tuple[bytes | None, list[int]]:
         """Return what is there (None: nothing yet) and the descriptors that came along."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from procession import fds, syscalls
+from procession import fds, syscalls, unpatched
 from procession.descendants import read_mark
 
 
@@ -26,7 +26,7 @@ def collect_child(pid: int, mark: int = 0) -> int | None:
     if code != 0 and not (mark and read_mark(pid) == mark):
         signal_group(pid, signal.SIGKILL)
     try:
-        os.waitpid(pid, 0)
+        unpatched.waitpid(pid, 0)
     except ChildProcessError:  # reaped in this instant
         pass
     return code
@@ -43,7 +43,7 @@ def hold_child(pid: int) -> int:
         return fds.keep(fds.above_streams(os.eventfd(1, os.EFD_CLOEXEC)))
     except BaseException:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        unpatched.waitpid(pid, 0)
         raise
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import descendants, guard, memory
+from procession import descendants, guard, memory, unpatched
 from procession.channel import SocketChannel
 from procession.environment import merge
 from procession.gathering import gathering
@@ -137,7 +137,7 @@ def start_held(
                 begin(channel)
             return tree.attach(Started([process], [sentinel], [channel]))
     finally:
-        os.close(told)
+        unpatched.close(told)
 
 
 class _Ranks(NamedTuple):
@@ -172,7 +172,7 @@ class _Ranks(NamedTuple):
             channel.close()
             raise
         finally:
-            os.close(theirs)
+            unpatched.close(theirs)
         return process, process.sentinel, channel
 
     def _compose(self, rank: int, changes: Changes, channel: int) -> Command:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import resource
-import select
 import signal
 import time
 from collections.abc import Collection
 
+from procession import unpatched
 from procession.syscalls import pidfd_open, pidfd_send_signal
 
 PATIENCE = 1.0
@@ -104,7 +104,7 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
             _wait_for(alive, until if now >= kill_from else kill_from)
         finally:
             for pidfd in alive:
-                os.close(pidfd)
+                unpatched.close(pidfd)
     return True
 
 
@@ -143,7 +143,7 @@ def _open(pid: int, number: int) -> int:
         if not _has_ended(pidfd, 0):
             return pidfd
         _reap(pidfd)
-    os.close(pidfd)
+    unpatched.close(pidfd)
     return -1
 
 
@@ -185,6 +185,4 @@ def _reap(pidfd: int) -> None:
 
 
 def _has_ended(pidfd: int, patience: float) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(patience * 1000))
+    return unpatched.is_ready(pidfd, patience)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from procession import unpatched
 from procession.gang import Gang
 
 _LONGEST_WAIT = 86_400.0  # seconds: event loops refuse far longer ones
@@ -55,4 +55,4 @@ def _reader(
         yield True
     finally:
         loop.remove_reader(own)
-        os.close(own)
+        unpatched.close(own)

@@ -6,15 +6,17 @@ in a process that user code forks: a copy would hide the launcher's death from i
 
 from __future__ import annotations
 
+import _socket  # whose sockets gevent and eventlet leave as they are
 import os
-import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    import socket
+from procession import unpatched
 
-LOCK = threading.RLock()
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LOCK = unpatched.RLock()
 """Held while descriptors are made and noted, so that no fork comes in between."""
 
 _kept: set[int] = set()
@@ -27,6 +29,18 @@ class Holder(Protocol):
 
     def close_in_child(self) -> None:
         """Close it in a process just forked, where another thread's locks stay held for ever."""
+
+
+class Socket(_socket.socket):
+    """A socket that closes when a block ends."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def keep(fd: int) -> int:
@@ -55,7 +69,7 @@ def drop(fd: int) -> None:
     with LOCK:
         if fd in _kept:
             _kept.discard(fd)
-            os.close(fd)
+            unpatched.close(fd)
 
 
 def open_pipe() -> tuple[int, int]:
@@ -69,20 +83,17 @@ def open_channel_pair(*, messages: bool = False) -> tuple[int, int]:
 
     They are stream sockets, or, with ``messages``, keep the bounds of what is sent (unix(7)).
     """
-    import socket
-
-    ends = socket.socketpair(type=socket.SOCK_SEQPACKET if messages else socket.SOCK_STREAM)
+    kind = _socket.SOCK_SEQPACKET if messages else _socket.SOCK_STREAM
+    ends = _socket.socketpair(_socket.AF_UNIX, kind)
     for end in ends:
         end.settimeout(None)  # whatever socket.setdefaulttimeout() says
     ours, theirs = ends
     return above_streams(ours.detach()), above_streams(theirs.detach())
 
 
-def as_socket(fd: int) -> socket.socket:
+def as_socket(fd: int) -> Socket:
     """Return a Unix stream socket object over a descriptor, which it then owns; it blocks."""
-    import socket
-
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
+    sock = Socket(_socket.AF_UNIX, _socket.SOCK_STREAM, fileno=fd)
     sock.settimeout(None)  # whatever socket.setdefaulttimeout() says
     return sock
 
@@ -103,7 +114,7 @@ def above_streams(fd: int) -> int:
     import fcntl
 
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
+    unpatched.close(fd)
     return moved
 
 

@@ -123,12 +123,15 @@ def find_threads() -> list[str]:
     threading = sys.modules.get("threading")
     if threading is None:
         return []
-    own = threading.get_ident()
+    own = {threading.get_ident(), getattr(threading, "get_native_id", lambda: 0)()}
     try:
         return [
             thread.name
             for thread in threading.enumerate()
-            if thread.ident != own and not _survives(thread) and not _has_ended(thread)
+            # greenlets that pass for threads have the native id of the thread they share
+            if not own & {thread.ident, getattr(thread, "native_id", None)}
+            and not _survives(thread)
+            and not _has_ended(thread)
         ]
     except Exception:  # a class of threads that cannot be asked
         return []

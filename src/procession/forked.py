@@ -60,6 +60,7 @@ def cut_off(no_input: TextIO | None) -> None:
     """Leave the parent's exit handlers, executors and standard input to the parent."""
     _forget_exit_handlers()
     _forget_executors()
+    _forget_greenlets()
     if no_input is not None:
         _replace_stdin(no_input)
 
@@ -90,6 +91,14 @@ def _forget_executors() -> None:
     threads = sys.modules.get("concurrent.futures.thread")
     if threads is not None:
         threads._threads_queues.clear()
+
+
+def _forget_greenlets() -> None:
+    """Forget the greenlets that were copied, but for the one that forked."""
+    if "gevent.hub" in sys.modules or "eventlet.hubs" in sys.modules:
+        from procession.greenlets import forget_hubs
+
+        forget_hubs()
 
 
 def _replace_stdin(no_input: TextIO) -> None:

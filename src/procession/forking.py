@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeAlias
 
-from procession import fds, rank, wire
+from procession import fds, rank, unpatched, wire
 from procession.children import hold_child
 from procession.fork_signals import Inheritance
 from procession.loaded import get_loaded
@@ -61,7 +61,7 @@ def fork_each(
             os._exit(1)
         for fd in (*ours[len(forked) :], *theirs):
             fds.forget(fd)
-            os.close(fd)
+            unpatched.close(fd)
         raise
 
 
@@ -87,11 +87,11 @@ def _fork_all(
         for index, sender in enumerate(senders):
             end = theirs[-1]
             fds.forget(end)  # the next child keeps it, and closes all the others
-            pid = os.fork()
+            pid = unpatched.fork()
             if pid == 0:
                 _become_rank(live, index, end, inheritance)
             forked.append(Forked(pid, hold_child(pid), ours[index]))
-            os.close(theirs.pop())
+            unpatched.close(theirs.pop())
             if begin is not None:
                 try:
                     sender.send(wire.BEGIN, NO_SIGNAL)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import sys
 import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import fds, guard, messages
+from procession import fds, guard, messages, unpatched
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.identity import name_process
@@ -164,7 +163,7 @@ class Server:
                 popen.pid, name="procession-forkserver", daemon=True
             )
         finally:
-            os.close(theirs)
+            unpatched.close(theirs)
         self._configure(settings)
 
     def _configure(self, settings: Settings) -> None:
@@ -208,10 +207,10 @@ class Server:
         _begin(started)
         return started
 
-    def _serve(self, sock: socket.socket) -> ServedLaunch:
+    def _serve(self, sock: fds.Socket) -> ServedLaunch:
         return ServedLaunch(sock, self.hold())
 
-    def _control(self) -> socket.socket:
+    def _control(self) -> fds.Socket:
         """Return the socket to the server, to be closed after use: this object keeps its own."""
         return fds.as_socket(os.dup(self._fd))
 

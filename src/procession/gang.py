@@ -6,12 +6,11 @@ The gang knows processes, sentinels and channels, and nothing of who started the
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from operator import itemgetter
 
-from procession import launches, oom
+from procession import launches, oom, unpatched
 from procession.failure import Failure
 from procession.hangs import collect_stacks
 from procession.member import Member
@@ -61,9 +60,9 @@ class Gang:
         self._on_failure, self._on_finish = started.on_failure, started.on_finish
         self._oom_kills = oom_kills
         self._evidence: str | None = None
-        self._lock = threading.RLock()  # held by whoever waits
-        self._stop_lock = threading.RLock()  # a signal handler may ask for a stop during one
-        self._stacks_lock = threading.RLock()
+        self._lock = unpatched.RLock()  # held by whoever waits
+        self._stop_lock = unpatched.RLock()  # a signal handler may ask for a stop during one
+        self._stacks_lock = unpatched.RLock()
         for member in self.members:
             self.waiter.add(member.sentinel, ("sentinel", member.rank))
             if hasattr(member.channel, "fileno"):
@@ -89,7 +88,7 @@ class Gang:
             if enough is not None and self._stop is None and enough():
                 break
             patience = _seconds_until(until)
-            if not self._lock.acquire(timeout=-1 if patience is None else patience):
+            if not unpatched.acquire(self._lock, -1 if patience is None else patience):
                 if time.monotonic() < until:
                     continue
                 return self.finished

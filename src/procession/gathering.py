@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from procession import fds
+from procession import fds, unpatched
 from procession.guard import lift
 from procession.protocol import Launch
 
@@ -58,8 +58,8 @@ def await_others() -> None:
     if _ends:
         reader, writer = _ends
         try:
-            os.close(writer)
-            os.read(reader, 1)
+            unpatched.close(writer)
+            unpatched.read(reader, 1)
         except OSError:
             pass
         _ends.clear()
@@ -67,5 +67,5 @@ def await_others() -> None:
 
 def _let_go() -> None:
     for fd in _ends:
-        os.close(fd)
+        unpatched.close(fd)
     _ends.clear()

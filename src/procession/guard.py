@@ -3,15 +3,18 @@
 The launching process holds the only write end of one pipe; each rank opens the read end anew and asks
 the kernel to send it SIGKILL when that pipe hangs up (fcntl(2): O_ASYNC, F_SETOWN, F_SETSIG).  This
 follows the process and not, as PR_SET_PDEATHSIG does, the thread that forked; it cannot be caught and
-needs no interpreter.  Ranks import this module: it imports nothing at its top but os.
+needs no interpreter.  Ranks import this module: it imports nothing at its top but os and sys.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 HIGH = 900
 """Descriptors of a rank that user code should not hit by closing low numbers."""
+
+_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
 
 _pipe: tuple[int, int, int, int] | None = None  # both ends, their inode, the process that made them
 
@@ -73,7 +76,7 @@ def arm(fd: int) -> int:
     fcntl.fcntl(own, fcntl.F_SETSIG, 9)
     fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
     try:
-        os.read(own, 1)
+        _system.read(own, 1)
     except BlockingIOError:
         return own
     os._exit(1)  # end of file: the writer died before the guard stood

@@ -11,6 +11,7 @@ from procession.inquiry import PATIENCE
 from procession.member import Member
 from procession.procstat import state_of
 from procession.protocol import Process
+from procession.unpatched import sleep
 from procession.wire import shorten
 
 _LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event
@@ -28,7 +29,7 @@ def collect_stacks(members: Sequence[Member]) -> dict[int, str]:
     asked = [one for one in members if _ask(one)]
     answers: dict[int, str] = {}
     while len(answers) < len(asked) and time.monotonic() < until:
-        time.sleep(_LOOK)
+        sleep(_LOOK)
         for one in asked:
             if one.rank not in answers and (text := _take(one)):
                 answers[one.rank] = shorten(_OWN.sub("", text)).decode()

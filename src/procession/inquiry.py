@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from procession import stacks
+from procession import stacks, unpatched
 from procession.procstat import read_stat
 
 PATIENCE = 1.0
@@ -65,7 +65,7 @@ class Inquiry:
     def close(self) -> None:
         """Free the file.  May be called twice."""
         if self._fd >= 0:
-            os.close(self._fd)
+            unpatched.close(self._fd)
             self._fd = -1
 
     def _ask(self, number: int) -> None:

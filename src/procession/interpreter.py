@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession.loaded import get_loaded
+from procession.unpatched import get_subprocess
 
 if TYPE_CHECKING:
     import subprocess
@@ -47,12 +48,11 @@ def start_interpreter(
     new_session: bool,
 ) -> subprocess.Popen[Any]:
     """Start a composed command, which reads its standard input from nothing; return its Popen."""
-    import subprocess
-
+    module = get_subprocess()
     try:
-        return subprocess.Popen(
+        popen: subprocess.Popen[Any] = module.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=module.DEVNULL,
             pass_fds=pass_fds,
             env=env,
             start_new_session=new_session,
@@ -62,6 +62,7 @@ def start_interpreter(
         if error.filename == command[0]:  # it is not there, or may not be executed
             error.strerror = f"{error.strerror}: the interpreter cannot be started; {CHOOSE}"
         raise
+    return popen
 
 
 def _own_group(new_session: bool) -> dict[str, Any]:

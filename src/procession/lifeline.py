@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import _socket as socket  # constants and types, without the module's own
 import os
-import select
 import signal
-import socket
 
-from procession import descendants, fds
+from procession import descendants, fds, unpatched
 from procession.interpreter import SOURCE, find_executable, missing_interpreter
 from procession.log import warn
 from procession.messages import NO_SIGNAL
@@ -17,7 +16,7 @@ from procession.warden import BEGUN, FINISHED
 
 _CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import main; main()"
 
-_PATIENCE = 1000  # milliseconds for a warden that is behind, which its start can make it
+_PATIENCE = 1.0  # seconds for a warden that is behind, which its start can make it
 
 _line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the warden's
 _born = ""  # when the warden was: a process of its number that was born then is no other
@@ -47,10 +46,8 @@ def _tell(what: bytes, mark: int) -> bool:
     if _line is None or not _stands(*_line[:3]):
         return False
     sock = fds.as_socket(_line[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
     try:
-        if not poll.poll(_PATIENCE):
+        if not unpatched.is_ready(_line[0], _PATIENCE, unpatched.POLLOUT):
             return False
         sock.send(what + mark.to_bytes(8, "big"), NO_SIGNAL | socket.MSG_DONTWAIT)
     except OSError:  # it was killed
@@ -90,7 +87,7 @@ def _start() -> None:
     ours, theirs = fds.open_channel_pair()
     try:
         nothing = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0)
-        pid = os.posix_spawnp(
+        pid = unpatched.posix_spawnp(
             find_executable(),
             [find_executable(), "-I", "-S", "-c", _CODE],
             # it needs nothing else, and outlives what the launcher may take out of its own
@@ -99,10 +96,10 @@ def _start() -> None:
             setpgroup=0,
         )
     except BaseException:
-        os.close(ours)
+        unpatched.close(ours)
         raise
     finally:
-        os.close(theirs)
+        unpatched.close(theirs)
     descendants.spare(
         pid
     )  # this process may be a rank: what it has started ends with it, but for this
@@ -134,4 +131,4 @@ def _kill(pid: int, born: str) -> None:
     except OSError:
         pass
     finally:
-        os.close(pidfd)
+        unpatched.close(pidfd)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _socket as socket
 import array
 import errno
 import marshal
 import os
-import socket
+
+from procession import unpatched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +31,14 @@ def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
     head = len(body).to_bytes(4, "big") + len(fds).to_bytes(4, "big")
     sock.sendall(head, NO_SIGNAL)
     for start in range(0, len(fds), _BATCH):
-        socket.send_fds(sock, [b"f"], list(fds[start : start + _BATCH]), NO_SIGNAL)
+        send_with(sock, b"f", fds[start : start + _BATCH], NO_SIGNAL)
     sock.sendall(body, NO_SIGNAL)
+
+
+def send_with(sock: socket.socket, data: bytes, fds: Sequence[int], flags: int = 0) -> None:
+    """Send some bytes with some descriptors, as `socket.send_fds` does."""
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+    sock.sendmsg([data], [rights], flags)
 
 
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
@@ -51,7 +59,7 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
         return marshal.loads(_receive_all(sock, size)), fds
     except BaseException:
         for fd in fds:
-            os.close(fd)
+            unpatched.close(fd)
         raise
 
 
@@ -74,7 +82,7 @@ def receive_some(
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
     if told & socket.MSG_CTRUNC:  # RLIMIT_NOFILE: the kernel dropped what did not fit
         for fd in numbers:
-            os.close(fd)
+            unpatched.close(fd)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return data, list(numbers)
 

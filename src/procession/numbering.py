@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 from typing import Any
 
 from procession.loaded import get_loaded
+from procession.unpatched import RLock
 
-_lock = threading.Lock()
+_lock = RLock()
 _next = 1
 _owner = 0  # the process that has counted so far
 
@@ -18,7 +18,7 @@ def identify_ranks(nprocs: int) -> tuple[int, ...]:
     """Return multiprocessing's identity of rank 0 of a new launch; the last number counts on by rank."""
     global _lock, _next, _owner
     if _owner != os.getpid():
-        _owner, _next, _lock = os.getpid(), 1, threading.Lock()
+        _owner, _next, _lock = os.getpid(), 1, RLock()
     with _lock:
         first = max(_next, _draw(nprocs))
         _next = first + nprocs

@@ -13,7 +13,7 @@ import pickle
 import sys
 from typing import TYPE_CHECKING
 
-from procession import memory
+from procession import memory, unpatched
 from procession.wire import PAYLOAD_HEAD, start_of_page
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class PayloadFile:
     def close(self) -> None:
         """Let go of the file: it lasts as long as a rank has it."""
         self._release()
-        os.close(self.fd)
+        unpatched.close(self.fd)
 
     def _owners(self) -> set[str]:
         """Return the modules whose objects have buffers: ranks will need them."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import threading
+import sys
 import time
+from typing import TYPE_CHECKING
 
-from procession import fds, syscalls
+from procession import fds, syscalls, unpatched
 from procession.children import collect_child, hold_child, leaves_group, signal_group
 from procession.inquiry import Inquiry
 from procession.process_attributes import ProcessAttributes
+
+if TYPE_CHECKING:
+    from procession.greenlets import ChildWatch
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
@@ -34,7 +37,8 @@ class RankProcess(ProcessAttributes):
         )
         self._mark = mark
         self._inquiry: Inquiry | None = None
-        self._lock = threading.RLock()
+        self._lock = unpatched.RLock()
+        self._watch = self._watch_end() if "gevent.hub" in sys.modules else None
 
     @classmethod
     def of_child(cls, pid: int, *, name: str, daemon: bool, mark: int = 0) -> RankProcess:
@@ -144,17 +148,26 @@ class RankProcess(ProcessAttributes):
     def _collect_reaped(self) -> None:
         """Learn what can be learned of a process that somebody else reaped (or that SIGCHLD did)."""
         if self._has_ended():
-            status = syscalls.pidfd_wait_status(self.sentinel)
+            status = self._watch.status if self._watch is not None else None
+            if status is None:
+                status = syscalls.pidfd_wait_status(self.sentinel)
             self._settle(None if status is None else os.waitstatus_to_exitcode(status))
 
     def _has_ended(self, patience: float = 0) -> bool:
-        poll = select.poll()
-        poll.register(self.sentinel, select.POLLIN)
-        return bool(poll.poll(patience * 1000))
+        return unpatched.wait_readable(self.sentinel, patience)
 
     def _settle(self, code: int | None) -> None:
         self._exitcode, self._ended = code, True
         self.leaves_group = leaves_group(self.pid)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _watch_end(self) -> ChildWatch | None:
+        """Have gevent keep the exit status, if it reaps this child before `_collect` does."""
+        from procession.greenlets import watch_child
+
+        return watch_child(self.pid)
 
     def _signal_group(self, number: int) -> bool:
         """Signal the group, if it leads one; only while it is not reaped and the number is its own."""

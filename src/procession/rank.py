@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 EXIT_BOUND = 0.3
 """Seconds that a rank which has reported a failure may spend on its exit handlers and flushing."""
 
+_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
+
 current: tuple[int, Orders] | None = None
 """The rank that this process is, and its orders; None in a process that is no rank."""
 
@@ -133,7 +135,8 @@ def _note_loading(*, ended: bool = False) -> None:
 
 def may_begin(channel: int) -> bool:
     """Wait until the launcher has hold of this process; return whether it ever will."""
-    return os.read(channel, 1) == wire.BEGIN
+    data: bytes = _system.read(channel, 1)
+    return data == wire.BEGIN
 
 
 def enter(orders: Orders, rank: int) -> None:

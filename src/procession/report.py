@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXCEPTION_LIMIT = 12 * 1024
 """Largest pickled exception object that travels, in bytes."""
 
+_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
 _RESERVE = 1 << 18  # given back to the allocator when a rank fails for want of memory
 _PICKLED_NONE = b"\x80\x04N."
 
@@ -120,17 +121,16 @@ class Reporter:
 
     def send_file(self, frame: bytes, data: bytes) -> None:
         """Send a frame and, along with it, the descriptor of a file that holds ``data``."""
-        import socket
-
         from procession import memory
         from procession.fds import as_socket
+        from procession.messages import send_with
 
         if not self.is_ours():
             return
         fd = memory.file_of("procession-result", data)
         try:
             with as_socket(os.dup(self._fd)) as sock:
-                socket.send_fds(sock, [frame], [fd])
+                send_with(sock, frame, [fd])
         finally:
             os.close(fd)
 
@@ -140,7 +140,7 @@ class Reporter:
 
     def _send(self, frame: bytes) -> None:
         while frame and self.is_ours():
-            frame = frame[os.write(self._fd, frame) :]
+            frame = frame[_system.write(self._fd, frame) :]
 
     def _compose_somehow(self, now: int, error: BaseException) -> bytes:
         for tell in (describe, describe_plainly):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import select
+import _socket as socket  # constants and types, without the module's own
 import signal
-import socket
 import time
 from collections.abc import Callable
 
-from procession import fds, messages
+from procession import fds, messages, unpatched
 from procession.process import RankProcess
 
 _PATIENCE = 1.0  # seconds in which a server that runs tells what it knows
@@ -65,9 +64,7 @@ class ServedLaunch:
 
     def _read(self, timeout: float) -> bool | None:
         """Take in one message; return whether one came in time, None if none will ever come."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        if not poll.poll(timeout * 1000):
+        if not unpatched.is_ready(self._fd, timeout):
             return False
         sock = None
         try:
@@ -95,6 +92,9 @@ class ServedProcess(RankProcess):
     ) -> None:
         super().__init__(pid, pidfd, name=name, daemon=daemon)
         self._rank, self._launch = rank, launch
+
+    def _watch_end(self) -> None:
+        """Do without: it is no child of this process."""
 
     def _collect(self, patience: float) -> None:
         with self._lock:

@@ -8,15 +8,25 @@ has imported do to signals.
 
 from __future__ import annotations
 
+import _socket as socket  # constants and types, without the module's own
 import os
-import select
 import signal
-import socket
 import sys
 from functools import partial
 from typing import Any
 
-from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
+from procession import (
+    cgroups,
+    descendants,
+    fds,
+    forked,
+    fresh,
+    guard,
+    messages,
+    rank,
+    standing,
+    unpatched,
+)
 from procession.children import collect_child, signal_group
 from procession.fork_signals import Inheritance
 from procession.forking import Forked, fork_each
@@ -88,8 +98,8 @@ class Server:
         self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
         self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # of ranks that are alive
         self._settings: Any = None  # the launcher's when it started this process
-        self._poll = select.poll()
-        self._poll.register(control, select.POLLIN)
+        self._poll = unpatched.poll()
+        self._poll.register(control, unpatched.POLLIN)
 
     def serve(self) -> None:
         """Serve until the launcher is gone; then kill what is left."""
@@ -106,9 +116,9 @@ class Server:
                 elif fd in self._pidfds:
                     self._reap(fd)
                 elif fd in self._launches:
-                    if events & select.POLLOUT:
+                    if events & unpatched.POLLOUT:
                         self._tell(self._launches[fd])
-                    if events & ~select.POLLOUT:
+                    if events & ~unpatched.POLLOUT:
                         self._take_command(fd)
 
     def _take_request(self) -> bool:
@@ -124,7 +134,7 @@ class Server:
             self._fork_ranks(launch, request, handed)
         finally:
             for fd in handed:
-                os.close(fd)
+                unpatched.close(fd)
         self._launches[launch.sock.fileno()] = launch
         self._tell(launch)
         return True
@@ -159,7 +169,7 @@ class Server:
             if one.pidfd not in self._pidfds:
                 launch.ranks[one.pid] = index
                 self._pidfds[one.pidfd] = one.pid, launch
-                self._poll.register(one.pidfd, select.POLLIN)
+                self._poll.register(one.pidfd, unpatched.POLLIN)
 
     def _reap(self, pidfd: int) -> None:
         """Reap a rank that has ended, and tell its launcher."""
@@ -181,7 +191,7 @@ class Server:
     def _tell(self, launch: ServedLaunch) -> None:
         """Tell a launcher what has ended, now and when it has room."""
         more = launch.tell()
-        self._poll.register(launch.sock, select.POLLIN | (select.POLLOUT if more else 0))
+        self._poll.register(launch.sock, unpatched.POLLIN | (unpatched.POLLOUT if more else 0))
 
     def _take_command(self, fd: int) -> None:
         launch = self._launches[fd]
@@ -220,9 +230,15 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
         except BaseException as error:
             failed.append((name, describe(error), _refusal_in(error)))
     forked.import_for_ranks()
-    threading = sys.modules["threading"]
-    threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
-    return {"failed": failed, "threads": threads}
+    return {"failed": failed, "threads": _find_threads()}
+
+
+def _find_threads() -> list[str]:
+    """Return the names of the threads that run beside this one."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return []
+    return [t.name for t in threading.enumerate() if t is not threading.main_thread()]
 
 
 def _refusal_in(error: BaseException) -> str:
@@ -241,7 +257,7 @@ def _live(
     for number in (0, 1, 2):
         stream = rest.pop(0)
         os.dup2(stream, number)
-        os.close(stream)
+        unpatched.close(stream)
     if request["settings"] != settings:
         standing.adopt(request["settings"], settings)
     forked.cut_off(None)  # its input is nothing already

@@ -4,12 +4,13 @@ It answers into a file in memory that the launcher opens through /proc; `process
 that asks.  To read frames while they change can crash a process, so that there are two ways to ask, by
 signals.  A handler in Python holds the GIL while it reads: nothing changes.  One in C (`faulthandler`)
 answers where Python cannot run, and is asked only then.  Ranks import this module: it imports nothing at
-its top but os.
+its top but os and sys.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ FILE = "procession-stacks"
 BEGIN, END = b"\x02", b"\x03"
 """What an answer from Python stands between."""
 
+_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
 _offered = -1  # the file of the rank that this process is, or was forked from
 _faulthandler: Any
 
@@ -59,8 +61,8 @@ def offer() -> None:
 
 def _answer(*_: object) -> None:
     try:
-        os.write(_offered, BEGIN)
+        _system.write(_offered, BEGIN)
         _faulthandler.dump_traceback(_offered, all_threads=True)
-        os.write(_offered, END)
+        _system.write(_offered, END)
     except (OSError, RuntimeError, ValueError):  # someone closed the file
         pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,6 +11,7 @@ from procession.hangs import state_of_process
 from procession.member import Member
 from procession.rank import EXIT_BOUND
 from procession.signals import name_signal
+from procession.unpatched import RLock
 
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""
@@ -53,7 +53,7 @@ class Stop:
     ) -> None:
         self._members = members
         self._by = by
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._abandoned: list[Member] = []
         now = time.monotonic()
         term = now + wait

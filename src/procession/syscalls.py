@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
+from time import monotonic
+
+from procession import unpatched
 
 _PIDFD_SEND_SIGNAL = 424
 _PIDFD_OPEN = 434  # the same numbers on every architecture: they are newer than the split
@@ -48,7 +50,7 @@ def pidfd_wait_status(pidfd: int) -> int | None:
     A process that the kernel itself reaps, because SIGCHLD is ignored, has ended for who polls a little
     before its status is there: as long as the kernel still knows the process it is asked again.
     """
-    until = time.monotonic() + _RELEASE
+    until = monotonic() + _RELEASE
     refusals = 0
     while refusals < 2:
         try:
@@ -56,9 +58,9 @@ def pidfd_wait_status(pidfd: int) -> int | None:
         except OSError:  # ESRCH: it is gone, perhaps since the kernel looked for its status
             refusals += 1
             continue
-        if status is not None or time.monotonic() >= until:
+        if status is not None or monotonic() >= until:
             return status
-        time.sleep(0.0002)
+        unpatched.sleep(0.0002)
     return None
 
 
@@ -81,7 +83,7 @@ def _ask_exit_status(pidfd: int) -> int | None:
 def pidfds_work() -> bool:
     """Whether this kernel and sandbox allow pidfds."""
     try:
-        os.close(pidfd_open(os.getpid()))
+        unpatched.close(pidfd_open(os.getpid()))
     except (OSError, AttributeError):
         return False
     return True

@@ -3,16 +3,61 @@
 from __future__ import annotations
 
 import os
-import selectors
 import sys
-import threading
 from collections.abc import Iterable
 from typing import Any
 
-from procession import fds
+from procession import fds, unpatched
+
+_POLLIN = unpatched.POLLIN  # EPOLLIN has the same value
 
 Key = tuple[str, int]
 """What is ready: ("sentinel" | "channel" | "wake", rank)."""
+
+
+class _Epoll:
+    """The part of a selector that a waiter needs, over epoll(7), which gevent and eventlet take away."""
+
+    def __init__(self) -> None:
+        epoll = unpatched.epoll()
+        self._epoll = epoll
+        self.fileno, self.close = epoll.fileno, epoll.close
+
+    def register(self, fd: int) -> None:
+        """Wait for a descriptor too."""
+        self._epoll.register(fd, _POLLIN)
+
+    def unregister(self, fd: int) -> None:
+        """Stop waiting for a descriptor."""
+        try:
+            self._epoll.unregister(fd)
+        except OSError:  # it was closed, by its number
+            pass
+
+    def select(self, timeout: float | None) -> list[int]:
+        """Return the descriptors that are readable, after at most ``timeout`` seconds."""
+        return [fd for fd, _ in self._epoll.poll(None if timeout is None else max(timeout, 0))]
+
+
+class _Selector:
+    """The same over what this platform has instead of epoll."""
+
+    def __init__(self) -> None:
+        import selectors
+
+        selector = selectors.DefaultSelector()
+        self._selector = selector
+        self.unregister, self.close = selector.unregister, selector.close
+        if hasattr(selector, "fileno"):
+            self.fileno = selector.fileno
+
+    def register(self, fd: int) -> None:
+        """Wait for a descriptor too."""
+        self._selector.register(fd, 1)  # EVENT_READ
+
+    def select(self, timeout: float | None) -> list[int]:
+        """Return the descriptors that are readable, after at most ``timeout`` seconds."""
+        return [key.fd for key, _ in self._selector.select(timeout)]
 
 
 class SelectorWaiter:
@@ -22,9 +67,12 @@ class SelectorWaiter:
         self._keys: dict[int, list[Key]] = {}
         self._fds: dict[Key, int] = {}
         self._closed = False
-        self._closing = threading.RLock()
+        self._closing = unpatched.RLock()
+        self._switched = (
+            0  # greenlets in `_select`: the last of them frees what is closed meanwhile
+        )
         with fds.LOCK:
-            self._selector = selectors.DefaultSelector()
+            self._selector = _Epoll() if unpatched.epoll else _Selector()
             self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
             fds.keep_object(self)
         os.set_blocking(self._wake_read, False)
@@ -38,7 +86,7 @@ class SelectorWaiter:
             self._keys[fd].append(key)
         else:
             self._keys[fd] = [key]
-            self._selector.register(fd, selectors.EVENT_READ, fd)
+            self._selector.register(fd)
 
     def discard(self, key: Key) -> None:
         """Stop waiting for a key."""
@@ -53,31 +101,54 @@ class SelectorWaiter:
     def wait(self, timeout: float | None) -> list[Key]:
         """Return the keys that are ready, after at most ``timeout`` seconds."""
         ready: list[Key] = []
-        for selected, _ in self._select(timeout):
-            ready += self._keys.get(selected.data, ())
+        for fd in self._select(timeout):
+            ready += self._keys.get(fd, ())
         if ("wake", -1) in ready:
+            ready.remove(("wake", -1))
             try:
-                os.read(self._wake_read, 4096)
+                if not self._closed:  # else it wakes the next greenlet too
+                    unpatched.read(self._wake_read, 4096)
             except OSError:  # a signal handler that waited has read it, or closed it
                 pass
-            ready.remove(("wake", -1))
         return ready
 
     def wake(self) -> None:
         """Make a `wait` in another thread return."""
         if not self._closed:
             try:
-                os.write(self._wake_write, b"w")
+                unpatched.write(self._wake_write, b"w")
             except OSError:  # closed in this instant
                 pass
 
-    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+    def _select(self, timeout: float | None) -> list[int]:
         try:
+            if timeout != 0 and unpatched.is_patched():
+                ready = self._selector.select(0)
+                if ready or self._switch(timeout):
+                    return ready or self._selector.select(0)
             return self._selector.select(timeout)
         except (OSError, ValueError):
             if self._closed:  # by a signal handler, during the call
                 return []
             raise
+
+    def _switch(self, timeout: float | None) -> bool:
+        """Let other greenlets run until there is something; return whether there are any."""
+        from procession.greenlets import switch_until_readable
+
+        fileno = getattr(self._selector, "fileno", None)
+        if fileno is None:
+            return False
+        self._switched += 1
+        try:
+            return switch_until_readable(fileno(), timeout, is_kept=True)
+        except BaseException:
+            self.wake()  # another one is to see to what this one would have
+            raise
+        finally:
+            self._switched -= 1
+            if self._closed and not self._switched:
+                self._free()
 
     def duplicate(self) -> int | None:
         """Return a descriptor, the caller's to close, that is readable when `wait` would return.
@@ -89,17 +160,25 @@ class SelectorWaiter:
             return None if fileno is None or self._closed else os.dup(fileno())
 
     def close(self) -> None:
-        """Free the selector."""
+        """Free the selector; where greenlets wait on it, the last of them does when it returns."""
         with self._closing:
             if not self._closed:
-                self.close_in_child()
-                fds.drop(self._wake_read)
-                fds.drop(self._wake_write)
+                if self._switched:
+                    self.wake()
+                self._closed = True
+                if not self._switched:
+                    self._free()
+
+    def _free(self) -> None:
+        self._selector.close()
+        fds.drop(self._wake_read)
+        fds.drop(self._wake_write)
 
     def close_in_child(self) -> None:
         """Free the selector in a process just forked, which has closed what was kept already."""
         self._closed = True
-        self._selector.close()
+        if not self._switched:  # else its event loop waits for it, and would abort
+            self._selector.close()
 
 
 class HandleWaiter:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import guard
+from procession import guard, unpatched
 from procession.checks import unwrap
 from procession.environment import plain_str
 from procession.fork_signals import read_actions
@@ -141,7 +141,7 @@ def _streams() -> Iterator[list[int]]:
         yield streams
     finally:
         for fd in streams:
-            os.close(fd)
+            unpatched.close(fd)
 
 
 def _stream_or_nothing(number: int) -> int:

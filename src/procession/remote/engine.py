@@ -14,6 +14,7 @@ from procession.remote.launching import start_agents
 from procession.remote.placement import Agents
 from procession.signals import name_signal
 from procession.tree import LINGER, Tree
+from procession.unpatched import close, get_subprocess
 
 _TAIL = 2000  # characters of what the engine said last that an error shows
 _KILL_WAIT = 3.0  # seconds for an engine between SIGTERM and SIGKILL
@@ -94,7 +95,7 @@ class Engine:
             fds.drop(self._errors)
             raise
         finally:
-            os.close(write)
+            close(write)
 
     def failure(self) -> str:
         """Return what is known of a command that has ended."""
@@ -116,7 +117,7 @@ class Engine:
         """Have what the command and the ranks write from now on go to standard error by itself."""
         self._listen()
         os.set_blocking(self._errors, True)
-        self._forwarder = subprocess.Popen(
+        self._forwarder = get_subprocess().Popen(
             ["cat"], stdin=self._errors, stdout=2, start_new_session=True
         )
         self._stop_listening()
@@ -152,9 +153,10 @@ class Engine:
 
 def _start(command: Sequence[str], env: Mapping[str, str], errors: int) -> subprocess.Popen[bytes]:
     """Start an engine, away from the terminal, whose signals are for this process to pass on."""
-    return subprocess.Popen(
+    popen: subprocess.Popen[bytes] = get_subprocess().Popen(
         command, env=env, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True
     )
+    return popen
 
 
 def _wait(popen: subprocess.Popen[bytes], patience: float) -> bool:

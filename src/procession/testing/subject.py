@@ -102,8 +102,8 @@ class Subject:
     ) -> ProcessException:
         """Run ranks that must fail, and return what was raised."""
         keywords = {"timeout": DEADLINE, "options": self.options, **keywords}
+        call = InOwnProcess(fn, str(self.folder))
         with pytest.raises(ProcessException) as caught:
-            call = InOwnProcess(fn, str(self.folder))
             start_processes(call, args, nprocs, start_method=self.backend, **keywords)
         return caught.value
 
