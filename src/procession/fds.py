@@ -11,6 +11,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
+from procession.guard import above_streams
+
 if TYPE_CHECKING:
     import socket
 
@@ -94,17 +96,6 @@ def fill_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-
-
-def above_streams(fd: int) -> int:
-    """Move a descriptor out of 0, 1, 2, which a closed standard stream leaves to whoever comes next."""
-    if fd > 2:
-        return fd
-    import fcntl
-
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved
 
 
 def _watch() -> None:

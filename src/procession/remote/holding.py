@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import fds, memory
 from procession.commands import Command, start_held
+from procession.guard import above_streams
 from procession.inquiry import PATIENCE
 from procession.interpreter import start_interpreter
 from procession.messages import NUMBER, UNKNOWN
@@ -272,7 +273,7 @@ def _open_of_neighbour(pid: int, fd: int) -> int:
     path = f"/proc/{pid}/fd/{fd}"
     if not os.readlink(path).startswith("/memfd:procession-payload"):
         raise FileNotFoundError(path)
-    return fds.above_streams(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    return above_streams(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _is_hydras(number: int) -> bool:

@@ -18,6 +18,7 @@ from threading import RLock
 from typing import Any, NamedTuple
 
 from procession import fds, memory
+from procession.guard import above_streams
 from procession.interrupts import held_back
 from procession.messages import NO_SIGNAL
 
@@ -52,7 +53,7 @@ class Link:
         self.host: str = sock.getsockname()[0]
         """The address that this end has."""
         with fds.LOCK:
-            self._fd = fds.keep(fds.above_streams(sock.detach()))
+            self._fd = fds.keep(above_streams(sock.detach()))
         self._lock = RLock()
         self._waiting: deque[memoryview | tuple[int, int, int]] = deque()
         self._came = bytearray()
