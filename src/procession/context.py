@@ -197,7 +197,11 @@ class ProcessContext:
         import multiprocessing  # noqa: F401  # makes __mp_main__, which ranks name, this __main__
         import pickle
 
-        return pickle.loads(report.result)
+        try:
+            return pickle.loads(report.result)
+        except (Exception, SystemExit) as error:
+            reason = f"it cannot be unpickled: {type(error).__name__}: {error}"
+            raise ResultError(rank, reason) from error
 
     def _kill(self) -> None:
         self._gang.hurry()

@@ -195,8 +195,9 @@ class Gang:
         self._running.discard(member.rank)
         self.waiter.discard(("sentinel", member.rank))
         self.waiter.discard(("channel", member.rank))
-        member.channel.close()
         member.release()
+        member.take_rest()
+        member.channel.close()
 
     def _react(self) -> None:
         if self._stop is None and self._running and (self.failed or self._is_late()):
