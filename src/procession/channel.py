@@ -5,11 +5,29 @@ from __future__ import annotations
 import _socket as socket  # constants and types, without the module's own
 import errno
 import mmap
+import os
+import stat
 
 from procession import fds, messages, unpatched, wire
 from procession.protocol import Report
 
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+"""The errors of a process, or a system, that can open no more files."""
+
 _KINDS = {wire.RETURNED_NOTHING: "returned", wire.EXITED: "exited"}
+_HOLES = 1 << 20  # bytes that a file may have which were never written
+
+
+class UnreceivedError(OSError):
+    """Raised where a result has come that this process has no descriptor for; it can be received later.
+
+    Attributes:
+        report: what can be said without it.
+    """
+
+    def __init__(self, number: int, time: int) -> None:
+        super().__init__(number, os.strerror(number))
+        self.report = miss_result(self, time)
 
 
 class SocketChannel:
@@ -37,11 +55,14 @@ class SocketChannel:
         """Return the report if it is complete, else None.
 
         Raises:
-            EOFError: the rank's end is closed, or what it sent is no report.
+            EOFError: the rank's end is closed.
+            UnreceivedError: a result has come, and there is no descriptor for it; it stays there.
+            ValueError: what the rank sent is no report.
+            OSError: it cannot be read.
         """
         while not self._closed:
             # only looked at first: what interrupts the caller here, a signal handler, then loses nothing
-            data, files = self._read(socket.MSG_PEEK)
+            data, files = self._look()
             if data is None:
                 return None
             if not data:
@@ -50,8 +71,6 @@ class SocketChannel:
                 frame = wire.decode(self._buffer + data)
                 if frame is not None:
                     return to_report(*frame, files)
-            except (ValueError, LookupError):
-                break
             finally:
                 for fd in files:
                     unpatched.close(fd)
@@ -83,18 +102,34 @@ class SocketChannel:
         for fd in files:
             unpatched.close(fd)
 
-    def _read(self, flags: int) -> tuple[bytes | None, list[int]]:
+    def _look(self) -> tuple[bytes | None, list[int]]:
+        try:
+            return self._read(socket.MSG_PEEK)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS:
+                raise
+            data, _ = self._read(socket.MSG_PEEK, 0)
+            frame = wire.decode(self._buffer + (data or b""))
+            raise UnreceivedError(error.errno, 0 if frame is None else frame[1]) from None
+
+    def _read(self, flags: int, count: int = 1) -> tuple[bytes | None, list[int]]:
         """Return what is there (None: nothing yet) and the descriptors that came along."""
         sock = fds.as_socket(self._fd)
         try:
-            return messages.receive_some(sock, 1 << 16, 1, flags | socket.MSG_DONTWAIT)
+            return messages.receive_some(sock, 1 << 16, count, flags | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None, []
-        except OSError as error:
-            self.left_unread = error.errno == errno.ECONNRESET  # unix(7)
+        except ConnectionResetError:
+            self.left_unread = True  # unix(7)
             return b"", []
         finally:
             sock.detach()
+
+
+def miss_result(error: OSError, time: int) -> Report:
+    """Return the report of a rank whose result this process has no descriptor for."""
+    advice = "this process has no descriptor left: raise its limit (ulimit -n), or close files"
+    return Report("returned", time, text=f"it could not be received: {error.strerror}; {advice}")
 
 
 def to_report(
@@ -103,19 +138,61 @@ def to_report(
     """Return the report that a frame holds; ``files`` are the descriptors that came with it.
 
     Raises:
-        LookupError: the frame lacks a part.
+        ValueError: it holds none.
+        OSError: what came with it cannot be read.
     """
-    if kind == wire.RETURNED:
-        return Report("returned", time, result=fields[0])
-    if kind == wire.RETURNED_FILE:
-        return Report("returned", time, result=map_file((files or [])[0]))
-    texts = [field.decode("utf-8", "replace") for field in fields[:3]]
-    if kind == wire.RAISED:
-        name, message, text = texts
-        return Report("raised", time, name, message, text, exception=fields[3] or None)
-    return Report(_KINDS[kind], time, text=texts[0])
+    try:
+        if kind == wire.RETURNED:
+            return Report("returned", time, result=fields[0])
+        if kind == wire.RETURNED_FILE:
+            return Report("returned", time, result=_take_file((files or [])[0]))
+        texts = [field.decode("utf-8", "replace") for field in fields[:3]]
+        if kind == wire.RAISED:
+            name, message, text = texts
+            return Report("raised", time, name, message, text, exception=fields[3] or None)
+        return Report(_KINDS[kind], time, text=texts[0])
+    except LookupError:
+        raise ValueError(f"a frame of kind {kind!r} with {len(fields)} parts") from None
 
 
 def map_file(fd: int) -> memoryview:
     """Return a file's content, for as long as somebody looks at it; the descriptor stays the caller's."""
-    return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
+    try:
+        return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
+    except OSError as error:
+        if error.errno not in NO_DESCRIPTORS:  # a map has one of its own
+            raise
+        return _copy(fd)
+
+
+def _take_file(fd: int) -> memoryview:
+    """Return the content of a file that a rank has sent; one that the rank can still change is copied.
+
+    Raises:
+        ValueError: it is no file, or mostly holes.
+    """
+    import fcntl
+
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("what came in place of a file is none")
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:  # no file in memory
+        seals = 0
+    if seals & fcntl.F_SEAL_SHRINK and seals & fcntl.F_SEAL_WRITE:
+        return map_file(fd)
+    if status.st_size > status.st_blocks * 512 + _HOLES:
+        raise ValueError(f"a file of {status.st_size} bytes, most of which nobody has written")
+    return _copy(fd)
+
+
+def _copy(fd: int) -> memoryview:
+    view = memoryview(bytearray(os.fstat(fd).st_size))
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], done)
+        if not count:
+            raise ValueError("a file that becomes shorter")
+        done += count
+    return view.toreadonly()

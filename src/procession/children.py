@@ -7,6 +7,7 @@ import signal
 
 from procession import fds, syscalls, unpatched
 from procession.descendants import read_mark
+from procession.guard import above_streams
 
 
 def collect_child(pid: int, mark: int = 0) -> int | None:
@@ -38,9 +39,9 @@ def hold_child(pid: int) -> int:
     One that somebody else has reaped already gets a descriptor that says it has ended.
     """
     try:
-        return fds.keep(fds.above_streams(syscalls.pidfd_open(pid)))
+        return fds.keep(above_streams(syscalls.pidfd_open(pid)))
     except ProcessLookupError:
-        return fds.keep(fds.above_streams(os.eventfd(1, os.EFD_CLOEXEC)))
+        return fds.keep(above_streams(os.eventfd(1, os.EFD_CLOEXEC)))
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         unpatched.waitpid(pid, 0)

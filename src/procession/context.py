@@ -284,7 +284,11 @@ class ProcessContext:
             raise ResultError(rank, report.text)
         from procession.unpickle import load
 
-        return load(report.result)
+        try:
+            return load(report.result)
+        except (Exception, SystemExit) as error:
+            reason = f"it cannot be unpickled: {type(error).__name__}: {error}"
+            raise ResultError(rank, reason) from error
 
     def _kill(self) -> None:
         self._gang.hurry()

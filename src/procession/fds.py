@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from procession import unpatched
+from procession.guard import above_streams
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,17 +106,6 @@ def fill_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-
-
-def above_streams(fd: int) -> int:
-    """Move a descriptor out of 0, 1, 2, which a closed standard stream leaves to whoever comes next."""
-    if fd > 2:
-        return fd
-    import fcntl
-
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    unpatched.close(fd)
-    return moved
 
 
 def _watch() -> None:

@@ -22,6 +22,8 @@ _NEEDED = [
     "fcntl",
     "marshal",
     "signal",
+    "procession.memory",
+    "procession.small_pickle",
     "socket",
     "traceback",
     "ast",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from procession import fds, guard, messages, unpatched
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
+from procession.guard import above_streams
 from procession.identity import name_process
 from procession.interpreter import (
     compose_command,
@@ -296,8 +297,8 @@ def _make_handles(
     """Make handles of what the server sent: for each rank a channel and a pidfd."""
     processes, channels = [], []
     for rank, pid in enumerate(pids):
-        channels.append(SocketChannel(fds.above_streams(replies[2 * rank])))
-        pidfd = fds.above_streams(replies[2 * rank + 1])
+        channels.append(SocketChannel(above_streams(replies[2 * rank])))
+        pidfd = above_streams(replies[2 * rank + 1])
         name = name_process("forkserver", launch.identity, rank)
         process = ServedProcess(
             pid, pidfd, name=name, daemon=launch.daemon, rank=rank, launch=served

@@ -112,7 +112,8 @@ def main(rank: int, channel: int, guard_fd: int, payload: int, orders: int = -1)
     """
     if rank_life.may_begin(channel):
         status, succeeded = live(Payload(payload, orders), rank, channel, guard_fd)
-        if not succeeded:
+        # the interpreter's own end would count a stream that it cannot flush as a failure
+        if not (succeeded and rank_life.flush_streams()):
             rank_life.leave(status, succeeded)
 
 

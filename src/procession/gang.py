@@ -206,6 +206,7 @@ class Gang:
         self._running.discard(member.rank)
         self.waiter.discard(("sentinel", member.rank))
         self.waiter.discard(("channel", member.rank))
+        member.take_rest()
         member.channel.close()
 
     def _react(self) -> None:

@@ -46,6 +46,17 @@ def _stands(read: int, write: int, inode: int, pid: int) -> bool:
     return is_ours and os.geteuid() in (ends[0].st_uid, 0)
 
 
+def above_streams(fd: int) -> int:
+    """Move a descriptor out of 0, 1, 2, which a closed standard stream leaves to whoever comes next."""
+    if fd > 2:
+        return fd
+    import fcntl
+
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    _system.close(fd)
+    return moved
+
+
 def lift(fd: int) -> int:
     """Move a descriptor to `HIGH` or above, where the limits allow it, and return its number."""
     import fcntl

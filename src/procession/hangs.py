@@ -53,12 +53,19 @@ def state_of_process(process: Process) -> str:
 
 def _ask(member: Member) -> bool:
     ask = getattr(member.process, "ask_stacks", None)
-    return ask is not None and not member.ended and bool(ask())
+    try:
+        return ask is not None and not member.ended and bool(ask())
+    except (OSError, ValueError):  # no descriptors, most likely
+        return False
 
 
 def _take(member: Member) -> str:
     take = getattr(member.process, "take_stacks", None)
-    return (take() or "") if take is not None else ""
+    try:
+        text = take() if take is not None else ""
+        return str(text or "")
+    except Exception as error:  # a rank may have put anything where its stacks are to be
+        return f"(its stacks cannot be read: {type(error).__name__}: {error})"
 
 
 def _excuse(member: Member, was_asked: bool) -> str:

@@ -21,6 +21,9 @@ PATIENCE = 1.0
 
 _STUCK = 0.1  # seconds that a main thread sleeps on without running a handler written in Python
 _STUCK_RUNNING = 0.05  # seconds of processor time that it spends so
+_LARGEST = (
+    1 << 24
+)  # bytes of an answer: `faulthandler` writes of at most 100 threads, 100 frames each
 _OTHERS = "(other threads run: their stacks could not be read)"
 _FIELDS = {"SigPnd", "ShdPnd", "SigBlk", "SigCgt"}
 
@@ -50,7 +53,10 @@ class Inquiry:
 
     def take(self) -> str | None:
         """Return the stacks; None while the process has not written all of them."""
-        told = os.pread(self._fd, os.fstat(self._fd).st_size - self._start, self._start)
+        size = max(os.fstat(self._fd).st_size - self._start, 0)
+        if size > _LARGEST:
+            return f"(the rank's file of stacks has grown by {size} bytes)"
+        told = os.pread(self._fd, size, self._start)
         if told.endswith(stacks.END):
             return _decode(told[told.rfind(stacks.BEGIN) + 1 : -1])
         if self._asked == self._numbers[0]:
@@ -99,7 +105,7 @@ class Inquiry:
             for name in os.listdir(folder):
                 path = f"{folder}/{name}"
                 if os.readlink(path).startswith(f"/memfd:{stacks.FILE}"):
-                    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:  # it has ended, or its files are not ours to see
             pass
         return -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+from procession.channel import UnreceivedError
 from procession.failure import Failure
 from procession.interpreter import doubt_interpreter
 from procession.log import warn
@@ -32,7 +33,7 @@ class Member:
         self.lost: str = ""
         self.stopped: int = 0
         self.sent: frozenset[int] = _NO_SIGNALS
-        self._abandoned = self._released = False
+        self._abandoned = self._released = self._unreceived = False
 
     def take_report(self) -> bool:
         """Read the channel; return whether more may come."""
@@ -40,10 +41,26 @@ class Member:
             report = self.channel.receive()
         except EOFError:
             return False
+        except UnreceivedError as error:
+            if (
+                not self._released
+            ):  # there may be a descriptor once the rank has ended: see `take_rest`
+                self._unreceived = True
+                return False
+            report = error.report
+        except (
+            Exception
+        ) as error:  # whatever a rank sends must not keep the others from being ended
+            report = Report("unreadable", text=f"{type(error).__name__}: {error}")
         if report is None:
             return True
         self.report, self.reported = report, time.monotonic_ns()
         return False
+
+    def take_rest(self) -> None:
+        """Receive what could not be received before, now that the rank has ended and is released."""
+        if self._unreceived and self.report is None and self._released:
+            self.take_report()
 
     def note_end(self) -> None:
         """Note that the process has ended, and how."""
@@ -103,6 +120,8 @@ class Member:
         report = self.report
         if report is not None and report.kind == "raised":
             return self._raised(report)
+        if report is not None and report.kind == "unreadable":
+            return self._unreadable(report)
         if report is not None and report.kind == "exited":
             return self._exited(_exit_code(self.exitcode, report), report.text)
         if not self.ended:
@@ -136,6 +155,13 @@ class Member:
             message="" if text == str(code) else text,
         )
 
+    def _unreadable(self, report: Report) -> Failure:
+        return self._failure("lost", self.reported)._replace(
+            message=f"what it sent cannot be read: {report.text}",
+            exit_code=self.exitcode,
+            collateral=0 < self.stopped < self.reported,
+        )
+
     def _lost(self) -> Failure:
         why = self.lost or "somebody else collected its exit status, and it left no report"
         return self._failure("lost", self.ended)._replace(message=why)
@@ -160,7 +186,7 @@ class Member:
         return when > self.stopped
 
     def _has_reported_failure(self) -> bool:
-        return self.report is not None and self.report.kind != "returned"
+        return self.report is not None and self.report.kind in ("raised", "exited")
 
     def _after_return(self) -> str:
         if self.report is not None:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
+
+from procession.guard import above_streams
+
+_REFUSALS = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # of a sandbox, or an old kernel
 
 
 def create(name: str) -> int:
-    """Return the descriptor of a new file; ``name`` is what /proc shows of it."""
-    if not hasattr(os, "memfd_create"):
-        return _unlinked_file()
-    from procession.fds import above_streams
+    """Return the descriptor of a new file; ``name`` is what /proc shows of it.
 
-    return above_streams(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    Raises:
+        OSError: no file can be had.
+    """
+    refusal: OSError | None = None
+    if hasattr(os, "memfd_create"):
+        try:
+            return above_streams(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        except OSError as error:
+            if error.errno not in _REFUSALS:
+                raise
+            refusal = error
+    try:
+        return above_streams(_unlinked_file())
+    except OSError as error:
+        why = f"memfd_create: {refusal.strerror}" if refusal is not None else "no memfd_create"
+        error.strerror = f"no file can be made in memory ({why}), nor elsewhere: {error.strerror}"
+        raise
 
 
 def write(fd: int, data: bytes | bytearray | memoryview) -> None:
@@ -28,7 +46,11 @@ def seal(fd: int) -> None:
     import fcntl
 
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):  # it is no file in memory
+            raise
 
 
 def file_of(name: str, data: bytes | memoryview) -> int:

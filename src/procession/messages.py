@@ -80,7 +80,7 @@ def receive_some(
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-    if told & socket.MSG_CTRUNC:  # RLIMIT_NOFILE: the kernel dropped what did not fit
+    if told & socket.MSG_CTRUNC and len(numbers) < count:  # RLIMIT_NOFILE: the kernel dropped some
         for fd in numbers:
             unpatched.close(fd)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -79,10 +79,11 @@ class Launch(NamedTuple):
 class Report(NamedTuple):
     """What a rank told about itself before its process ended.
 
-    ``kind`` is ``returned``, ``raised`` or ``exited`` (`sys.exit` with a failure).  ``time`` is the
-    rank's own `time.monotonic_ns`, 0 if unknown.  ``result`` is the pickled return value of a rank
-    that returned, None where there is none; ``exception`` the pickled exception of one that raised.
-    ``text`` is the traceback, the argument of `sys.exit`, or why there is no result.
+    ``kind`` is ``returned``, ``raised``, ``exited`` (`sys.exit` with a failure) or ``unreadable`` (something
+    came that cannot be read).  ``time`` is the rank's own `time.monotonic_ns`, 0 if unknown.  ``result``
+    is the pickled return value of a rank that returned, None where there is none; ``exception`` the
+    pickled exception of one that raised.  ``text`` is the traceback, the argument of `sys.exit`, why
+    there is no result, or why the report cannot be read.
     """
 
     kind: str
@@ -144,6 +145,7 @@ class ErrorChannel(Protocol):
 
         Raises:
             EOFError: nothing (more) will come.
+            Exception: what came cannot be read.  The rank has then failed.
         """
 
     def close(self) -> None:

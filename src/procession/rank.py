@@ -105,6 +105,7 @@ def _live(
         _note_loading()
         fn, args = load()
         _note_loading(ended=True)
+        reporter.prepare(wanted=orders["wants_results"])
         value = fn(rank, *args)
         flush_streams()
         reporter.returned(value, wanted=orders["wants_results"])
@@ -225,11 +226,26 @@ def run_exit_handlers() -> None:
             flush_streams()
 
 
-def flush_streams() -> None:
-    """Flush standard output and error, where they are."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not getattr(stream, "closed", False):
-            stream.flush()
+def flush_streams() -> bool:
+    """Flush standard output and error, where they are; return whether both can be flushed.
+
+    Raises:
+        OSError: what was written is lost.
+    """
+    works = True
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name, None)
+        try:
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
+        except OSError as error:
+            if isinstance(error, ValueError):  # io.UnsupportedOperation
+                works = False
+            else:
+                raise
+        except Exception:  # it is an object of the user's, or was detached
+            works = False
+    return works
 
 
 def change_environment(changes: Mapping[str, str | None]) -> None:

@@ -19,14 +19,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    _Cut: TypeAlias = tuple[BaseException, BaseException | None, BaseException | None, bool]
 
 EXCEPTION_LIMIT = 12 * 1024
 """Largest pickled exception object that travels, in bytes."""
 
 _system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
+
+LINKS = 32
+"""Exceptions at each end of a chain that a traceback shows: a report has hardly room for more."""
+
 _RESERVE = 1 << 18  # given back to the allocator when a rank fails for want of memory
 _PICKLED_NONE = b"\x80\x04N."
+_FOR_RESULT = ("_pickle", "_socket", "procession.memory")
 
 
 _EMERGENCY = wire.encode(
@@ -77,7 +84,7 @@ class Reporter:
             return
         try:
             data = _PICKLED_NONE if value is None else _pickle(value)
-        except Exception as error:
+        except BaseException as error:  # what a __getstate__ raises says nothing of fn
             reason = f"it cannot be pickled: {type(error).__name__}: {_text_of(error)}"
             self._send(wire.encode(wire.RETURNED_NOTHING, now, wire.shorten(reason)))
             return
@@ -86,8 +93,8 @@ class Reporter:
             return
         try:
             self.send_file(wire.encode(wire.RETURNED_FILE, now), data)
-        except OSError as error:  # RLIMIT_FSIZE counts for files in memory too
-            reason = f"it cannot be handed over: {error}"
+        except Exception as error:  # RLIMIT_FSIZE counts for files in memory too
+            reason = f"it cannot be handed over: {type(error).__name__}: {_text_of(error)}"
             self._send(wire.encode(wire.RETURNED_NOTHING, now, wire.shorten(reason)))
 
     def raised(self, error: BaseException) -> None:
@@ -113,24 +120,33 @@ class Reporter:
             self._send(wire.encode(wire.RETURNED_NOTHING, monotonic_ns(), b"it called sys.exit(0)"))
             return 0
         text = _text_of(code)
+        self._send(wire.encode(wire.EXITED, monotonic_ns(), wire.shorten(text)))
         if not isinstance(code, int):
             write_error(text + "\n")
-        status = code & 0xFF if isinstance(code, int) else 1
-        self._send(wire.encode(wire.EXITED, monotonic_ns(), wire.shorten(text)))
-        return status or 1
+            return 1
+        return code & 0xFF or 1
+
+    def prepare(self, *, wanted: bool) -> None:
+        """Import what a large result takes, if one is wanted: after fn the rank may see no more files."""
+        for name in _FOR_RESULT if wanted else ():
+            __import__(name)
 
     def send_file(self, frame: bytes, data: bytes) -> None:
         """Send a frame and, along with it, the descriptor of a file that holds ``data``."""
+        import _socket  # what `socket` is made of, without the enums
+
         from procession import memory
-        from procession.fds import as_socket
-        from procession.messages import send_with
 
         if not self.is_ours():
             return
         fd = memory.file_of("procession-result", data)
         try:
-            with as_socket(os.dup(self._fd)) as sock:
-                send_with(sock, frame, [fd])
+            sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, os.dup(self._fd))
+            rights = _socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder)
+            try:
+                sock.sendmsg([frame], [rights])
+            finally:
+                sock.close()
         finally:
             os.close(fd)
 
@@ -165,14 +181,75 @@ class Reporter:
 
 def describe(error: BaseException) -> str:
     """Return the traceback of an exception as text: in full, or as much as can be had."""
+    cuts: list[_Cut] = []
     try:
-        if _is_told_as_well_without_traceback(error):
-            return _write_by_interpreter(error)
+        _cut_chains(error, cuts)
+        return _write(error)
+    except BaseException:
+        return describe_plainly(error)
+    finally:
+        for one, cause, context, suppressed in cuts:
+            one.__cause__, one.__context__ = cause, context
+            one.__suppress_context__ = suppressed
+
+
+class _LeftOut(Exception):  # noqa: N818  # it stands in a traceback for others
+    """The exceptions that are left out of a long chain; a traceback shows it as ``[...]``."""
+
+    __module__ = "builtins"
+    __qualname__ = "[...]"
+
+
+def _cut_chains(error: BaseException, cuts: list[_Cut]) -> None:
+    """Leave the middle out of chains that are too long to be shown; note what to put back.
+
+    Each link costs `traceback` 0.3 ms, and the interpreter's own writer gives up on 1,000 of them.
+    """
+    seen: set[int] = set()
+    ahead = [error]
+    while ahead:
+        chain = _follow(ahead.pop(), seen)
+        for one in (*chain[:LINKS], *chain[LINKS:][-LINKS:]):
+            members: Any = getattr(one, "exceptions", ())
+            if isinstance(members, tuple):
+                ahead += [each for each in members if isinstance(each, BaseException)]
+        left_out = len(chain) - 2 * LINKS
+        if left_out > 1:
+            last = chain[LINKS - 1]
+            cuts.append((last, last.__cause__, last.__context__, last.__suppress_context__))
+            last.__cause__ = _LeftOut(f"{left_out:,} exceptions left out")
+            last.__cause__.__cause__ = chain[-LINKS]
+
+
+def _follow(error: BaseException, seen: set[int]) -> list[BaseException]:
+    """Return an exception and those that a traceback shows ahead of it, the last first."""
+    chain = []
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        chain.append(one)
+        before = one.__cause__
+        if before is None and not one.__suppress_context__:
+            before = one.__context__
+        one = before
+    return chain
+
+
+def _write(error: BaseException) -> str:
+    """Return a traceback in full, by the quickest way that works."""
+    if _is_told_as_well_without_traceback(error):
+        text = _write_by_interpreter(error)
+        if type(error).__qualname__ in text:
+            return text
+    try:
         import traceback
 
         return "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except BaseException:
-        return describe_plainly(error)
+    except BaseException:  # no memory; or nothing can be imported any more
+        text = _write_by_interpreter(error)
+        if type(error).__qualname__ not in text:
+            raise
+        return text
 
 
 def _is_told_as_well_without_traceback(error: BaseException) -> bool:
@@ -183,6 +260,8 @@ def _is_told_as_well_without_traceback(error: BaseException) -> bool:
     to standard error meanwhile.
     """
     if sys.version_info >= (3, 13) or "exceptiongroup" in sys.modules:  # which changes `traceback`
+        return False
+    if sys.getrecursionlimit() < 8 * LINKS:  # it recurses along a chain
         return False
     threading = sys.modules.get("threading")
     if threading is not None and threading.active_count() > 1:
@@ -234,7 +313,7 @@ def write_error(text: str) -> None:
     try:
         if sys.stderr is not None:
             sys.stderr.write(text)
-    except Exception:  # of a stream of the user's, too
+    except BaseException:  # whatever a stream of the user's raises
         pass
 
 
@@ -297,10 +376,15 @@ def _pickle(value: Any, *, hurried: bool = False) -> bytes:
 
 
 def _pickle_exception(error: BaseException, size: int) -> bytes:
+    """Pickle an exception, unless it is too large or cannot be pickled: then return nothing."""
     if size > 16 * EXCEPTION_LIMIT:
         return b""
     try:
-        data = _pickle(error, hurried=True)
+        from procession.small_pickle import dump_small
+
+        data = dump_small(error, EXCEPTION_LIMIT)
+        if data is None:  # it may go by value
+            data = _pickle(error, hurried=True)
+        return data if len(data) <= EXCEPTION_LIMIT else b""
     except BaseException:
         return b""
-    return data if len(data) <= EXCEPTION_LIMIT else b""

@@ -147,4 +147,4 @@ class Stop:
 
 def _is_leaving(member: Member) -> bool:
     """Whether the rank has reported a failure, so that it ends by itself within `EXIT_BOUND`."""
-    return member.report is not None and member.report.kind != "returned"
+    return member.report is not None and member.report.kind in ("raised", "exited")

@@ -40,17 +40,21 @@ class ConnectionChannel:
         """Return the report if it is there, else None.
 
         Raises:
-            EOFError: the rank's end is closed, or what it sent is no report.
+            EOFError: the rank's end is closed.
+            ValueError: what the rank sent is no report.
+            OSError: it cannot be read.
         """
+        if self.connection.closed:
+            raise EOFError("the channel is closed")
         try:
             if not self.connection.poll():
                 return None
             frame = wire.decode(self.connection.recv_bytes(), limit=None)
-            if frame is not None:
-                return to_report(*frame)
-        except (OSError, ValueError, LookupError):
-            pass
-        raise EOFError("the rank's end of the error channel is closed")
+        except (ConnectionResetError, BrokenPipeError) as error:
+            raise EOFError("the rank's end of the error channel is closed") from error
+        if frame is None:
+            raise ValueError("a part of a frame")
+        return to_report(*frame)
 
     def close(self) -> None:
         """Close this end."""

@@ -149,7 +149,7 @@ class _Round:
             raise self._fail(seat, f"contact with its agent is gone: {error}") from None
         if frame is None:
             return
-        if frame.kind == frames.STARTED:
+        if frame.kind == frames.STARTED and isinstance(frame.head, int):
             self.pids[seat.rank] = frame.head
             self._selector.unregister(seat.control)
         elif frame.kind == frames.SHARE:

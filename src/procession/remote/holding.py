@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession import fds, memory
+from procession.channel import UnreceivedError
 from procession.commands import Command, start_held
+from procession.guard import above_streams
 from procession.inquiry import PATIENCE
 from procession.interpreter import start_interpreter
 from procession.messages import NUMBER, UNKNOWN
@@ -113,6 +115,8 @@ class Holding:
             except OSError:  # we may not
                 self._control.send(frames.WANTED)
                 frame = await_frame(self._control, self._guard)
+        if frame.error is not None:
+            raise frame.error
         memory.seal(frame.body)
         return frame.body
 
@@ -187,11 +191,14 @@ class Holding:
         channel = self._started.error_channels[0]
         try:
             report = channel.receive()
-        except EOFError:
-            report = None
-        else:
             if report is None:
                 return
+        except EOFError:
+            report = None
+        except UnreceivedError as error:
+            report = error.report
+        except Exception as error:  # the caller is to hear of it, and this agent to stay
+            report = Report("unreadable", text=f"{type(error).__name__}: {error}")
         self._report_awaited = False
         self._poll.unregister(channel.fileno())
         if report is not None:
@@ -272,7 +279,7 @@ def _open_of_neighbour(pid: int, fd: int) -> int:
     path = f"/proc/{pid}/fd/{fd}"
     if not os.readlink(path).startswith("/memfd:procession-payload"):
         raise FileNotFoundError(path)
-    return fds.above_streams(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    return above_streams(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _is_hydras(number: int) -> bool:

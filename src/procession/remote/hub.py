@@ -160,7 +160,10 @@ class Hub:
         if frame.kind != HELLO:
             raise RefusalError(f"an agent began with a frame of kind {frame.kind!r}")
         self._selector.unregister(link)
-        self._seat(link, frame.head)
+        try:
+            self._seat(link, frame.head)
+        except (LookupError, TypeError, ValueError) as error:
+            raise RefusalError(f"an agent began with what cannot be read: {error!r}") from None
         self._proven.discard(link)
 
     def _seat(self, link: Link, hello: dict[str, Any]) -> None:

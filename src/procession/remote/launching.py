@@ -8,6 +8,7 @@ runs on: no thread, no listener.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -202,7 +203,9 @@ def _await_end(control: frames.Link, until: float) -> bool:
         if not poll.poll(max(until - time.monotonic(), 0) * 1000):
             return False
         try:
-            control.receive()
+            frame = control.receive()
         except EOFError:
             break
+        if frame is not None and frame.body >= 0:
+            os.close(frame.body)
     return True

@@ -18,6 +18,7 @@ from threading import RLock
 from typing import Any, NamedTuple
 
 from procession import fds, memory
+from procession.guard import above_streams
 from procession.interrupts import held_back
 from procession.messages import NO_SIGNAL
 
@@ -28,16 +29,25 @@ SIGNAL, ASK, FINISH = b"k", b"a", b"f"
 """The kinds of frames; see `agent` and `briefing` for who sends which."""
 
 _HEAD = 13
+_LARGEST_HEAD = 1 << 28  # bytes; what is large travels in bodies
 _CHUNK = 1 << 20  # bytes that are read or sent at once
 _TURN = 16  # chunks that one call reads at most: others have their turn then
 
 
+class GarbledError(EOFError):
+    """Raised where what came on a connection is no frame; nothing that follows can be understood."""
+
+
 class Frame(NamedTuple):
-    """What came: ``head`` is what `marshal` can carry, ``body`` the descriptor of a file, or -1."""
+    """What came: ``head`` is what `marshal` can carry, ``body`` the descriptor of a file, or -1.
+
+    ``error`` says why there is no file for a body that came.
+    """
 
     kind: bytes
     head: Any
     body: int = -1
+    error: OSError | None = None
 
 
 class Link:
@@ -52,12 +62,14 @@ class Link:
         self.host: str = sock.getsockname()[0]
         """The address that this end has."""
         with fds.LOCK:
-            self._fd = fds.keep(fds.above_streams(sock.detach()))
+            self._fd = fds.keep(above_streams(sock.detach()))
         self._lock = RLock()
         self._waiting: deque[memoryview | tuple[int, int, int]] = deque()
         self._came = bytearray()
         self._body = -1
         self._left = 0  # bytes of the body that have not come
+        self._error: OSError | None = None  # why they are not kept
+        self._garbled: str = ""
         self._begun: tuple[bytes, Any] | None = None
 
     def fileno(self) -> int:
@@ -112,9 +124,12 @@ class Link:
         """Return the next frame, None while it is not complete.
 
         Raises:
+            GarbledError: what came is no frame.
             EOFError: the connection has ended; the message says how.
         """
         with self._lock, held_back():
+            if self._garbled:
+                raise GarbledError(self._garbled)
             for _ in range(_TURN):
                 frame = self._take()
                 if frame is not None:
@@ -181,17 +196,30 @@ class Link:
         if not data:
             raise EOFError("the connection was closed")
         if self._left:
-            memory.write(self._body, data)
             self._left -= len(data)
+            self._keep(data)
         else:
             self._came += data
         return True
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a part of a body; what there is no room for is lost, and the frame says so."""
+        try:
+            if self._error is None:
+                memory.write(self._body, data)
+        except OSError as error:
+            self._error = error
+            os.close(self._body)
+            self._body = -1
 
     def _missing(self) -> int:
         """Return how many bytes of a frame's head have not come, as far as that is known."""
         if len(self._came) < _HEAD:
             return _HEAD - len(self._came)
-        return _HEAD + int.from_bytes(self._came[1:5], "big") - len(self._came)
+        size = int.from_bytes(self._came[1:5], "big")
+        if size > _LARGEST_HEAD:
+            raise self._give_up(f"a head of {size} bytes")
+        return _HEAD + size - len(self._came)
 
     def _take(self) -> Frame | None:
         """Return the frame that is complete, if one is."""
@@ -199,17 +227,28 @@ class Link:
             self._begin()
         if self._left or self._begun is None:
             return None
-        frame = Frame(*self._begun, self._body)
-        self._begun, self._body = None, -1
+        frame = Frame(*self._begun, self._body, self._error)
+        self._begun, self._body, self._error = None, -1, None
         return frame
 
     def _begin(self) -> None:
         """Take the head of a frame, whose body is then still to come."""
-        self._begun = bytes(self._came[:1]), marshal.loads(self._came[_HEAD:])
+        try:
+            head = marshal.loads(self._came[_HEAD:])
+        except Exception as error:
+            raise self._give_up(f"{type(error).__name__}: {error}") from None
+        self._begun = bytes(self._came[:1]), head
         self._left = int.from_bytes(self._came[5:_HEAD], "big")
         self._came.clear()
         if self._left:
-            self._body = memory.create("procession-payload")
+            try:
+                self._body = memory.create("procession-payload")
+            except OSError as error:
+                self._error = error
+
+    def _give_up(self, why: str) -> GarbledError:
+        self._garbled = f"what came is no frame: {why}"
+        return GarbledError(self._garbled)
 
 
 def await_frame(link: Link, guard: int = -1) -> Frame:

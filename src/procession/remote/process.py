@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from procession.channel import map_file
+from procession.channel import NO_DESCRIPTORS, map_file, miss_result
 from procession.messages import NUMBER, UNKNOWN
 from procession.process_attributes import ProcessAttributes
 from procession.protocol import Report
@@ -139,6 +139,7 @@ class RemoteChannel:
         self._process = process
         self._fd = self._control.fileno()
         self._result: memoryview | None = None
+        self._error: OSError | None = None  # why there is no result, though one came
         self._closed = False
 
     def fileno(self) -> int:
@@ -150,12 +151,16 @@ class RemoteChannel:
 
         Raises:
             EOFError: none will come.
+            ValueError: what came is no report.
+            OSError: the result that came could not be kept.
         """
         if self._closed:
             raise EOFError("the channel is closed")
-        while (frame := self._control.receive()) is not None:
+        while (frame := self._receive()) is not None:
             if frame.kind == frames.RESULT:
-                self._result = _map_whole(frame.body)
+                self._error = frame.error
+                if self._error is None:
+                    self._result = _map_whole(frame.body)
             elif frame.kind == frames.STACKS:
                 self._process.note_stacks(frame.head)
             elif frame.kind == frames.REPORT:
@@ -166,10 +171,30 @@ class RemoteChannel:
         """Read no more.  The connection stays until the launch has finished."""
         self._closed = True
 
+    def _receive(self) -> frames.Frame | None:
+        try:
+            return self._control.receive()
+        except frames.GarbledError as error:  # who is there still may never end
+            raise ValueError(str(error)) from None
+
     def _to_report(self, fields: dict[str, Any]) -> Report:
-        if self._result is not None:
-            fields = {**fields, "result": self._result}
-        return Report(**{**fields, "time": fields["time"] + self._offset})
+        report = Report(**fields)
+        if not all(map(isinstance, report, _KINDS_OF_FIELDS)):
+            raise ValueError("what came is no report")
+        time = report.time + self._offset
+        if self._error is not None:
+            if self._error.errno not in NO_DESCRIPTORS:
+                raise self._error
+            return miss_result(self._error, time)
+        result = report.result if self._result is None else self._result
+        return report._replace(time=time, result=result)
+
+
+_KINDS_OF_FIELDS: tuple[Any, ...] = (
+    *(str, int, str, str, str),
+    *((bytes, type(None)), (bytes, type(None))),
+)
+"""The classes of a report's fields, as an agent sends them."""
 
 
 def _map_whole(fd: int) -> memoryview:

@@ -1,0 +1,51 @@
+"""Pickles what may be small, and gives up on what is not before it has spent memory on it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def dump_small(value: object, limit: int) -> bytes | None:
+    """Return the pickle of a value: empty if it has more than ``limit`` bytes, None if there is none."""
+    import _pickle
+
+    file = _SmallFile(limit)
+    kind: Any = type("SmallPickler", (_pickle.Pickler,), {"persistent_id": file.look_at})
+    try:
+        kind(file, 5, buffer_callback=file.look_at_buffer).dump(value)
+    except BaseException:
+        return b"" if file.is_full else None
+    return b"".join(file.parts)
+
+
+class _SmallFile:
+    """What a pickler writes to; it refuses what would make it too large."""
+
+    def __init__(self, limit: int) -> None:
+        self.parts: list[bytes] = []
+        self.is_full = False
+        self._left = limit
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take a part of the pickle."""
+        self._check(len(data))
+        self._left -= len(data)
+        self.parts.append(bytes(data))
+        return len(data)
+
+    def look_at(self, value: object) -> None:
+        """Refuse a value that is too large; returning None has it pickled like any other."""
+        if type(value) in (str, bytes, bytearray):
+            self._check(len(value))  # type: ignore[arg-type]
+
+    def look_at_buffer(self, buffer: Any) -> bool:
+        """Refuse a buffer that is too large; returning True leaves it in the pickle."""
+        self._check(buffer.raw().nbytes)
+        return True
+
+    def _check(self, size: int) -> None:
+        if size > self._left:
+            self.is_full = True
+            raise ValueError("too large")

@@ -1,0 +1,275 @@
+"""What a rank says last arrives whole enough, at a bounded cost, whatever fn has done to the rank."""
+
+from __future__ import annotations
+
+import builtins
+import multiprocessing
+import os
+import re
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from procession import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    ResultError,
+    run,
+    start_processes,
+    wire,
+)
+from procession.report import LINKS, Reporter, describe
+
+LARGE = 100_000
+
+
+def visit(rank: int) -> None:
+    try:
+        visit(rank)
+    except Exception as error:
+        raise RuntimeError(f"while visiting {rank}") from error
+
+
+def test_the_traceback_of_an_endless_recursion_with_causes_arrives(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException, match="while visiting 0") as caught:
+        start_processes(visit, nprocs=1, start_method=start_method)
+    text = caught.value.failures[0].traceback
+    assert re.search(r"\[\.\.\.\]: [\d,]+ exceptions left out", text)
+    assert "direct cause" in text
+    assert text.endswith("RuntimeError: while visiting 0\n")
+
+
+def link(error: BaseException, cause: BaseException, how: str) -> BaseException:
+    setattr(error, how, cause)
+    return error
+
+
+def make_chain(length: int, how: str) -> ValueError:
+    """Return an exception that others precede; `first` and `last` are the texts of its ends."""
+    error = ValueError("first")
+    for number in range(length - 2):
+        error = link(ValueError(f"number {number}"), error, how)  # type: ignore[assignment]
+    return link(ValueError("last"), error, how)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("how", ["__cause__", "__context__"])
+@pytest.mark.parametrize("length", [2 * LINKS + 2, 50_000])
+@pytest.mark.parametrize("limit", [200, sys.getrecursionlimit()])
+def test_a_long_chain_is_told_by_its_ends(how: str, length: int, limit: int) -> None:
+    error = make_chain(length, how)
+    old = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    try:
+        begun = time.process_time()
+        text = describe(error)
+        spent = time.process_time() - begun
+    finally:
+        sys.setrecursionlimit(old)
+    told = re.findall(r"^(?:ValueError|\[\.\.\.\]): (.*)$", text, re.MULTILINE)
+    assert len(told) == 2 * LINKS + 1
+    assert told[0] == "first"
+    assert told[LINKS] == f"{length - 2 * LINKS:,} exceptions left out"
+    assert told[-1] == "last"
+    assert spent < 5  # 50,000 links took 16 s
+    assert describe(error) == text
+    count, one = 0, error
+    while one is not None:
+        count, one = count + 1, getattr(one, how)
+    assert count == length  # the exception is as it was
+
+
+def test_a_chain_that_fits_is_told_in_full() -> None:
+    text = describe(make_chain(2 * LINKS + 1, "__cause__"))
+    assert "left out" not in text
+    assert text.count("ValueError: ") == 2 * LINKS + 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
+def test_a_long_chain_in_a_group_is_told_by_its_ends() -> None:
+    kind: Any = vars(builtins)["ExceptionGroup"]
+    group = kind("two", [make_chain(50_000, "__cause__"), KeyError("other")])
+    begun = time.process_time()
+    text = describe(group)
+    assert time.process_time() - begun < 5
+    for told in (
+        "first",
+        f"{50_000 - 2 * LINKS:,} exceptions left out",
+        "last",
+        "KeyError: 'other'",
+    ):
+        assert told in text
+
+
+def test_a_circle_of_exceptions_is_told_once() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__context__, other.__context__ = other, one
+    assert describe(one).count("ValueError: o") == 2
+
+
+class Bad:
+    """An object whose pickling raises."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def __getstate__(self) -> Any:
+        raise self.kind
+
+
+def give_bad(rank: int, kind: type[BaseException]) -> Bad:
+    return Bad(kind)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
+def test_what_fn_returns_cannot_fail_a_launch(start_method: str, kind: type[BaseException]) -> None:
+    context = start_processes(give_bad, (kind,), 1, join=False, start_method=start_method)
+    assert context.join()
+    with pytest.raises(ResultError, match=f"rank 0 .*cannot be pickled: {kind.__name__}"):
+        context.results()
+
+
+class Heavy(Exception):
+    """An exception that holds more than its text shows."""
+
+    def __init__(self, content: Any) -> None:
+        super().__init__("heavy")
+        self.content = content
+
+
+HEAVY: dict[str, Callable[[], BaseException]] = {
+    "bytes that cannot be decoded": lambda: UnicodeDecodeError(
+        "utf-8", bytes(64 << 20), 0, 1, "why"
+    ),
+    "a str": lambda: Heavy("x" * (64 << 20)),
+    "a bytearray": lambda: Heavy(bytearray(64 << 20)),
+    "many": lambda: Heavy([bytes(1000) for _ in range(64 << 10)]),
+    "a buffer": lambda: Heavy(Buffer(bytearray(64 << 20))),
+}
+
+
+class Buffer:
+    """An object that hands its content over as a buffer, as arrays do."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        import pickle
+
+        return Buffer, (pickle.PickleBuffer(self.content),)
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_an_exception_that_is_too_large_is_not_pickled_to_see_that(name: str) -> None:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        error = HEAVY[name]()
+        reporter = Reporter(theirs.fileno())
+        tracemalloc.start()
+        reporter.raised(error)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        kind, _, fields = wire.decode(ours.recv(wire.LIMIT)) or (b"", 0, [])
+    assert kind == wire.RAISED
+    assert fields[3] == b""
+    assert peak < 4 << 20
+
+
+class Tee:
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class Raising(Tee):
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def write(self, text: str) -> int:
+        raise self.kind("not to be written to")
+
+    def flush(self) -> None:
+        raise self.kind("not to be flushed")
+
+
+def change_streams(rank: int, how: str) -> int:
+    if how == "replaced":
+        sys.stdout = sys.stderr = Tee()
+    elif how == "detached":
+        sys.stdout.detach()  # type: ignore[union-attr]
+    elif how == "deleted":
+        del sys.stdout, sys.stderr
+    elif how == "no object":
+        sys.stdout = 5
+    else:
+        sys.stdout = Raising(RuntimeError)
+    return rank
+
+
+@pytest.mark.parametrize("how", ["replaced", "detached", "deleted", "no object", "raising"])
+def test_streams_that_cannot_be_flushed_are_no_failure(start_method: str, how: str) -> None:
+    assert run(change_streams, (how,), 2, start_method=start_method) == [0, 1]
+
+
+def exit_with_reason(rank: int, kind: type[BaseException]) -> None:
+    sys.stderr = Raising(kind)
+    sys.exit("the reason")
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError, SystemExit, KeyboardInterrupt])
+def test_a_reason_arrives_though_stderr_raises(
+    start_method: str, kind: type[BaseException]
+) -> None:
+    with pytest.raises(ProcessExitedException, match="exit code 1: the reason") as caught:
+        start_processes(exit_with_reason, (kind,), 1, start_method=start_method)
+    assert caught.value.exit_code == 1
+
+
+def shut_in(rank: int, how: str) -> Any:
+    """Give up what imports take, then give what a large result or a failure takes."""
+    if how == "chroot":
+        os.chroot(os.environ["EMPTY"])
+    elif how == "user":
+        os.setegid(65534)
+        os.seteuid(65534)
+    sys.path[:] = []
+    sys.path_importer_cache.clear()
+    if rank == 1:
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise ValueError("second") from error
+    return bytes(LARGE)
+
+
+WAYS = ["no path", *(("chroot", "user") if os.geteuid() == 0 else ())]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("nprocs", [1, 2])
+def test_a_rank_that_can_no_longer_import_still_reports(
+    start_method: str, how: str, nprocs: int, tmp_path: Any
+) -> None:
+    env = {"EMPTY": str(tmp_path)}
+    if nprocs == 1:
+        assert run(shut_in, (how,), 1, start_method=start_method, env=env) == [bytes(LARGE)]
+        return
+    with pytest.raises(ProcessRaisedException, match="ValueError: second") as caught:
+        run(shut_in, (how,), 2, start_method=start_method, env=env)
+    assert "first" in caught.value.failures[0].traceback
+
+
+def test_multiprocessing_is_no_stricter() -> None:
+    """What the tests above call a success is one there."""
+    process = multiprocessing.get_context("fork").Process(
+        target=change_streams, args=(0, "replaced")
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    process.close()
