@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from procession import fds, unpatched
+from procession import unpatched
+from procession.guard import above_streams
 
 _FAULTS = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}  # faulthandler's
 
@@ -49,7 +50,7 @@ def _duplicated(fd: int) -> Iterator[int]:
 
     Forked children keep it: libev aborts where what it waits for has been closed.
     """
-    own = fds.above_streams(os.dup(fd))
+    own = above_streams(os.dup(fd))
     try:
         yield own
     finally:

@@ -1,7 +1,8 @@
 """Defers signals while ranks are being started: none is started and then forgotten.
 
-Ctrl-C waits until the rank at hand has been started.  What asks the caller to end, or to be suspended, waits
-until all have, and somebody waits for them (`procession.forwarding`).
+Ctrl-C waits until the rank at hand has been started, and after the last one until a context owns them all.  So
+from the first rank on, an interrupt at any line finds an owner that ends them.  What asks the caller to end,
+or to be suspended, waits until all have been started, and somebody waits for them (`procession.forwarding`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from typing import Any
 
 signal: Any = __import__("_signal")  # without the enums of `signal`, which would cost a forked rank
 
-_original: Callable[[int, FrameType | None], Any] | None = None
-
+_original: Callable[[int, FrameType | None], Any] | None = None  # SIGINT's, while it is deferred
+_interrupts: list[
+    FrameType | None
+] = []  # where the last SIGINT found this process, if one has come
+_in_start = False  # whether the main thread starts a launch
+_lasts = False  # whether SIGINT stays deferred until that launch has a context
 
 _ENDINGS = tuple(
     number
@@ -94,30 +99,77 @@ def _defer(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[Callable[[], None]]:
+def held_back(*, until_owned: bool = False) -> Iterator[Callable[[], None]]:
     """Run the block without KeyboardInterrupt; an interrupt that came meanwhile is raised after it.
 
-    The block is given a function that lets one through where it is called.
+    The block is given a function that raises one where it is called.  With ``until_owned`` the block starts
+    ranks: in the start of a launch, interrupts then wait until the launch has a context
+    (`until_context`).
     """
+    global _lasts
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # only the main thread is interrupted
+        return
+    if _original is not None:  # a block around this one defers them already
+        _lasts |= until_owned and _in_start
+        yield _let_through
+        return
+    if not _defer_interrupts():
+        yield lambda: None
+        return
+    _lasts = until_owned and _in_start
+    try:
+        yield _let_through
+    finally:
+        if not _lasts:
+            _admit_interrupts()
+
+
+@contextmanager
+def until_context() -> Iterator[None]:
+    """Start a launch in the block: what `held_back` defers ``until_owned`` acts after the block."""
+    global _in_start
+    outermost = not _in_start and threading.current_thread() is threading.main_thread()
+    _in_start |= outermost
+    try:
+        yield
+    finally:
+        if outermost:
+            _in_start = False
+            if _original is not None:
+                _admit_interrupts()
+
+
+def _defer_interrupts() -> bool:
+    """Have SIGINT noted rather than handled; return False where no handler in Python would be called."""
     global _original
     handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield lambda: None  # only the main thread is interrupted, and only by a handler
-        return
-    came: list[FrameType | None] = []
+    if not callable(handler):
+        return False
+    _interrupts.clear()
+    signal.signal(signal.SIGINT, _note_interrupt)
     _original = handler
-    signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    return True
 
-    def let_through() -> None:
-        if came:
-            handler(signal.SIGINT, came.pop())
 
-    try:
-        yield let_through
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        _original = None
-    let_through()
+def _admit_interrupts() -> None:
+    """Put the handler of SIGINT back, and call it if it would have been called meanwhile."""
+    global _original, _lasts
+    handler, _original, _lasts = _original, None, False
+    if handler is not None:
+        if signal.getsignal(signal.SIGINT) is _note_interrupt:
+            signal.signal(signal.SIGINT, handler)
+        if _interrupts:
+            handler(signal.SIGINT, _interrupts.pop())
+
+
+def _note_interrupt(_: int, frame: FrameType | None) -> None:
+    _interrupts[:] = [frame]
+
+
+def _let_through() -> None:
+    if _interrupts and _original is not None:
+        _original(signal.SIGINT, _interrupts.pop())
 
 
 def list_deferred() -> dict[int, Any]:
@@ -127,7 +179,8 @@ def list_deferred() -> dict[int, Any]:
 
 def forget_deferred() -> None:
     """Forget, in a process forked meanwhile whose handlers have been put back, that they are deferred."""
-    global _original
+    global _original, _in_start, _lasts
     _original = None
+    _in_start = _lasts = False
     _deferred.clear()
     _came.clear()

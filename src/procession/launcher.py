@@ -1,4 +1,4 @@
-"""Starts a launch: finds its start method, checks its arguments, has a context stand over its ranks."""
+"""Starts a launch: finds its start method, checks its arguments, has a context supervise its ranks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from procession import oom
 from procession.built_in import get_built_in
 from procession.checks import check_launch
-from procession.interrupts import aborted_by_endings, deferred_endings, held_back
+from procession.interrupts import aborted_by_endings, deferred_endings, held_back, until_context
 from procession.loaded import get_loaded
 from procession.starting import undo
 
@@ -28,18 +28,39 @@ def complete(
 ) -> T:
     """Start the ranks of one call, and return what ``conclude`` makes of their context."""
     backend, launch = prepare(start_method, **arguments)
-    with deferred_endings(*launch.signals.forward), begin(backend, launch) as context:
-        return conclude(context)
+    made: list[ProcessContext] = []
+    try:
+        with deferred_endings(*launch.signals.forward):
+            begin(backend, launch, made)
+            with made[0] as context:
+                return conclude(context)
+    except BaseException as error:
+        _end(made, error)
+        raise
 
 
 def start(start_method: str | Backend | None, **arguments: Any) -> ProcessContext:
     """Start the ranks of one call; see `procession.api.start_processes` for arguments and errors."""
     backend, launch = prepare(start_method, **arguments)
-    with deferred_endings(*launch.signals.forward) as have_come:
-        context = begin(backend, launch)
-        if have_come():
-            context.pass_on_deferred()
-    return context
+    made: list[ProcessContext] = []
+    try:
+        with deferred_endings(*launch.signals.forward) as have_come:
+            begin(backend, launch, made)
+            if have_come():
+                made[0].pass_on_deferred()
+        return made[0]
+    except BaseException as error:
+        _end(made, error)
+        raise
+
+
+def _end(made: list[ProcessContext], error: BaseException) -> None:
+    """End the ranks of a context that cannot be returned; pass an interrupt on to them."""
+    for context in made:
+        if isinstance(error, KeyboardInterrupt):
+            context.interrupt()
+        else:
+            context.terminate()
 
 
 def prepare(start_method: str | Backend | None, **arguments: Any) -> tuple[Backend, Launch]:
@@ -48,13 +69,17 @@ def prepare(start_method: str | Backend | None, **arguments: Any) -> tuple[Backe
     return backend, check_launch(backend, **arguments)
 
 
-def begin(backend: Backend, launch: Launch) -> ProcessContext:
-    """Start the ranks of a launch."""
+def begin(backend: Backend, launch: Launch, made: list[ProcessContext]) -> None:
+    """Start the ranks of a launch, and put their context in ``made``.
+
+    Whoever gives that list owns the context from then on, whatever is raised here.
+    """
     look_after_forgotten = get_loaded("procession.launches", "look_after_forgotten")
     if look_after_forgotten is not None:
         look_after_forgotten()
     kills = oom.count_kills()
-    return stand_over(launch, _start(backend, launch), kills)
+    with until_context():
+        supervise(launch, _start(backend, launch), kills, made)
 
 
 def _start(backend: Backend, launch: Launch) -> Started:
@@ -71,24 +96,19 @@ def resolve(start_method: str | Backend | None) -> Backend:
     return get_backend(start_method)
 
 
-def stand_over(launch: Launch, started: Started, kills: dict[str, int]) -> ProcessContext:
-    """Return the context of ranks that were started; if there is none to return, end them.
+def supervise(
+    launch: Launch, started: Started, kills: dict[str, int], made: list[ProcessContext]
+) -> None:
+    """Make the context of ranks that were started; if that fails, end them.
 
-    What it takes is imported here, while ranks come up.  They may be inside their function by then, so that
-    an interrupt is passed on to them, as it is once they are waited for.
+    What it takes is imported here, while ranks come up.
     """
-    context = None
     try:
-        with held_back():
+        with held_back(until_owned=True):
             from procession.context import ProcessContext
 
-            context = ProcessContext._of_launch(launch, started, kills)
-    except BaseException as error:
-        if context is None:
+            made.append(ProcessContext._of_launch(launch, started, kills))
+    except BaseException:
+        if not made:
             undo(started)
-        elif isinstance(error, KeyboardInterrupt):
-            context.interrupt()
-        else:
-            context.terminate()
         raise
-    return context

@@ -8,6 +8,7 @@ import signal
 
 from procession import descendants, fds, unpatched
 from procession.interpreter import SOURCE, find_executable, missing_interpreter
+from procession.interrupts import held_back
 from procession.log import warn
 from procession.messages import NO_SIGNAL
 from procession.procstat import read_birth
@@ -71,7 +72,8 @@ def _replace() -> None:
     if missing_interpreter():  # `procession backends` says what that means
         return
     try:
-        _start()
+        with held_back():
+            _start()
     except OSError as error:
         warn(
             "cannot start a warden (%s): what ranks start will outlive this process if it is killed",

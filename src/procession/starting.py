@@ -29,13 +29,14 @@ def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
     rank = 0
     try:
         for rank in range(launch.nprocs):
-            with held_back():
+            with held_back(until_owned=True) as let_interrupts_through:
                 started.append(start_one(rank))
+                let_interrupts_through()
+        return _gather(started)
     except BaseException as error:
         note_start(error, rank, launch.nprocs)
         undo(_gather(started))
         raise
-    return _gather(started)
 
 
 def note_start(error: BaseException, rank: int, nprocs: int) -> None:

@@ -103,7 +103,7 @@ def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
     """Fork all ranks, or none."""
     forked: list[Forked] = []
     try:
-        with interrupts.held_back() as let_interrupts_through:
+        with interrupts.held_back(until_owned=True) as let_interrupts_through:
             fork_each(
                 launch.nprocs,
                 live,
@@ -111,11 +111,11 @@ def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
                 inheritance=Inheritance(keep_handlers=launch.signals.keep_handlers),
                 begin=let_interrupts_through,
             )
+            return _gather(launch, forked, mark)
     except BaseException as error:
         note_start(error, len(forked), launch.nprocs)
         undo(_gather(launch, forked, mark))
         raise
-    return _gather(launch, forked, mark)
 
 
 def _gather(launch: Launch, forked: list[Forked], mark: int) -> Started:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from procession.errors import StartError
 from procession.identity import name_process
+from procession.interrupts import held_back
 from procession.orders import find_folder, write_fresh_orders
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames
@@ -93,7 +94,9 @@ def _start(
         placement = place()
         seats = _gather(launch, hub, placement, until, options)
         pids = briefing.give(seats, options.start_timeout)
-        placement.begun()
+        with held_back(until_owned=True):
+            placement.begun()
+            return _to_started(launch, placement, seats, pids)
     except BaseException:
         for seat in seats:
             seat.close()
@@ -101,7 +104,6 @@ def _start(
         if placement is not None:
             placement.end(0)
         raise
-    return _to_started(launch, placement, seats, pids)
 
 
 def _gather(
