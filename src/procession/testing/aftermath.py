@@ -23,7 +23,8 @@ class Aftermath:
     """Looks, after each test of a backend, for what it has left, and ends that.
 
     A helper that serves all launches may stay if the first launch has started it.  Only one process may run
-    a helper's command: else each rank, or each launch, has started another.
+    a helper's command: else each rank, or each launch, has started another.  What ranks on other hosts leave
+    there the engine must tell (`RemoteConformance.engine_jobs`).
 
     Attributes:
         shared: whether a process was not one rank's alone.
@@ -33,7 +34,7 @@ class Aftermath:
         self.shared: bool = False
         self._patience = _PATIENCE
         self._has_launched = False
-        self._helpers: dict[str, left.Left] = {}
+        self._helpers: list[left.Left] = []
 
     @contextmanager
     def watch(self, item: Any, subject: Subject, *, launches: bool) -> Iterator[None]:
@@ -67,8 +68,7 @@ class Aftermath:
         self.shared |= bool(shared)
         patience = self._patience if self._has_launched else _LESS_PATIENCE
         stayed = left.find_left(look, before, patience, self._replaces_helper)
-        is_engine = subject.capabilities.remote and not self._has_launched
-        leaks = [] if is_engine else self._find_leaks(stayed)
+        leaks = self._find_leaks(stayed, subject.capabilities.remote)
         if leaks:
             self._patience = _LESS_PATIENCE
             left.end(leaks)
@@ -78,22 +78,27 @@ class Aftermath:
         )
 
     def _replaces_helper(self, one: left.Left) -> bool:
-        helper = self._helpers.get(_command_of(one))
-        return helper is not None and not left.is_alive(helper)
+        """Whether a process has a helper's command, and the helper has ended."""
+        same = [helper for helper in self._helpers if _command_of(helper) == _command_of(one)]
+        return bool(same) and not any(map(left.is_alive, same))
 
-    def _find_leaks(self, stayed: list[left.Left]) -> list[left.Left]:
+    def _find_leaks(self, stayed: list[left.Left], remote: bool) -> list[left.Left]:
         """Return what is no helper.  A helper that others turn out to be like is none."""
-        leaks = []
         counts = Counter(map(_command_of, stayed))
-        for one in stayed:
-            command = _command_of(one)
-            is_first = not self._has_launched and command not in self._helpers
-            if counts[command] == 1 and (is_first or self._replaces_helper(one)):
-                self._helpers[command] = one
-            else:
-                leaks.append(one)
-        same = set(map(_command_of, leaks)) & self._helpers.keys()
-        return leaks + [self._helpers.pop(command) for command in same]
+        helpers = [
+            one
+            for one in stayed
+            if (remote and not self._has_launched)  # its engine: it may have many
+            or (
+                counts[_command_of(one)] == 1
+                and (not self._has_launched or self._replaces_helper(one))
+            )
+        ]
+        leaks = [one for one in stayed if one not in helpers]
+        wrong = set(map(_command_of, leaks))
+        leaks += [one for one in self._helpers if _command_of(one) in wrong and left.is_alive(one)]
+        self._helpers = [one for one in self._helpers + helpers if _command_of(one) not in wrong]
+        return leaks
 
 
 def _command_of(one: left.Left) -> str:
