@@ -6,7 +6,6 @@ the exit status of the process stays what it was.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -63,4 +62,4 @@ def _await_any(gangs: Sequence[Gang]) -> None:
         poll.poll(min(max(pause, 0), _LONGEST_WAIT) * 1000)
     finally:
         for fd in fds:
-            os.close(fd)
+            unpatched.close(fd)

@@ -36,7 +36,7 @@ def _supervise(gang: Gang) -> None:
         try:
             _step_until_finished(gang, own)
         finally:
-            os.close(own)
+            unpatched.close(own)
     if launches.has_failed(gang):
         launches.log_failure(gang)
 
@@ -50,7 +50,7 @@ def _step_until_finished(gang: Gang, fd: int) -> None:
             if gang.failed:
                 launches.log_failure(gang)
         if not stepped:
-            time.sleep(_CONTENDED)
+            unpatched.sleep(_CONTENDED)
 
 
 def _watch_forks() -> None:

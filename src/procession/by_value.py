@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 
 from procession.handover import make_code
 from procession.main_module import MAIN_NAMES, find, find_import, find_script, globals_of, look_up
+from procession.unpatched import RLock
 
 Reducers = MutableMapping[Any, Callable[[Any], Any]]
 
@@ -172,7 +172,7 @@ def dumps(value: Any, *, hurried: bool) -> bytes:
 
 
 _by_value: set[str] = set()
-_lock = threading.Lock()  # cloudpickle's register is one for all threads
+_lock = RLock()  # cloudpickle's register is one for all threads
 
 
 @contextmanager

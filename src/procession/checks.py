@@ -13,7 +13,7 @@ from typing import Any
 from procession.environment import plan_environments
 from procession.loaded import get_loaded
 from procession.numbering import identify_ranks
-from procession.protocol import Backend, Launch, Signals
+from procession.protocol import Backend, Launch, Signals, unwrap
 
 KEYWORDS: dict[str, Any] = {
     "name": None,
@@ -61,34 +61,41 @@ def check_launch(
     if not callable(fn):
         raise TypeError(f"fn must be callable, as fn(rank, *args), not {type(fn).__name__}")
     count = check_nprocs(backend, nprocs, chosen)
-    remote = backend.capabilities.remote
-    name = check_name(given["name"], fn)
+    name, remote = check_name(given["name"], fn), backend.capabilities.remote
     if kwargs is not None or type(args).__name__ == "PerRank":
         from procession.per_rank import bind
 
         fn, args = bind(fn, args, kwargs, count, remote=remote)
     rendezvous = check_rendezvous(given["rendezvous"], backend)
+    environments = plan_environments(given["env"], count, rendezvous=rendezvous and not remote)
     return Launch(
         fn=fn,
         args=check_args(args),
         nprocs=count,
         start_method=backend.name,
         daemon=bool(daemon),
-        environments=plan_environments(given["env"], count, rendezvous=rendezvous and not remote),
+        environments=environments,
         options=chosen,
-        grace_period=check_seconds("grace_period", given["grace_period"]),
-        timeout=check_seconds("timeout", given["timeout"]),
-        allow_early_exit=bool(given["allow_early_exit"]),
-        keep_daemons=bool(given["keep_daemons"]),
         wants_results=wants_results or bool(given["collect_results"]),
-        signals=check_signals(given["signals"]),
-        supervise=bool(given["supervise"]) and not join,
-        prints_errors=not join and not given["supervise"],
         name=name,
-        fail_fast=bool(given["fail_fast"]),
         rendezvous=rendezvous,
         identity=identify_ranks(count),
+        **check_policies(given, join=join),
     )
+
+
+def check_policies(given: Mapping[str, Any], *, join: bool) -> dict[str, Any]:
+    """Return those keywords of a call that a `Launch` has as they are."""
+    return {
+        "grace_period": check_seconds("grace_period", given["grace_period"]),
+        "timeout": check_seconds("timeout", given["timeout"]),
+        "allow_early_exit": bool(given["allow_early_exit"]),
+        "keep_daemons": bool(given["keep_daemons"]),
+        "fail_fast": bool(given["fail_fast"]),
+        "signals": check_signals(given["signals"]),
+        "supervise": bool(given["supervise"]) and not join,
+        "prints_errors": not join and not given["supervise"],
+    }
 
 
 def check_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,13 +134,6 @@ def check_signals(value: Any) -> Signals:
                 "SIGHUP, SIGINT, SIGTSTP and SIGCONT reach the ranks anyway"
             )
     return Signals(tuple(numbers), bool(value.keep_handlers))
-
-
-def unwrap(fn: Any) -> Any:
-    """Return the function that partials are made of."""
-    while hasattr(fn, "func"):
-        fn = fn.func
-    return fn
 
 
 def check_name(value: Any, fn: Any) -> str:

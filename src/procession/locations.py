@@ -29,9 +29,12 @@ def locate(launch: Launch) -> tuple[Locations, frozenset[str]]:
     Those of fn and args that were made at run time come second.  What is deeper in args is not looked at; it
     mostly is of the caller's module, if not of one that any process can import.
     """
-    fn = getattr(launch.fn, "func", launch.fn)  # of a partial
+    fn, values = launch.fn, list(launch.args)
+    while hasattr(fn, "func"):  # of a partial: the one of kwargs, and the user's own
+        values += getattr(fn, "keywords", {}).values()
+        fn = fn.func
     own = getattr(fn, "__module__", None)
-    names = {own if isinstance(own, str) else "", *(type(arg).__module__ for arg in launch.args)}
+    names = {own if isinstance(own, str) else "", *(type(value).__module__ for value in values)}
     caller = _find_caller()
     locations: Locations = {}
     made: set[str] = set()

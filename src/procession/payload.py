@@ -24,7 +24,7 @@ from procession.handover import InheritedFd, make_array, make_view
 from procession.locations import locate
 from procession.main_module import find_import
 from procession.payloadfile import OUT_OF_BAND, PayloadFile
-from procession.protocol import Launch
+from procession.protocol import Launch, unwrap
 
 if TYPE_CHECKING:
     from procession.fresh import FreshOrders
@@ -115,7 +115,7 @@ def _pickle_by_value(
     """Pickle what plain pickle cannot, or what ranks cannot import: by value if cloudpickle is here."""
     from procession import by_value
 
-    script = by_value.Script(launch.fn)
+    script = by_value.Script(unwrap(launch.fn))
     if not by_value.has_cloudpickle() and not (script.apart and script.main):
         if error is None:
             raise _refuse(launch, made)

@@ -76,6 +76,13 @@ class Launch(NamedTuple):
     identity: tuple[int, ...] = (1,)
 
 
+def unwrap(fn: Any) -> Any:
+    """Return the function that partials are made of."""
+    while hasattr(fn, "func"):
+        fn = fn.func
+    return fn
+
+
 class Report(NamedTuple):
     """What a rank told about itself before its process ended.
 

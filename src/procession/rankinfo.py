@@ -36,9 +36,9 @@ class RankPlace(NamedTuple):
         """Return the places of all ranks of a launch."""
         if remote:
             return [cls(rank, nprocs, None, None, None) for rank in range(nprocs)]
-        import socket
+        import _socket
 
-        host = socket.gethostname()
+        host = _socket.gethostname()
         return [cls(rank, nprocs, rank, nprocs, host) for rank in range(nprocs)]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 from collections.abc import Mapping
 
 LOOPBACK = "127.0.0.1"
@@ -49,12 +49,14 @@ def find_free_port() -> int:
     """Return a port that nobody listens at, and that the kernel gives to nobody who does not ask for it."""
     for _ in range(100):
         port = 1024 + int.from_bytes(os.urandom(4), "big") % max(_read_lowest() - 1024, 1)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("", port))
-            except OSError:
-                continue
-            return port
+        sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        try:
+            sock.bind(("", port))
+        except OSError:
+            continue
+        finally:
+            sock.close()
+        return port
     return 0
 
 

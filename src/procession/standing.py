@@ -11,6 +11,8 @@ import os
 import resource
 from typing import NamedTuple
 
+from procession import unpatched
+
 _NAMESPACES = ("user", "mnt", "net", "pid_for_children")
 _LIMITS = [number for number in range(16) if number != 10]
 """All limits but RLIMIT_LOCKS, which is our mark: see `descendants`."""
@@ -138,11 +140,11 @@ def _read(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # half of what `open` takes
     try:
         data = b""
-        while part := os.read(fd, 1 << 16):
+        while part := unpatched.read(fd, 1 << 16):
             data += part
         return data
     finally:
-        os.close(fd)
+        unpatched.close(fd)
 
 
 def _cut(text: bytes, start: bytes, end: bytes) -> bytes:

@@ -9,14 +9,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from procession import guard, unpatched
-from procession.checks import unwrap
 from procession.environment import plain_str
 from procession.fork_signals import read_actions
 from procession.gathering import gathering
 from procession.loaded import get_loaded
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
-from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
+from procession.protocol import (
+    PROTOCOL_VERSION,
+    Availability,
+    Capabilities,
+    Launch,
+    Started,
+    unwrap,
+)
 from procession.starting import hand_over
 
 if TYPE_CHECKING:
