@@ -29,7 +29,8 @@ def locate(launch: Launch) -> tuple[Locations, frozenset[str]]:
     Those of fn and args that were made at run time come second.  What is deeper in args is not looked at; it
     mostly is of the caller's module, if not of one that any process can import.
     """
-    fn, values = launch.fn, list(launch.args)
+    fn: Any = launch.fn
+    values = list(launch.args)
     while hasattr(fn, "func"):  # of a partial: the one of kwargs, and the user's own
         values += getattr(fn, "keywords", {}).values()
         fn = fn.func
