@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from procession import fds
+from procession.guard import above_streams
 
 Key = tuple[str, int]
 """What is ready: ("sentinel" | "channel" | "wake", rank)."""
@@ -24,7 +25,7 @@ class SelectorWaiter:
         self._closed = False
         self._closing = threading.RLock()
         with fds.LOCK:
-            self._selector = selectors.DefaultSelector()
+            self._selector: selectors.BaseSelector = fds.make_selector()
             self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
             fds.keep_object(self)
         os.set_blocking(self._wake_read, False)
@@ -86,7 +87,7 @@ class SelectorWaiter:
         """
         fileno = getattr(self._selector, "fileno", None)
         with self._closing:
-            return None if fileno is None or self._closed else os.dup(fileno())
+            return None if fileno is None or self._closed else above_streams(os.dup(fileno()))
 
     def close(self) -> None:
         """Free the selector."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import guard
+from procession import fds, guard
 from procession.environment import plain_str
 from procession.gathering import gathering
 from procession.loaded import get_loaded
@@ -141,7 +141,7 @@ def _streams() -> Iterator[list[int]]:
 def _stream_or_nothing(number: int) -> int:
     """Return a duplicate of a standard stream; where it is closed, or for input, of the null device."""
     try:
-        if number:
+        if number and fds.has_stream(number):
             return os.dup(number)
     except OSError:
         pass
