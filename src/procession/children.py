@@ -39,7 +39,7 @@ def hold_child(pid: int) -> int:
     One that somebody else has reaped already gets a descriptor that says it has ended.
     """
     try:
-        return fds.keep(above_streams(syscalls.pidfd_open(pid)))
+        return fds.keep(syscalls.pidfd_open(pid))
     except ProcessLookupError:
         return fds.keep(above_streams(os.eventfd(1, os.EFD_CLOEXEC)))
     except BaseException:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import _socket  # whose sockets gevent and eventlet leave as they are
 import os
+import sys
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from procession import unpatched
 from procession.guard import above_streams
 
 if TYPE_CHECKING:
+    import socket
+
     from typing_extensions import Self
 
 LOCK = unpatched.RLock()
@@ -99,13 +103,58 @@ def as_socket(fd: int) -> Socket:
     return sock
 
 
+def make_selector() -> Any:
+    """Return a selector; its own descriptor, if it has one, is above the standard streams."""
+    import selectors
+
+    return make_above_streams(selectors.DefaultSelector)
+
+
+def make_above_streams(make: Callable[[], Any]) -> Any:
+    """Return what a function makes, with a descriptor above the standard streams, if it has one."""
+    too_low: list[Any] = []
+    try:
+        while True:
+            made = make()
+            if not hasattr(made, "fileno") or made.fileno() > 2:
+                return made
+            too_low.append(made)
+    finally:
+        for each in too_low:
+            each.close()
+
+
+def lift_socket(sock: socket.socket) -> socket.socket:
+    """Return a socket whose descriptor is above the standard streams, in place of one."""
+    if sock.fileno() > 2:
+        return sock
+    import socket as module
+
+    patience = sock.gettimeout()
+    lifted = module.socket(fileno=above_streams(sock.detach()))
+    lifted.settimeout(patience)
+    return lifted
+
+
+def has_stream(number: int) -> bool:
+    """Whether this process was started with a standard stream, and has one by that number still.
+
+    What has come to the number of one that was closed is a file of the user's.
+    """
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return getattr(sys, ("__stdin__", "__stdout__", "__stderr__")[number], None) is not None
+
+
 def fill_streams() -> None:
-    """Open the null device wherever a standard stream is closed, so that nothing else comes there."""
+    """Open the null device wherever a standard stream is closed, for this process and its children."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _watch() -> None:

@@ -213,7 +213,7 @@ class Server:
 
     def _control(self) -> fds.Socket:
         """Return the socket to the server, to be closed after use: this object keeps its own."""
-        return fds.as_socket(os.dup(self._fd))
+        return fds.as_socket(above_streams(os.dup(self._fd)))
 
     def _close(self) -> str:
         """End the process; return how it had ended."""

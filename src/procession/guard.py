@@ -65,7 +65,7 @@ def lift(fd: int) -> int:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
     except OSError:  # RLIMIT_NOFILE is below it: stay
         os.set_inheritable(fd, False)
-        return fd
+        return above_streams(fd)
     os.close(fd)
     return high
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from procession import stacks, unpatched
+from procession.guard import above_streams
 from procession.procstat import read_stat
 
 PATIENCE = 1.0
@@ -105,7 +106,7 @@ class Inquiry:
             for name in os.listdir(folder):
                 path = f"{folder}/{name}"
                 if os.readlink(path).startswith(f"/memfd:{stacks.FILE}"):
-                    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                    return above_streams(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         except OSError:  # it has ended, or its files are not ours to see
             pass
         return -1

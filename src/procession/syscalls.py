@@ -11,6 +11,7 @@ import sys
 from time import monotonic
 
 from procession import unpatched
+from procession.guard import above_streams
 
 _PIDFD_SEND_SIGNAL = 424
 _PIDFD_OPEN = 434  # the same numbers on every architecture: they are newer than the split
@@ -22,14 +23,14 @@ _RELEASE = 0.1  # seconds for the kernel, or whoever reaps, to let go of a proce
 
 
 def pidfd_open(pid: int) -> int:
-    """Return a pidfd (pidfd_open(2)), readable once the process has ended.
+    """Return a pidfd (pidfd_open(2)) above the standard streams, readable once the process has ended.
 
     Raises:
         OSError: ESRCH, no such process; ENOSYS, a kernel before 5.3.
     """
     if hasattr(os, "pidfd_open"):
-        return os.pidfd_open(pid)
-    return _syscall(_PIDFD_OPEN, pid, 0)
+        return above_streams(os.pidfd_open(pid))
+    return above_streams(_syscall(_PIDFD_OPEN, pid, 0))
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

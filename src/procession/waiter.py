@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from procession import fds, unpatched
+from procession.guard import above_streams
 
 _POLLIN = unpatched.POLLIN  # EPOLLIN has the same value
 
@@ -19,7 +20,7 @@ class _Epoll:
     """The part of a selector that a waiter needs, over epoll(7), which gevent and eventlet take away."""
 
     def __init__(self) -> None:
-        epoll = unpatched.epoll()
+        epoll = fds.make_above_streams(unpatched.epoll)
         self._epoll = epoll
         self.fileno, self.close = epoll.fileno, epoll.close
 
@@ -45,7 +46,7 @@ class _Selector:
     def __init__(self) -> None:
         import selectors
 
-        selector = selectors.DefaultSelector()
+        selector = fds.make_above_streams(selectors.DefaultSelector)
         self._selector = selector
         self.unregister, self.close = selector.unregister, selector.close
         if hasattr(selector, "fileno"):
@@ -157,7 +158,7 @@ class SelectorWaiter:
         """
         fileno = getattr(self._selector, "fileno", None)
         with self._closing:
-            return None if fileno is None or self._closed else os.dup(fileno())
+            return None if fileno is None or self._closed else above_streams(os.dup(fileno()))
 
     def close(self) -> None:
         """Free the selector; where greenlets wait on it, the last of them does when it returns."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import guard, unpatched
+from procession import fds, guard, unpatched
 from procession.environment import plain_str
 from procession.fork_signals import read_actions
 from procession.gathering import gathering
@@ -153,7 +153,7 @@ def _streams() -> Iterator[list[int]]:
 def _stream_or_nothing(number: int) -> int:
     """Return a duplicate of a standard stream; where it is closed, or for input, of the null device."""
     try:
-        if number:
+        if number and fds.has_stream(number):
             return os.dup(number)
     except OSError:
         pass

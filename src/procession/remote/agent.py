@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from procession import descendants
+from procession import descendants, fds
 from procession.remote import link as frames
 from procession.remote.handshake import greet_hub
 from procession.remote.link import Link, await_end, await_frame, keep_alive
@@ -29,6 +29,7 @@ _CONNECT_TIME = 10.0  # seconds for each step of the way to the hub
 
 def main() -> None:
     """Hold one rank; the process's environment or standard input says for whom."""
+    fds.fill_streams()
     given = list_inherited()
     descendants.spare(0)  # it ends after what its rank has started, not with the caller's own
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

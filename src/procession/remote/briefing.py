@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from procession import fds
 from procession.errors import StartError
 from procession.interpreter import interpreter_flags
 from procession.protocol import Launch
@@ -97,7 +98,7 @@ class _Round:
         self.shared = shared
         self.pids: dict[int, int] = {}
         self._hosts: dict[tuple[Any, ...], list[Seat]] = {}
-        self._selector = selectors.DefaultSelector()
+        self._selector = fds.make_selector()
 
     def begin(self) -> None:
         """Send the orders, and the payload to those that are to have it from here."""

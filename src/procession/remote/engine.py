@@ -118,7 +118,11 @@ class Engine:
         self._listen()
         os.set_blocking(self._errors, True)
         self._forwarder = get_subprocess().Popen(
-            ["cat"], stdin=self._errors, stdout=2, start_new_session=True
+            ["cat"],
+            stdin=self._errors,
+            stdout=_stream(2),
+            stderr=_stream(2),
+            start_new_session=True,
         )
         self._stop_listening()
 
@@ -141,7 +145,8 @@ class Engine:
         try:
             while data := os.read(self._errors, 1 << 16):
                 self.said = (self.said + data)[-_TAIL:]
-                os.write(2, data)
+                if fds.has_stream(2):
+                    os.write(2, data)
         except OSError:  # nothing more yet; or standard error is closed
             pass
 
@@ -154,9 +159,19 @@ class Engine:
 def _start(command: Sequence[str], env: Mapping[str, str], errors: int) -> subprocess.Popen[bytes]:
     """Start an engine, away from the terminal, whose signals are for this process to pass on."""
     popen: subprocess.Popen[bytes] = get_subprocess().Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=_stream(1),
+        stderr=errors,
+        start_new_session=True,
     )
     return popen
+
+
+def _stream(number: int) -> int:
+    """Return what a child is to have as a standard stream: this process's, where it has one."""
+    return number if fds.has_stream(number) else subprocess.DEVNULL
 
 
 def _wait(popen: subprocess.Popen[bytes], patience: float) -> bool:

@@ -46,7 +46,7 @@ class Hub:
         self._proven: set[Link] = set()
         with fds.LOCK:
             self._listener = _listen(host, port)
-            self._selector = selectors.DefaultSelector()
+            self._selector = fds.make_selector()
             fds.keep_object(self)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -105,7 +105,7 @@ class Hub:
     def _accept(self, listener: socket.socket) -> None:
         try:
             with fds.LOCK:
-                sock, _ = listener.accept()
+                sock = fds.lift_socket(listener.accept()[0])
                 guest = _Guest(sock, Greeting(self.secret))
                 self._unproven[sock.fileno()] = guest
         except OSError as error:  # it has gone already; or there are too few descriptors
@@ -232,7 +232,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, number, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, number)
+        listener = fds.lift_socket(socket.socket(family, kind, number))
     except socket.gaierror as error:
         raise ValueError(f"options['advertise']: {host!r} cannot be resolved: {error}") from None
     try:

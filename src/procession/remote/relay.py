@@ -71,7 +71,7 @@ class WorkerRelay(Pump[Tunnel]):
         self._heard = time.monotonic()
         self._calls = 0  # that are under way
         with fds.LOCK:
-            self._listener = socket.create_server(("127.0.0.1", 0))
+            self._listener = fds.lift_socket(socket.create_server(("127.0.0.1", 0)))
             self._listener.setblocking(False)
         self.address: tuple[str, int] = self._listener.getsockname()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -124,7 +124,7 @@ class WorkerRelay(Pump[Tunnel]):
             return
         try:
             with fds.LOCK:
-                sock, _ = self._listener.accept()
+                sock = fds.lift_socket(self._listener.accept()[0])
                 if len(self._tunnel.streams) >= CONNECTIONS:
                     sock.close()
                     return

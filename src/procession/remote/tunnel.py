@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from procession import fds
+from procession.guard import above_streams
 from procession.messages import NO_SIGNAL
 from procession.remote.link import is_unacknowledged
 
@@ -183,8 +184,8 @@ class Pump(Generic[T]):
         self._touched: set[T] = set()
         self._closing = False
         with fds.LOCK:
-            self._selector = selectors.DefaultSelector()
-            self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._selector = fds.make_selector()
+            self._alarm = above_streams(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
             fds.keep_object(self)
         self._selector.register(self._alarm, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="procession-relay", daemon=True)
@@ -275,7 +276,7 @@ class Pump(Generic[T]):
 def connect(address: tuple[str, int]) -> socket.socket:
     """Return a socket that connects meanwhile."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    sock = socket.socket(family)
+    sock = fds.lift_socket(socket.socket(family))
     sock.setblocking(False)
     sock.connect_ex(address)
     return sock
