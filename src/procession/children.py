@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 from procession import fds, syscalls, unpatched
-from procession.descendants import read_mark
+from procession.descendants import list_children, read_mark
 from procession.guard import above_streams
+from procession.procstat import read_mask
 
 
 def collect_child(pid: int, mark: int = 0) -> int | None:
@@ -68,3 +70,37 @@ def signal_group(pid: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def terminate_child(pid: int) -> None:
+    """Send SIGTERM to a child that is not reaped, and to those in its group that have a handler for it.
+
+    What has none could only die of it.  It may be a helper that has to outlive the child to clean up after
+    it (torch_shm_manager), and ends with the launch otherwise.
+    """
+    heeding = list(_open_heeding(pid, pid))
+    try:
+        os.kill(pid, signal.SIGTERM)
+        for pidfd in heeding:
+            syscalls.pidfd_send_signal(pidfd, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    finally:
+        for pidfd in heeding:
+            unpatched.close(pidfd)
+
+
+def _open_heeding(pid: int, group: int) -> Iterator[int]:
+    """Yield pidfds of what a process has started that is in a group and has a handler for SIGTERM."""
+    for child in list_children(pid):
+        yield from _open_heeding(child, group)
+        if not read_mask(child, "SigCgt") >> (signal.SIGTERM - 1) & 1:
+            continue
+        try:
+            pidfd = syscalls.pidfd_open(child)
+        except OSError:  # it has ended
+            continue
+        if child in list_children(pid) and os.getpgid(child) == group:  # the number is its own
+            yield pidfd
+        else:
+            unpatched.close(pidfd)

@@ -156,7 +156,8 @@ class _Ranks(NamedTuple):
         """Start one rank."""
         channel, theirs = SocketChannel.open()
         try:
-            popen = self.start(self._compose(rank, changes, theirs))
+            command = self._compose(rank, changes, theirs)
+            popen = self.start(command)
             self.tree.adopt_with_children(
                 popen.pid
             )  # from outside: the rank need not import for it
@@ -167,6 +168,7 @@ class _Ranks(NamedTuple):
                 daemon=self.daemon,
                 mark=self.tree.mark,
             )
+            process.is_wrapped = popen.args != command.argv
             begin(channel)
         except BaseException:
             channel.close()

@@ -9,7 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from procession import fds, syscalls, unpatched
-from procession.children import collect_child, hold_child, leaves_group, signal_group
+from procession.children import (
+    collect_child,
+    hold_child,
+    leaves_group,
+    signal_group,
+    terminate_child,
+)
 from procession.inquiry import Inquiry
 from procession.process_attributes import ProcessAttributes
 
@@ -34,6 +40,9 @@ class RankProcess(ProcessAttributes):
         self._ended = self._released = False
         self.leaves_group: bool = (
             False  # there may be something in its group, now that it has ended
+        )
+        self.is_wrapped: bool = (
+            False  # whether the rank is not the process itself, but one below it
         )
         self._mark = mark
         self._inquiry: Inquiry | None = None
@@ -73,7 +82,11 @@ class RankProcess(ProcessAttributes):
             self._collect(1)
 
     def terminate(self) -> None:
-        """Send SIGTERM to it and its group, and SIGCONT, without which a stopped one never acts."""
+        """Send SIGTERM to it, and SIGCONT, without which a stopped one never acts.
+
+        What it has started gets SIGTERM too, where it has a handler for that; all of it gets that where the
+        rank itself runs under other commands.
+        """
         self.send_signal(signal.SIGTERM)
         self.send_signal(signal.SIGCONT)
 
@@ -171,4 +184,7 @@ class RankProcess(ProcessAttributes):
 
     def _signal_group(self, number: int) -> bool:
         """Signal the group, if it leads one; only while it is not reaped and the number is its own."""
+        if number == signal.SIGTERM and not self.is_wrapped:
+            terminate_child(self.pid)
+            return True
         return signal_group(self.pid, number)

@@ -27,7 +27,7 @@ from procession import (
     standing,
     unpatched,
 )
-from procession.children import collect_child, signal_group
+from procession.children import collect_child, signal_group, terminate_child
 from procession.fork_signals import Inheritance
 from procession.forking import Forked, fork_each
 from procession.loaded import get_loaded
@@ -282,7 +282,9 @@ def _replace_environment(environment: dict[str, str]) -> None:
 
 def _signal(pid: int, number: int) -> None:
     """Signal a child and its group; it is not reaped, so that the number is its own."""
-    if not signal_group(pid, number):
+    if number == signal.SIGTERM:
+        terminate_child(pid)
+    elif not signal_group(pid, number):
         try:
             os.kill(pid, number)
         except ProcessLookupError:
