@@ -6,7 +6,10 @@ import os
 import sys
 from collections.abc import Iterator
 
+from procession import unpatched
+
 _TASKS = "/proc/self/task"
+_PAUSES = (0.001, 0.002, 0.004, 0.008)  # seconds between looks, before anything is warned of
 
 _SURVIVING = ("ZMQbg/", "jemalloc_bg_thd")
 """How the names of threads begin that are prepared for a fork, or are no loss to a rank."""
@@ -27,15 +30,27 @@ def find_foreign_threads() -> list[str]:
     try:
         if os.stat(_TASKS).st_nlink <= 3:  # one folder a thread, beside `.` and `..`
             return []
-        found = list(_list_foreign())
+        names = _leave_out_watchdog()
     except OSError:  # no /proc
         return []
-    names = [name for name, _ in found]
-    if "faulthandler" in sys.modules:
-        watchdogs = [name for name, blocks_all in found if blocks_all]
-        if watchdogs:
-            names.remove(watchdogs[0])
     return names[: max(len(names) - _count_openblas(), 0)] if names else []
+
+
+def _leave_out_watchdog() -> list[str]:
+    """Return the names of foreign threads but for that of faulthandler, which blocks all signals.
+
+    One that has just been started has yet to block them: then look again.
+    """
+    for pause in (*_PAUSES, None):
+        found = list(_list_foreign())
+        watchdog = next((one for one in found if one[1]), None)
+        if watchdog is not None and "faulthandler" in sys.modules:
+            found.remove(watchdog)
+        elif found and pause is not None and "faulthandler" in sys.modules:
+            unpatched.sleep(pause)
+            continue
+        break
+    return [name for name, _ in found]
 
 
 def _list_foreign() -> Iterator[tuple[str, bool]]:
