@@ -53,5 +53,16 @@ def _check(env: object, rank: int) -> Changes:
         text = None if value is None else plain_str(value)
         if not name or "=" in name or "\0" in name or "\0" in (text or ""):
             raise ValueError(f"env holds what no environment can: {name!r}: {value!r}")
+        _check_encodable(name, text or "")
         changes[plain_str(name)] = text
     return changes
+
+
+def _check_encodable(name: str, text: str) -> None:
+    try:
+        os.fsencode(name + text)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"env holds what cannot be encoded: {name!r}: {text!r} ({error.reason}); a lone surrogate, most "
+            "likely, as decoding with another encoding leaves them"
+        ) from None

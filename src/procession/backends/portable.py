@@ -2,17 +2,23 @@
 
 On macOS, on Windows, in frozen applications, and in sandboxes without pidfds.  What is weaker than on
 Linux: ``env`` takes effect after the main module is imported; args are pickled once a rank; a large
-return value waits until the caller reads it; only the ranks themselves are signalled, not what they
-started; what fails before fn is called (an import, unpickling) is told on standard error alone; a
-process that a rank forked delays the news of that rank's end; and ranks may outlive the caller.
+return value waits until the caller reads it; what fails before fn is called (an import, unpickling) is
+told on standard error alone; a process that a rank forked delays the news of that rank's end; and ranks
+may outlive the caller.  Where a launch fails, what its ranks have started ends with them: on macOS only
+what is in their process groups, on Windows nothing.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from contextlib import nullcontext
+from functools import partial
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from procession import rank as rank_life
@@ -21,9 +27,12 @@ from procession.channel import to_report
 from procession.fork_signals import Inheritance
 from procession.identity import name_process
 from procession.orders import write_orders
+from procession.procstat import state_of
 from procession.protocol import Launch, Report, Started
 from procession.report import Reporter
 from procession.starting import Handles, start_each
+
+_LOOK = 0.005  # seconds between looks at what is being ended
 
 
 class ConnectionChannel:
@@ -81,6 +90,73 @@ class PipeReporter(Reporter):
             self._connection.send_bytes(frame)
 
 
+class GroupProcess:
+    """A `multiprocessing.Process` that is signalled together with the group that it leads as a rank.
+
+    What is left in the group of one that failed is killed, as long as its number is its own: before
+    multiprocessing reaps it.  A forkserver's processes are not this process's to reap: theirs is left.
+    """
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._process, name)
+
+    def __repr__(self) -> str:
+        return repr(self._process)
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; -N if signal N ended it."""
+        self._end_group()
+        code: int | None = self._process.exitcode
+        return code
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        self._end_group()
+        return bool(self._process.is_alive())
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, for at most ``timeout`` seconds."""
+        wait([self._process.sentinel], timeout)
+        self._end_group()
+        self._process.join(timeout)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to it and its group, and SIGCONT, without which a stopped one never acts."""
+        self.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Send SIGKILL to it and its group."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it and its group, if it has not ended."""
+        from procession.children import signal_group
+
+        if self.is_alive() and not signal_group(self._process.pid, number):
+            try:
+                os.kill(self._process.pid, number)
+            except ProcessLookupError:  # it has ended in this instant
+                pass
+
+    def _end_group(self) -> None:
+        """Kill what is left in its group, if it has ended with a failure and was not reaped yet."""
+        from procession.children import signal_group
+
+        if hasattr(os, "waitid"):
+            how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            try:
+                info = os.waitid(os.P_PID, self._process.pid, how)
+            except ChildProcessError:
+                return
+            if info is not None and (info.si_code != os.CLD_EXITED or info.si_status != 0):
+                signal_group(self._process.pid, signal.SIGKILL)
+
+
 class _EnvironmentFirst:
     """Changes the environment where it is unpickled: ahead of fn and args, which follow it."""
 
@@ -93,16 +169,13 @@ class _EnvironmentFirst:
 
 def start(launch: Launch, start_method: str) -> Started:
     """Start one `multiprocessing.Process` a rank."""
-    if getattr(sys, "frozen", False):
-        _refuse_rerun(sys.argv)
-    if launch.entry is not None or launch.together:
-        raise NotImplementedError(f"start method {launch.start_method!r} needs Linux")
+    _check(launch)
     context = multiprocessing.get_context(start_method)
     orders = write_orders(launch, start_method, forked=False)
+    mark = 0 if launch.keep_daemons else _mark_of(orders)
 
-    inheritance = None  # nothing to pickle where nothing is inherited
-    if start_method == "fork":
-        inheritance = Inheritance(keep_handlers=launch.signals.keep_handlers)
+    keep = launch.signals.keep_handlers
+    inheritance = Inheritance(keep_handlers=keep) if start_method == "fork" else None
 
     def start_one(rank: int) -> Handles:
         reader, writer = context.Pipe(duplex=False)
@@ -119,19 +192,59 @@ def start(launch: Launch, start_method: str) -> Started:
                 launch.fn,
                 launch.args,
                 inheritance,
+                mark,
             ),
             daemon=launch.daemon,
         )
         try:
-            process.start()
+            with inheritance or nullcontext():
+                process.start()
         except BaseException:
             reader.close()
             raise
         finally:
             writer.close()
-        return process, process.sentinel, ConnectionChannel(reader)
+        handle = GroupProcess(process) if hasattr(os, "killpg") else process
+        return handle, process.sentinel, ConnectionChannel(reader)
 
-    return start_each(launch, start_one)
+    return start_each(launch, start_one)._replace(on_failure=partial(_end_marked, mark))
+
+
+def _mark_of(orders: rank_life.Orders) -> int:
+    """Return the mark that the ranks are to carry, 0 where there are none."""
+    if sys.platform != "linux":
+        return 0
+    from procession.descendants import mark_of
+
+    return mark_of(orders["launch_id"])
+
+
+def _end_marked(mark: int) -> None:
+    """Kill what the ranks of a launch have started and left, as `descendants.end` does by pidfds."""
+    if not mark:
+        return
+    from procession.descendants import PATIENCE, read_mark
+    from procession.tree import LINGER
+
+    begun = time.monotonic()
+    while time.monotonic() < begun + LINGER + PATIENCE:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        alive = [pid for pid in pids if read_mark(pid) == mark and state_of(pid) not in "ZX"]
+        if not alive:
+            return
+        for pid in alive if time.monotonic() > begun + LINGER else ():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:  # it has ended, or has become somebody we may not signal
+                pass
+        time.sleep(_LOOK)
+
+
+def _check(launch: Launch) -> None:
+    if getattr(sys, "frozen", False):
+        _refuse_rerun(sys.argv)
+    if launch.entry is not None or launch.together:
+        raise NotImplementedError(f"start method {launch.start_method!r} needs Linux")
 
 
 def _refuse_rerun(argv: list[str]) -> None:
@@ -157,10 +270,16 @@ def _live(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     inheritance: Inheritance | None,
+    mark: int,
 ) -> None:
     """Live a rank's life in a process that multiprocessing has made one of its own."""
+    if mark:
+        from procession import descendants
+
+        descendants.mark(0, mark)
     if inheritance is not None:
         inheritance.reset()
+        rank_life.mask = inheritance.mask
     rank_life.change_environment(environment)  # for fork, where nothing was unpickled
     orders = {**orders, "context": ""}  # multiprocessing has given it its identity
     status, succeeded = rank_life.live(orders, rank, PipeReporter(writer), -1, lambda: (fn, args))
