@@ -15,6 +15,10 @@ Key = tuple[str, int]
 """What is ready: ("sentinel" | "channel" | "wake", rank)."""
 
 
+_lost: list[selectors.BaseSelector] = []
+"""Selectors whose descriptor somebody has closed by its number: to free them would close another file."""
+
+
 class SelectorWaiter:
     """One selector (epoll on Linux), kept for the life of a launch; it can itself be waited on."""
 
@@ -27,6 +31,7 @@ class SelectorWaiter:
             self._selector = selectors.DefaultSelector()
             self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
             fds.keep_object(self)
+        self._identity = self._identify()
         os.set_blocking(self._wake_read, False)
         self.add(self._wake_read, ("wake", -1))
 
@@ -99,7 +104,17 @@ class SelectorWaiter:
     def close_in_child(self) -> None:
         """Free the selector in a process just forked, which has closed what was kept already."""
         self._closed = True
-        self._selector.close()
+        if self._identify() == self._identity:
+            self._selector.close()
+        else:
+            _lost.append(self._selector)
+
+    def _identify(self) -> fds.Identity | None:
+        fileno = getattr(self._selector, "fileno", None)
+        try:
+            return None if fileno is None else fds.identify(fileno())
+        except OSError:
+            return None
 
 
 class HandleWaiter:
