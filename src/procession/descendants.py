@@ -20,9 +20,9 @@ from procession.syscalls import pidfd_open, pidfd_send_signal
 PATIENCE = 1.0
 """Seconds after which `end` gives up on what SIGKILL has not ended."""
 
-_LOOKS = 2  # that have to find nothing, where something was found or processes come and go
+_LOOKS = 3  # that have to find nothing, where something was found or processes come and go
 _ROUNDS = 8  # looks after which what they have stopped is killed, though each has found more
-_CHASES, _NEAR = 20, 8  # looks at the newest processes alone, and at how many
+_CHASES, _NEAR = 30, 8  # looks at the newest processes alone, and at how many
 _NAMED = 5  # processes in a message
 _LOCKS = 10  # RLIMIT_LOCKS, which the resource module does not name
 
@@ -107,8 +107,8 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
             if found or missed:
                 enough = _LOOKS
             if not stops:
-                _wait_and_close(found, kill_from)
                 quiet = 0 if found else quiet + 1
+                _wait_and_close(found, kill_from)
                 continue
             stopped += found
             rounds = rounds + 1 if found else 0
@@ -153,11 +153,14 @@ def find(
 
     for pid in _list_newest_first():
         look_at(pid)
-    if missed and stop is not None:  # perhaps some start one another faster than all can be listed
-        for _ in range(_CHASES):
-            last = _last_pid()
-            for pid in range(last, max(last - _NEAR, 0), -1):
-                look_at(pid)
+    chases = (
+        _CHASES if missed else 0
+    )  # perhaps some start one another faster than all can be listed
+    while chases and not found:
+        chases -= 1
+        last = _last_pid()
+        for pid in range(last, max(last - _NEAR, 0), -1):
+            look_at(pid)
     return found, missed
 
 
