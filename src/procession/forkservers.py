@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from procession import fds, guard, messages
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
+from procession.helpers import end_at_exit
 from procession.identity import name_process
 from procession.interpreter import (
     compose_command,
@@ -157,11 +158,11 @@ class Server:
                     self._close(patience=0)
                 raise
 
-    def close(self) -> None:
+    def close(self, patience: float = _END_PATIENCE) -> None:
         """End the server, and with it whatever it still serves."""
         try:
             with held(self._lock, time.monotonic() + _CLOSE_PATIENCE):
-                self._close()
+                self._close(patience)
         except TimeoutError:  # a thread waits for it, and learns that it is gone
             process = self.process
             if process is not None:
@@ -174,6 +175,7 @@ class Server:
         self._fd = fds.keep(ours)
         self.is_usable = True
         death_pipe = guard.death_pipe()
+        end_at_exit()
         try:
             with held_back():
                 popen = start_interpreter(
@@ -299,7 +301,7 @@ def start_on_server(
             let_go()
 
 
-def stop_servers() -> None:
+def stop_servers(patience: float = _END_PATIENCE) -> None:
     """End all servers of this process, and the ranks that they still serve."""
     _forget_if_forked()
     with _lock:
@@ -307,7 +309,7 @@ def stop_servers() -> None:
         _servers.clear()
         _retired.clear()
     for server in servers:
-        server.close()
+        server.close(patience)
 
 
 def _choose(
