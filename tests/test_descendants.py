@@ -88,6 +88,66 @@ def test_one_that_forks_and_ends_again_and_again_is_caught(mark: int) -> None:
         assert alive == []
 
 
+RESPAWNERS = {
+    "a chain": (
+        "import os, time\nwhile True:\n"
+        "  if os.fork(): os._exit(0)\n  os.setsid()\n  time.sleep({pause})"
+    ),
+    "a supervisor": (
+        "import os\nwhile True:\n  pid = os.fork()\n"
+        "  if pid == 0:\n    os.setsid()\n    os.execvp('sleep', ['sleep', '60'])\n  os.waitpid(pid, 0)"
+    ),
+    "two that watch each other": (
+        "import os, time\npipes = []\n"
+        "def live(depth=0):\n"
+        "  while True:\n"
+        "    read, write = os.pipe()\n"
+        "    if os.fork() == 0:\n"
+        "      os.close(write); os.setsid()\n"
+        "      os.read(read, 1); os.close(read)\n"  # its parent has ended: take its place
+        "      continue\n"
+        "    os.close(read)\n"
+        "    try: os.wait()\n"
+        "    except ChildProcessError: pass\n"
+        "    os.close(write)\n"
+        "live()"
+    ),
+}
+
+
+@pytest.mark.parametrize("pause", [0.0005, 0.002, 0.02])
+@pytest.mark.parametrize("kind", RESPAWNERS)
+def test_what_starts_itself_anew_is_ended(mark: int, kind: str, pause: float) -> None:
+    code = RESPAWNERS[kind].format(pause=pause)
+    with subprocess.Popen([sys.executable, "-S", "-c", code]) as process:
+        descendants.mark(process.pid, mark)
+        time.sleep(0.2)
+        ended = descendants.end(mark)
+        left = [
+            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if carries(pid, mark)
+        ]
+        for _ in range(100):  # whatever the outcome, leave none of it
+            if descendants.end(mark):
+                break
+    assert ended
+    assert left == []
+
+
+def carries(pid: int, mark: int) -> bool:
+    return descendants.read_mark(pid) == mark and state_of(pid) not in "XZ"
+
+
+def test_what_cannot_be_ended_is_named(mark: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        descendants.mark(process.pid, mark)
+        monkeypatch.setattr(descendants, "_signal", lambda *_: None)
+        monkeypatch.setattr(descendants, "PATIENCE", 0.1)
+        assert descendants.end(mark) is False
+        assert descendants.describe(mark) == f"{process.pid} (sleep)"
+        process.kill()
+    assert "faster" in descendants.describe(mark)
+
+
 def test_a_hard_limit_that_is_too_low_is_no_error(mark: int) -> None:
     pid = os.fork()
     if pid == 0:

@@ -7,6 +7,7 @@ session and the death of its parents.  A limit of 0 is no mark: a process that s
 
 from __future__ import annotations
 
+import bisect
 import os
 import resource
 import signal
@@ -19,7 +20,10 @@ from procession.syscalls import pidfd_open, pidfd_send_signal
 PATIENCE = 1.0
 """Seconds after which `end` gives up on what SIGKILL has not ended."""
 
-_LOOKS = 3  # that have to find nothing where processes come and go meanwhile
+_LOOKS = 3  # that have to find nothing, where something was found or processes come and go
+_ROUNDS = 8  # looks after which what they have stopped is killed, though each has found more
+_CHASES, _NEAR = 30, 8  # looks at the newest processes alone, and at how many
+_NAMED = 5  # processes in a message
 _LOCKS = 10  # RLIMIT_LOCKS, which the resource module does not name
 
 
@@ -83,6 +87,9 @@ def _read_shown_mark(pid: int) -> int | None:
 def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0) -> bool:
     """Kill all processes that carry a mark, what they start meanwhile too, and wait for their ends.
 
+    They are stopped first, and killed once a look finds no more of them: one that starts another when a
+    third ends then does not get to it.
+
     Args:
         number: the mark.
         groups: if given, only those that are in one of these process groups.
@@ -93,43 +100,107 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
     """
     kill_from = time.monotonic() + linger
     until = kill_from + PATIENCE
-    empty = 0
-    while number and empty < _LOOKS:
-        now = time.monotonic()
-        if now >= until:
-            return False
-        alive, missed = find(number, groups, kill=now >= kill_from)
-        empty = 0 if alive else empty + 1 if missed else _LOOKS
-        try:
-            _wait_for(alive, until if now >= kill_from else kill_from)
-        finally:
-            for pidfd in alive:
-                unpatched.close(pidfd)
+    stopped: list[int] = []
+    known: set[int] = set()  # their process ids
+    rounds = quiet = 0
+    enough = 1
+    try:
+        while number and quiet < enough:
+            stops = time.monotonic() >= kill_from
+            if time.monotonic() >= until:
+                return False
+            found, missed = find(number, groups, stop=known if stops else None)
+            if found or missed:
+                enough = _LOOKS
+            if not stops:
+                quiet = 0 if found else quiet + 1
+                _wait_and_close(found, kill_from)
+                continue
+            stopped += found
+            rounds = rounds + 1 if found else 0
+            if stopped and not 0 < rounds < _ROUNDS:
+                _kill(stopped)
+                _wait_and_close(stopped, until)
+                known.clear()
+                quiet = rounds = 0
+            quiet = 0 if found else quiet + 1
+    finally:
+        _kill(stopped)
+        _wait_and_close(stopped, 0)
     return True
 
 
 def find(
-    number: int, groups: Collection[int] | None = None, *, kill: bool = False
+    number: int, groups: Collection[int] | None = None, *, stop: set[int] | None = None
 ) -> tuple[list[int], bool]:
     """Return pidfds, the caller's to close, of the living processes that carry a mark.
 
-    With ``kill``, each is killed on sight: one that forks and ends has less time for it.  The second
-    value tells whether a process ended before it could be asked: it may have had a child.
+    With ``stop``, each is stopped on sight: one that forks and ends has less time for it.  Those in that set
+    are left out, and the others added to it.  The second value tells whether a process ended before it could
+    be asked: it may have had a child.
     """
-    found, missed = [], False
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        carried = read_mark(int(name))
+    found: list[int] = []
+    missed = False
+
+    def look_at(pid: int) -> None:
+        nonlocal missed
+        if stop is not None and pid in stop:
+            return
+        carried = read_mark(pid)
         missed |= carried is None
-        if carried == number and (groups is None or _group_of(int(name)) in groups):
-            pidfd = _open(int(name), number)
+        if carried == number and (groups is None or _group_of(pid) in groups):
+            pidfd = _open(pid, number)
             missed |= pidfd < 0
             if pidfd >= 0:
                 found.append(pidfd)
-                if kill:
-                    _kill(pidfd)
+                if stop is not None:
+                    stop.add(pid)
+                    _signal(pidfd, signal.SIGSTOP)
+
+    for pid in _list_newest_first():
+        look_at(pid)
+    chases = (
+        _CHASES if missed else 0
+    )  # perhaps some start one another faster than all can be listed
+    while chases and not found:
+        chases -= 1
+        last = _last_pid()
+        for pid in range(last, max(last - _NEAR, 0), -1):
+            look_at(pid)
     return found, missed
+
+
+def describe(number: int) -> str:
+    """Name the processes that carry a mark, for a message."""
+    names: list[str] = []
+    for pid in _list_newest_first():
+        if read_mark(pid) == number and len(names) < _NAMED:
+            names.append(f"{pid} ({_name_of(pid)})")
+    return ", ".join(names) or "what is left ends and starts anew faster than it can be named"
+
+
+def _list_newest_first() -> list[int]:
+    """Return the process ids there are; their numbers start again at 1 after the largest."""
+    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    last = bisect.bisect_right(pids, _last_pid())
+    return [*reversed(pids[:last]), *reversed(pids[last:])]
+
+
+def _last_pid() -> int:
+    """Return the number that was given last to a process or thread (proc_loadavg(5)), 0 where unknown."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            return int(file.read().split()[4])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "it has ended"
 
 
 def _open(pid: int, number: int) -> int:
@@ -162,18 +233,27 @@ def _group_of(pid: int) -> int:
         return -1
 
 
-def _kill(pidfd: int) -> None:
+def _signal(pidfd: int, number: int) -> None:
     try:
-        pidfd_send_signal(pidfd, signal.SIGKILL)
+        pidfd_send_signal(pidfd, number)
     except OSError:  # it has ended, or has become somebody we may not signal
         pass
 
 
-def _wait_for(pidfds: list[int], until: float) -> None:
-    """Wait for the ends of processes, until a time, and reap them."""
+def _kill(pidfds: list[int]) -> None:
     for pidfd in pidfds:
-        if _has_ended(pidfd, max(until - time.monotonic(), 0)):
-            _reap(pidfd)
+        _signal(pidfd, signal.SIGKILL)
+
+
+def _wait_and_close(pidfds: list[int], until: float) -> None:
+    """Wait for the ends of processes, until a time, and reap them; close and forget their pidfds."""
+    try:
+        for pidfd in pidfds:
+            if _has_ended(pidfd, max(until - time.monotonic(), 0)):
+                _reap(pidfd)
+    finally:
+        while pidfds:
+            os.close(pidfds.pop())
 
 
 def _reap(pidfd: int) -> None:

@@ -10,8 +10,10 @@ import _socket  # whose sockets gevent and eventlet leave as they are
 import os
 import sys
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from _thread import get_ident  # not a greenlet's
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from procession import unpatched
 from procession.guard import above_streams
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+Identity: TypeAlias = tuple[int, int]
+"""A file's device and inode: who closes descriptors by their numbers may leave ours to others."""
+
 LOCK = unpatched.RLock()
 """Held while descriptors are made and noted, so that no fork comes in between."""
 
-_kept: set[int] = set()
+_kept: dict[int, Identity] = {}
 _objects: weakref.WeakSet[Holder] = weakref.WeakSet()
 _watching = False
+_trusting = 0  # the thread whose forks need not look, if there is one
 
 
 class Holder(Protocol):
@@ -52,8 +58,39 @@ def keep(fd: int) -> int:
     """Note a descriptor as this process's own, and return it."""
     with LOCK:
         _watch()
-        _kept.add(fd)
+        _kept[fd] = identify(fd)
     return fd
+
+
+def is_kept(fd: int) -> bool:
+    """Whether a descriptor was noted, and is still the same file."""
+    identity = _kept.get(fd)
+    if identity is None:
+        return False
+    try:
+        return identify(fd) == identity
+    except OSError:
+        return False
+
+
+@contextmanager
+def trusted() -> Iterator[None]:
+    """Look once what is still ours, so that forks of this thread in the block need not."""
+    global _trusting
+    with LOCK:
+        for fd in [fd for fd in _kept if not is_kept(fd)]:
+            _kept.pop(fd, None)
+    _trusting = get_ident()
+    try:
+        yield
+    finally:
+        _trusting = 0
+
+
+def identify(fd: int) -> Identity:
+    """Return which file a descriptor stands for; all files of the kernel's anonymous inode are one."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def keep_object(item: Holder) -> None:
@@ -66,14 +103,15 @@ def keep_object(item: Holder) -> None:
 def forget(fd: int) -> None:
     """Have a descriptor stay open in the children that this process forks."""
     with LOCK:
-        _kept.discard(fd)
+        _kept.pop(fd, None)
 
 
 def drop(fd: int) -> None:
-    """Close a descriptor that `keep` noted.  Does nothing for one that is not (or no more) noted."""
+    """Close a descriptor that `keep` noted, unless it is not noted any more, or is another file."""
     with LOCK:
-        if fd in _kept:
-            _kept.discard(fd)
+        ours = is_kept(fd)
+        _kept.pop(fd, None)
+        if ours:
             unpatched.close(fd)
 
 
@@ -169,7 +207,8 @@ def _watch() -> None:
 
 def _close_in_child() -> None:
     try:
-        _close_runs(sorted(_kept))
+        trusted = _trusting == get_ident()
+        _close_runs(sorted(_kept if trusted else filter(is_kept, list(_kept))))
         _kept.clear()
         for item in list(_objects):
             item.close_in_child()

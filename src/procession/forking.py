@@ -54,7 +54,7 @@ def fork_each(
         for _ in range(nprocs):
             _open_channel(ours, theirs)
         theirs.reverse()
-        with inheritance:
+        with fds.trusted(), inheritance:
             _fork_all(live, ours, theirs, forked, begin, inheritance)
     except BaseException:
         if os.getpid() != parent:  # raised by a signal handler: the frames below are the parent's

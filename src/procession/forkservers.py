@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from procession import fds, guard, messages, unpatched
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.guard import above_streams
+from procession.helpers import end_at_exit
 from procession.identity import name_process
 from procession.interpreter import (
     compose_command,
@@ -22,6 +24,8 @@ from procession.interpreter import (
     interpreter_flags,
     start_interpreter,
 )
+from procession.interrupts import held_back
+from procession.locks import await_readable, held, owns
 from procession.orders import list_arguments, list_path
 from procession.process import RankProcess
 from procession.protocol import Launch, Started
@@ -33,8 +37,15 @@ if TYPE_CHECKING:
     from procession.locations import Locations
     from procession.standing import Settings, Standing
 
+_END_PATIENCE = 0.5  # seconds for a server to end by itself
+_CLOSE_PATIENCE = 5.0  # seconds for a thread that waits for a server which is to be closed
+
 MOST_IDLE = 4
 """Servers without a launch that are kept; the one used longest ago goes first."""
+
+
+class UnusableError(Exception):
+    """Raised where a launch needs another server than the one it has waited for."""
 
 
 class Configuration(NamedTuple):
@@ -91,7 +102,8 @@ class Server:
         self._settings: Settings | None = None
         self._fd = -1
         self._ready = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self.is_usable: bool = True  # not where a request was cut short, or was not answered
 
     @property
     def serving(self) -> int:
@@ -99,10 +111,12 @@ class Server:
         return len(self._launches)
 
     def fits(self, request: dict[str, Any]) -> bool:
-        """Whether its ranks can have the caller's settings, and show no variables that it has removed.
+        """Whether it can take a request whose ranks are to have these settings and variables.
 
         Under /proc all see the variables that a process was started with (proc_pid_environ(5)).
         """
+        if not self.is_usable or self.is_held_below:
+            return False
         if self._settings is None:
             return True
         return can_adopt(request["settings"], self._settings) and all(
@@ -115,59 +129,78 @@ class Server:
         self._launches.add(use)
         return lambda: self._launches.discard(use)
 
-    def start(self, launch: Launch, request: dict[str, Any], handed: list[int]) -> Started:
+    @property
+    def is_held_below(self) -> bool:
+        """Whether this thread uses the server already: this call comes from a signal handler."""
+        return owns(self._lock)
+
+    def start(
+        self, launch: Launch, request: dict[str, Any], handed: list[int], until: float
+    ) -> Started:
         """Have all ranks of a launch forked.
 
         Raises:
             ChildProcessError: the server ended, perhaps because of what it imports.
             OSError: the server cannot fork them all; none is left.
             RuntimeError: what the server imports starts ranks.
+            TimeoutError: it was not done by ``until`` (`time.monotonic`).
+            UnusableError: another launch has left it in the middle of a request.
         """
-        with self._lock:
+        with held(self._lock, until):
+            if self.process is not None and not self.is_usable:
+                raise UnusableError
             if self.process is not None:
                 try:
-                    return self._ask(launch, request, handed)
+                    return self._ask(launch, request, handed, until)
                 except (EOFError, ConnectionError):  # it died since; no rank has begun
                     self._close()
             try:
                 self._boot(request["settings"])
-                return self._ask(launch, request, handed)
+                self._configure(request["settings"], until)
+                return self._ask(launch, request, handed, until)
             except (EOFError, ConnectionError) as error:
                 unread = isinstance(error.__cause__ or error, ConnectionError)
                 doubt = f"; {doubt_interpreter()}" if unread and not self._ready else ""
                 raise ChildProcessError(self._close() + doubt) from None
             except BaseException:
                 if not self._ready:
-                    self._close()
+                    self._close(patience=0)
                 raise
 
-    def close(self) -> None:
+    def close(self, patience: float = _END_PATIENCE) -> None:
         """End the server, and with it whatever it still serves."""
-        with self._lock:
-            self._close()
+        try:
+            with held(self._lock, time.monotonic() + _CLOSE_PATIENCE):
+                self._close(patience)
+        except TimeoutError:  # a thread waits for it, and learns that it is gone
+            process = self.process
+            if process is not None:
+                process.kill()
 
     def _boot(self, settings: Settings) -> None:
         environment, self._settings = dict(os.environ), settings
         self._variables = [name for name, value in environment.items() if value]
         ours, theirs = fds.open_channel_pair()
         self._fd = fds.keep(ours)
+        self.is_usable = True
         death_pipe = guard.death_pipe()
+        end_at_exit()
         try:
-            popen = start_interpreter(
-                compose_command("procession.server", "main", (theirs, death_pipe)),
-                pass_fds=(theirs, death_pipe),
-                env=environment,
-                new_session=True,
-            )
-            popen.returncode = 0  # the RankProcess reaps it
-            self.process = RankProcess.of_child(
-                popen.pid, name="procession-forkserver", daemon=True
-            )
+            with held_back():
+                popen = start_interpreter(
+                    compose_command("procession.server", "main", (theirs, death_pipe)),
+                    pass_fds=(theirs, death_pipe),
+                    env=environment,
+                    new_session=True,
+                )
+                popen.returncode = 0  # the RankProcess reaps it
+                self.process = RankProcess.of_child(
+                    popen.pid, name="procession-forkserver", daemon=True
+                )
         finally:
             unpatched.close(theirs)
-        self._configure(settings)
 
-    def _configure(self, settings: Settings) -> None:
+    def _configure(self, settings: Settings, until: float) -> None:
         message = {
             "sys_path": list(self.configuration.sys_path),
             "argv": list_arguments(),
@@ -178,8 +211,8 @@ class Server:
             "locations": {name: (file, dirs) for name, file, dirs in self.configuration.locations},
         }
         with self._control() as control:
-            messages.send(control, message)
-            told, _ = messages.receive(control)
+            messages.send(control, message, until=until)
+            told, _ = messages.receive(control, until)
         for name, text, refusal in told["failed"]:
             if refusal:
                 raise RuntimeError(refusal)
@@ -190,39 +223,54 @@ class Server:
             warnings.warn(f"{text}: {names}", RuntimeWarning, stacklevel=2)
         self._ready = True
 
-    def _ask(self, launch: Launch, request: dict[str, Any], handed: list[int]) -> Started:
+    def _ask(
+        self, launch: Launch, request: dict[str, Any], handed: list[int], until: float
+    ) -> Started:
+        if not fds.is_kept(self._fd):  # somebody has closed it by its number
+            raise EOFError
         ours, theirs = map(fds.as_socket, fds.open_channel_pair(messages=True))
         with ours:
+            usable, self.is_usable = self.is_usable, False  # it cannot go on from half a request
             with theirs, self._control() as control:
-                messages.send(control, request, [theirs.fileno(), *handed])
-            try:
-                reply, replies = messages.receive(ours)
-            except OSError as error:
-                note_on(error, f"while taking over the descriptors of {launch.nprocs} ranks")
-                raise
-            if "errno" in reply:
-                failed = OSError(reply["errno"], reply["strerror"])
-                note_on(failed, f"while starting rank {reply['rank']} of {launch.nprocs}")
-                raise failed
-            started = _make_handles(launch, reply["pids"], replies, self._serve(ours))
+                messages.send(control, request, [theirs.fileno(), *handed], until)
+            await_readable(ours, until)
+            self.is_usable = usable
+            with held_back(until_owned=True):
+                return self._take_over(launch, ours, until)
+
+    def _take_over(self, launch: Launch, sock: fds.Socket, until: float) -> Started:
+        """Take what the server answers, and let the ranks begin."""
+        try:
+            reply, replies = messages.receive(sock, until)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            note_on(error, f"while taking over the descriptors of {launch.nprocs} ranks")
+            raise
+        if "errno" in reply:
+            failed = OSError(reply["errno"], reply["strerror"])
+            note_on(failed, f"while starting rank {reply['rank']} of {launch.nprocs}")
+            raise failed
+        started = _make_handles(launch, reply["pids"], replies, self._serve(sock))
         _begin(started)
         return started
 
     def _serve(self, sock: fds.Socket) -> ServedLaunch:
-        return ServedLaunch(sock, self.hold())
+        sock.settimeout(None)
+        return ServedLaunch(sock, self.hold(), self.process)
 
     def _control(self) -> fds.Socket:
         """Return the socket to the server, to be closed after use: this object keeps its own."""
         return fds.as_socket(above_streams(os.dup(self._fd)))
 
-    def _close(self) -> str:
-        """End the process; return how it had ended."""
+    def _close(self, patience: float = _END_PATIENCE) -> str:
+        """End the process, which may take so long to end by itself; return how it had ended."""
         fds.drop(self._fd)
         self._ready = False
         process, self.process = self.process, None
         if process is None:
             return "the forkserver did not start"
-        process.join(0.5)  # if it is ending, its own exit code says more than our signal
+        process.join(patience)  # if it is ending, its own exit code says more than our signal
         code = process.exitcode
         process.kill()
         process.join(3)
@@ -234,36 +282,37 @@ class Server:
 
 
 _servers: dict[Configuration, Server] = {}  # in the order of their last use
-_retired: list[Server] = []  # that are not used again, but still serve
+_retired: set[Server] = set()  # that are not used again, but still serve
 _owner = 0
-_lock = threading.Lock()
+_lock = threading.RLock()  # held for no call that waits
 
 
 def start_on_server(
     configuration: Configuration, launch: Launch, request: dict[str, Any], handed: list[int]
 ) -> Started:
-    """Start a launch on the configuration's server, which is made if there is none."""
-    _forget_if_forked()
-    with _lock:
-        _retire(configuration, request)
-        server = _servers.pop(configuration, None) or Server(configuration)
-        _servers[configuration] = server
-        idle = [one for one in _servers.values() if not one.serving and one is not server]
-        surplus = idle[: max(len(idle) - MOST_IDLE + 1, 0)]
-        for one in surplus:
-            del _servers[one.configuration]
-        surplus += [one for one in _retired if not one.serving]
-        _retired[:] = [one for one in _retired if one.serving]
-        let_go = server.hold()
-    try:
-        for one in surplus:
-            one.close()
-        return server.start(launch, request, handed)
-    finally:
-        let_go()
+    """Start a launch on the configuration's server, which is made if there is none.
+
+    Raises:
+        ProcessTimeoutError: the launch's deadline passed before its ranks were there.
+    """
+    until = messages.NEVER if launch.timeout is None else time.monotonic() + launch.timeout
+    while True:
+        server, surplus, let_go = _choose(configuration, request)
+        try:
+            for one in surplus:
+                one.close()
+            return server.start(launch, request, handed, until)
+        except UnusableError:
+            continue
+        except TimeoutError as error:
+            if time.monotonic() < until:  # a signal handler has raised it
+                raise
+            raise _make_timeout(launch, server) from error
+        finally:
+            let_go()
 
 
-def stop_servers() -> None:
+def stop_servers(patience: float = _END_PATIENCE) -> None:
     """End all servers of this process, and the ranks that they still serve."""
     _forget_if_forked()
     with _lock:
@@ -271,7 +320,35 @@ def stop_servers() -> None:
         _servers.clear()
         _retired.clear()
     for server in servers:
-        server.close()
+        server.close(patience)
+
+
+def _choose(
+    configuration: Configuration, request: dict[str, Any]
+) -> tuple[Server, list[Server], Callable[[], None]]:
+    """Return the server to use, those to end, and what to call when the launch has been started.
+
+    A signal handler may launch in the middle of anything here, or while its thread holds a lock that the user
+    of a server waits for.  It gets a server that nobody else uses.
+    """
+    _forget_if_forked()
+    if owns(_lock) or owns(fds.LOCK):
+        server = Server(configuration)
+        let_go = server.hold()
+        _retired.add(server)
+        return server, [], let_go
+    with _lock:
+        _retire(configuration, request)
+        found = _servers.pop(configuration, None)
+        server = found or Server(configuration)
+        _servers[configuration] = server
+        idle = [one for one in _servers.values() if not one.serving and one is not server]
+        surplus = idle[: max(len(idle) - MOST_IDLE + 1, 0)]
+        for one in surplus:
+            _servers.pop(one.configuration, None)
+        done = [one for one in _retired.copy() if not one.serving]
+        _retired.difference_update(done)
+        return server, [*surplus, *done], server.hold()
 
 
 def _retire(configuration: Configuration, request: dict[str, Any]) -> None:
@@ -280,15 +357,26 @@ def _retire(configuration: Configuration, request: dict[str, Any]) -> None:
         if one.configuration.rights != configuration.rights or (
             one.configuration == configuration and not one.fits(request)
         ):
-            del _servers[one.configuration]
-            _retired.append(one)
+            _retired.add(one)
+            _servers.pop(one.configuration, None)
+
+
+def _make_timeout(launch: Launch, server: Server) -> BaseException:
+    """Return the exception for a launch whose deadline passed before its ranks were there."""
+    from procession.verdict import make_timeout
+
+    error = make_timeout(launch.timeout or 0, list(range(launch.nprocs)), [], {})
+    modules = [*(["__main__"] if server.configuration.main else []), *server.configuration.preload]
+    names = ", ".join(modules) or "nothing"
+    note_on(error, f"its forkserver had not started the ranks by then; it imports {names}")
+    return error
 
 
 def _forget_if_forked() -> None:
     """Start anew in a fork of the process that has the servers; its lock may be held there."""
     global _owner, _lock, _retired, _servers
     if _owner != os.getpid():
-        _owner, _lock, _retired, _servers = os.getpid(), threading.Lock(), [], {}
+        _owner, _lock, _retired, _servers = os.getpid(), threading.RLock(), set(), {}
 
 
 def _make_handles(

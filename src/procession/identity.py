@@ -23,6 +23,8 @@ outer_group: int | None = None
 
 _CONTEXT = "multiprocessing.context"
 _TRACKER = "multiprocessing.resource_tracker"
+_TRACKER_PATIENCE = 0.2  # seconds for a tracker to end: others may use it still
+_own_tracker = 0, 0  # the process that has started one, and the tracker's process id
 
 
 def assume(orders: Orders, rank: int, parent_sentinel: int) -> None:
@@ -99,6 +101,7 @@ def _start_trackers_apart() -> None:
     start = tracker._launch if launches else tracker.ensure_running
 
     def start_apart() -> None:
+        global _own_tracker
         if outer_group is None or (tracker._fd is not None and not launches):
             start()
             return
@@ -115,11 +118,32 @@ def _start_trackers_apart() -> None:
         from procession.descendants import spare
 
         spare(tracker._pid)
+        _own_tracker = os.getpid(), tracker._pid
 
     if launches:
         tracker._launch = start_apart
     else:
         tracker.ensure_running = module.ensure_running = start_apart
+
+
+def end_tracker() -> None:
+    """End and reap the resource tracker that this process has started, if it has, as its last act."""
+    import os
+
+    owner, pid = _own_tracker
+    if owner != os.getpid():
+        return
+    from time import monotonic, sleep
+
+    tracker: Any = sys.modules[_TRACKER]._resource_tracker
+    if tracker._fd is not None:
+        os.close(tracker._fd)
+    until = monotonic() + _TRACKER_PATIENCE
+    try:
+        while os.waitpid(pid, os.WNOHANG) == (0, 0) and monotonic() < until:
+            sleep(0.001)
+    except ChildProcessError:
+        pass
 
 
 class _AfterImport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from procession import oom
@@ -77,9 +78,11 @@ def begin(backend: Backend, launch: Launch, made: list[ProcessContext]) -> None:
     look_after_forgotten = get_loaded("procession.launches", "look_after_forgotten")
     if look_after_forgotten is not None:
         look_after_forgotten()
-    kills = oom.count_kills()
+    kills, begun = oom.count_kills(), time.monotonic()
     with until_context():
         supervise(launch, _start(backend, launch), kills, made)
+        if not backend.capabilities.remote:  # an engine may keep ranks waiting in its queue
+            made[0]._gang.extend(begun - time.monotonic())
 
 
 def _start(backend: Backend, launch: Launch) -> Started:

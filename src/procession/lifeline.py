@@ -7,6 +7,7 @@ import os
 import signal
 
 from procession import descendants, fds, unpatched
+from procession.helpers import end_at_exit
 from procession.interpreter import SOURCE, find_executable, missing_interpreter
 from procession.interrupts import held_back
 from procession.log import warn
@@ -18,6 +19,8 @@ from procession.warden import BEGUN, FINISHED
 _CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import main; main()"
 
 _PATIENCE = 1.0  # seconds for a warden that is behind, which its start can make it
+
+_END_PATIENCE = 3.0  # seconds for a warden to end
 
 _line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the warden's
 _born = ""  # when the warden was: a process of its number that was born then is no other
@@ -40,6 +43,18 @@ def withdraw(mark: int) -> None:
         if mark in _live:
             _live.discard(mark)
             _tell(FINISHED, mark)
+
+
+def end() -> None:
+    """End and reap this process's warden; first, what is left of launches that have not finished."""
+    global _line
+    with fds.LOCK:
+        if _live and _line is not None and _stands(*_line[:3]):
+            line, _line = _line, None
+            fds.drop(line[0])  # the warden now ends what it was told of, and itself
+            _kill(line[3], _born, _END_PATIENCE)
+        else:
+            _let_go()
 
 
 def _tell(what: bytes, mark: int) -> bool:
@@ -105,6 +120,7 @@ def _start() -> None:
     descendants.spare(
         pid
     )  # this process may be a rank: what it has started ends with it, but for this
+    end_at_exit()
     _born = read_birth(pid)
     _line = fds.keep(ours), os.fstat(ours).st_ino, os.getpid(), pid
 
@@ -120,17 +136,23 @@ def _let_go() -> None:
         fds.drop(line[0])
 
 
-def _kill(pid: int, born: str) -> None:
-    """Kill and reap a warden, if that is who has its number still."""
+def _kill(pid: int, born: str, patience: float = 0) -> None:
+    """Kill and reap a warden, if that is who has its number still; it may end by itself before."""
     try:
         pidfd = pidfd_open(pid)
     except OSError:  # somebody else has reaped it
         return
     try:
         if read_birth(pid) == born:  # asked now that the number cannot become another's unnoticed
-            pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            if not _has_ended(pidfd, patience):
+                pidfd_send_signal(pidfd, signal.SIGKILL)
+                _has_ended(pidfd, _END_PATIENCE)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except OSError:
         pass
     finally:
         unpatched.close(pidfd)
+
+
+def _has_ended(pidfd: int, patience: float) -> bool:
+    return unpatched.is_ready(pidfd, patience)

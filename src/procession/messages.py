@@ -7,6 +7,7 @@ import array
 import errno
 import marshal
 import os
+import time
 
 from procession import unpatched
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _BATCH = 200  # descriptors in one system message; Linux takes at most 253 (unix(7))
 _HEAD = 8
+NEVER = float("inf")
 UNKNOWN = -(1 << 31)
 """The exit code of a rank whose status somebody else has collected, in what its forkserver tells."""
 
@@ -25,13 +27,20 @@ NUMBER = 4
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # an end that is closed is an error, not a SIGPIPE
 
 
-def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
-    """Send what `marshal` can carry, and descriptors, which the receiver gets as its own."""
+def send(sock: socket.socket, message: Any, fds: Sequence[int] = (), until: float = NEVER) -> None:
+    """Send what `marshal` can carry, and descriptors, which the receiver gets as its own.
+
+    Raises:
+        TimeoutError: the receiver had not read enough of it by ``until`` (`time.monotonic`).
+    """
     body = marshal.dumps(message)
     head = len(body).to_bytes(4, "big") + len(fds).to_bytes(4, "big")
+    _bound(sock, until)
     sock.sendall(head, NO_SIGNAL)
     for start in range(0, len(fds), _BATCH):
+        _bound(sock, until)
         send_with(sock, b"f", fds[start : start + _BATCH], NO_SIGNAL)
+    _bound(sock, until)
     sock.sendall(body, NO_SIGNAL)
 
 
@@ -41,26 +50,34 @@ def send_with(sock: socket.socket, data: bytes, fds: Sequence[int], flags: int =
     sock.sendmsg([data], [rights], flags)
 
 
-def receive(sock: socket.socket) -> tuple[Any, list[int]]:
+def receive(sock: socket.socket, until: float = NEVER) -> tuple[Any, list[int]]:
     """Return the next message and its descriptors.
 
     Raises:
         EOFError: the other end is closed.
+        TimeoutError: it had not come whole by ``until`` (`time.monotonic`).
     """
-    head = _receive_all(sock, _HEAD)
+    head = _receive_all(sock, _HEAD, until)
     size, count = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
     fds: list[int] = []
     try:
         while len(fds) < count:
+            _bound(sock, until)
             data, some = receive_some(sock, 1, _BATCH)
             if not data:
                 raise EOFError("the other end closed while it sent descriptors")  # noqa: TRY301
             fds += some
-        return marshal.loads(_receive_all(sock, size)), fds
+        return marshal.loads(_receive_all(sock, size, until)), fds
     except BaseException:
         for fd in fds:
             unpatched.close(fd)
         raise
+
+
+def _bound(sock: socket.socket, until: float) -> None:
+    """Have the next call on a socket wait until a time at most."""
+    if until != NEVER:
+        sock.settimeout(max(until - time.monotonic(), 1e-6))  # 0 would not wait at all
 
 
 def receive_some(
@@ -87,9 +104,10 @@ def receive_some(
     return data, list(numbers)
 
 
-def _receive_all(sock: socket.socket, size: int) -> bytes:
+def _receive_all(sock: socket.socket, size: int, until: float) -> bytes:
     data = bytearray()
     while len(data) < size:
+        _bound(sock, until)
         try:
             part = sock.recv(size - len(data))
         except ConnectionResetError as error:

@@ -205,6 +205,7 @@ def leave(status: int, succeeded: bool) -> NoReturn:
             _bound_exit()
             _call_leave(succeeded)
         run_exit_handlers()
+        identity.end_tracker()
     except BaseException as error:
         write_error(describe(error))
     finally:

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 
 from procession import fds, messages, unpatched
+from procession.children import signal_group
 from procession.process import RankProcess
+from procession.procstat import state_of
 
 _PATIENCE = 1.0  # seconds in which a server that runs tells what it knows
 _RECHECK = 0.05  # seconds after which to look what another thread has read
@@ -20,7 +22,10 @@ class ServedLaunch:
     Each exit code is a message of its own, so that a signal handler may read in the middle of a read.
     """
 
-    def __init__(self, sock: socket.socket, finish: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, finish: Callable[[], None], server: RankProcess | None = None
+    ) -> None:
+        self._server = server
         self._fd = fds.keep(sock.detach())
         self._finish = finish
         self._codes: dict[int, int] = {}
@@ -54,6 +59,11 @@ class ServedLaunch:
             if sock is not None:
                 sock.detach()
         return True
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the server is stopped (SIGSTOP): it does nothing that it is asked for, and reaps nobody."""
+        return self._server is not None and state_of(self._server.pid) in "Tt"
 
     def close(self) -> None:
         """Let go of the launch: the server kills what is left of it.  May be called twice."""
@@ -111,6 +121,8 @@ class ServedProcess(RankProcess):
                 self._settle(code)
 
     def _signal_group(self, number: int) -> bool:
+        if self._launch.is_stopped:  # so that the number is still the rank's
+            return signal_group(self.pid, number)
         asked = self._launch.signal(self._rank, number)
         return (
             asked and number != signal.SIGKILL

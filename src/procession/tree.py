@@ -72,7 +72,8 @@ class Tree:
         self._linger_until = self._linger_until or now + LINGER
         try:
             if not descendants.end(self.mark, groups, max(self._linger_until - now, 0)):
-                warn("what a launch's ranks have started could not all be ended")
+                left = descendants.describe(self.mark)
+                warn("what a launch's ranks have started could not all be ended: %s", left)
             self._missed = False
         except OSError as error:  # no descriptors, most likely: the warden stays responsible
             if error.errno is None:  # a TimeoutError, say, that a signal handler has raised here

@@ -16,6 +16,10 @@ Key = tuple[str, int]
 """What is ready: ("sentinel" | "channel" | "wake", rank)."""
 
 
+_lost: list[_Epoll | _Selector] = []
+"""Selectors whose descriptor somebody has closed by its number: to free them would close another file."""
+
+
 class _Epoll:
     """The part of a selector that a waiter needs, over epoll(7), which gevent and eventlet take away."""
 
@@ -76,6 +80,7 @@ class SelectorWaiter:
             self._selector = _Epoll() if unpatched.epoll else _Selector()
             self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
             fds.keep_object(self)
+        self._identity = self._identify()
         os.set_blocking(self._wake_read, False)
         self.add(self._wake_read, ("wake", -1))
 
@@ -178,8 +183,19 @@ class SelectorWaiter:
     def close_in_child(self) -> None:
         """Free the selector in a process just forked, which has closed what was kept already."""
         self._closed = True
-        if not self._switched:  # else its event loop waits for it, and would abort
+        if self._switched:  # its event loop waits for it, and would abort
+            return
+        if self._identify() == self._identity:
             self._selector.close()
+        else:
+            _lost.append(self._selector)
+
+    def _identify(self) -> fds.Identity | None:
+        fileno = getattr(self._selector, "fileno", None)
+        try:
+            return None if fileno is None else fds.identify(fileno())
+        except OSError:
+            return None
 
 
 class HandleWaiter:

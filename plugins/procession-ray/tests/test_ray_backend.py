@@ -49,7 +49,7 @@ class Checked:
         kept = set(fds._kept)
         yield Subject(backend, launch_options, tmp_path, here=True)
         wait_until(lambda: not list_jobs(), f"at Ray there is still: {list_jobs()}")
-        assert not fds._kept - kept
+        assert not set(fds._kept) - kept
 
 
 class TestCarried(Checked):
