@@ -126,8 +126,10 @@ def give_bad(rank: int, kind: type[BaseException]) -> Bad:
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
 def test_what_fn_returns_cannot_fail_a_launch(start_method: str, kind: type[BaseException]) -> None:
-    context = start_processes(give_bad, (kind,), 1, join=False, start_method=start_method)
-    assert context.join()
+    context = start_processes(
+        give_bad, (kind,), 1, join=False, collect_results=True, start_method=start_method
+    )
+    assert context.wait()
     with pytest.raises(ResultError, match=f"rank 0 .*cannot be pickled: {kind.__name__}"):
         context.results()
 

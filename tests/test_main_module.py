@@ -216,7 +216,7 @@ if __name__ == "__main__":
     with ThreadPoolExecutor(1) as pool:
         method = sys.argv[1]
         options = {"fork_check": "off"} if method == "fork" else None
-        options = {"start_method": method, "options": options}
+        options = {"start_method": method, "options": options, "collect_results": True}
         made = pool.submit(start_processes, work, (Answer(3),), 2, False, **options)
         got = pool.submit(made.result().results).result()
     assert all(type(one) is Answer for one in got), got

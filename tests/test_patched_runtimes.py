@@ -134,8 +134,8 @@ def test_other_greenlets_run_while_one_waits(start_method: str, tmp_path: Path) 
     script = """
 if __name__ == "__main__":
     cue = __file__ + ".cue"
-    context = start_processes(work, ("", cue), join=False, **keywords)
-    waiting = [gevent.spawn(context.join) for _ in range(3)]
+    context = start_processes(work, ("", cue), join=False, collect_results=True, **keywords)
+    waiting = [gevent.spawn(context.wait) for _ in range(3)]
     waiting.append(gevent.spawn(context.processes[0].join))
     gevent.sleep(0.01)
     open(cue, "w").close()
@@ -165,7 +165,7 @@ if __name__ == "__main__":
     waiting = gevent.spawn(context.join)
     gevent.sleep(0.01)
     waiting.kill()
-    print("killed", context.join(0))
+    print("killed", context.wait(0))
     gevent.spawn(context.terminate).get()
     print("ended", [one.exitcode for one in context.processes])
     launching = gevent.spawn(run, work, ("hang",), **keywords)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_what_they_are(working: ProcessContext) -> None:
     assert process.ident == process.pid == working.pids()[0]
     assert process.authkey == multiprocessing.current_process().authkey
     assert process.daemon is False
-    assert process.name.endswith("Process-1")
+    assert re.search(r"Process-\d+$", process.name)
     process.name = "mine"
     assert process.name == "mine"
     assert "mine" in repr(process)
@@ -57,7 +58,7 @@ def test_what_they_are(working: ProcessContext) -> None:
 
 def test_one_that_runs_cannot_be_closed(working: ProcessContext) -> None:
     process: Any = working.processes[0]
-    with pytest.raises(ValueError, match=r"Process-1 \(pid \d+\) cannot be closed while it runs"):
+    with pytest.raises(ValueError, match=r"Process-\d+ \(pid \d+\) cannot be closed while it runs"):
         process.close()
     process.kill()
     process.join()

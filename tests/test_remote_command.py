@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,8 +103,14 @@ def test_the_callers_variables_go_first(monkeypatch: pytest.MonkeyPatch) -> None
     env = {"MASTER_ADDR": "there", "LOCAL_RANK": "7", "OWN": "x"}
     names = ("MASTER_ADDR", "LOCAL_RANK", "OWN", "PROCESSION_AGENT")
     assert launch(see, *names, nprocs=1, env=env) == [["there", "7", "x", None]]
-    monkeypatch.setenv("PROCESSION_RANK_ENV", "0")
-    assert launch(see, "MASTER_ADDR", "RANK", nprocs=1) == [[None, None]]
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert launch(see, "MASTER_ADDR", "RANK", nprocs=1, rendezvous=False) == [[None, None]]
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1234")
+    monkeypatch.delenv("RANK", raising=False)
+    places = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+    seen = launch(see, *places, "MASTER_ADDR", "MASTER_PORT")
+    assert seen == [[str(rank), "2", str(rank), "2", "0", "10.0.0.1", "1234"] for rank in range(2)]
 
 
 def see(rank: int, *names: str) -> list[str | None]:
@@ -343,7 +350,8 @@ def test_processes_are_what_multiprocessings_are(tmp_path: Path) -> None:
         assert process.is_alive()
         assert process.exitcode is None
         process.join(0.01)
-        assert (process.name, process.ident) == ("CommandProcess-1", process.pid)
+        assert re.fullmatch(r"CommandProcess-\d+", process.name)
+        assert process.ident == process.pid
         assert repr(process).endswith("alive>")
         process.kill()
         process.join(30)

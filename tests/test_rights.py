@@ -308,7 +308,7 @@ EFFECTIVE = """
     if __name__ == "__main__":
         if sys.argv[1] == "fork":  # what it imports, that user may not be able to read
             with start_processes(abs, (), 1, start_method="fork", join=False) as context:
-                context.join(0.1)
+                context.wait(0.1)
         os.chdir("/"); os.setegid(65534)
         if sys.argv[1] == "fork":
             os.seteuid(65534)
@@ -316,7 +316,7 @@ EFFECTIVE = """
         if sys.stdin.readline() == "stop\\n":
             with context:
                 pass
-        context.join()
+        context.wait()
 """
 
 

@@ -51,7 +51,8 @@ if __name__ == "__main__":
     try:
         before = low()
         options = standin.options(LOOK) if method == "command" else None
-        context = start_processes(work, (go,), 2, join=False, start_method=method, options=options)
+        keywords = {"start_method": method, "options": options, "collect_results": True}
+        context = start_processes(work, (go,), 2, join=False, **keywords)
         stacks = sorted(context.dump_stacks())
         meanwhile = low()
         os.close(os.open(go, os.O_WRONLY | os.O_CREAT))

@@ -75,7 +75,7 @@ def test_a_report_that_cannot_be_read_ends_the_launch(
     texts = set()
     for _ in range(2):
         with pytest.raises(ProcessExitedException, match="what it sent cannot be read") as caught:
-            context.join()
+            context.wait()
         assert caught.value.error_index == 0
         assert [one.collateral for one in caught.value.failures] == [False, True]
         texts.add(str(caught.value))
@@ -189,10 +189,12 @@ def test_without_descriptors_success_is_still_success(
     from procession import get_context
 
     event = get_context(start_method).Event()
-    context = start_processes(give_large, (event,), 2, join=False, start_method=start_method)
+    context = start_processes(
+        give_large, (event,), 2, join=False, collect_results=True, start_method=start_method
+    )
     take_all(no_descriptors)
     event.set()
-    assert context.join()
+    assert context.wait()
     while no_descriptors:
         os.close(no_descriptors.pop())
     assert context.results() == [bytes(LARGE)] * 2
@@ -208,7 +210,7 @@ def test_without_descriptors_a_failure_is_the_ranks(
     take_all(no_descriptors)
     event.set()
     with pytest.raises(ProcessRaisedException, match="boom"):
-        context.join()
+        context.wait()
 
 
 def raise_after(rank: int, event: Any) -> None:
@@ -223,12 +225,12 @@ def test_a_remote_result_without_a_descriptor_is_missed_by_name(
 ) -> None:
     monkeypatch.setenv("STANDIN", "")
     context = start_processes(
-        give_when_there, (str(tmp_path / "go"),), 2, join=False, start_method="command",
+        give_when_there, (str(tmp_path / "go"),), 2, join=False, collect_results=True, start_method="command",
         options=standin.options(),
     )  # fmt: skip
     take_all(no_descriptors)
     (tmp_path / "go").symlink_to("anywhere")
-    assert context.join()
+    assert context.wait()
     while no_descriptors:
         os.close(no_descriptors.pop())
     with pytest.raises(ResultError, match=r"rank 0 .*ulimit -n"):
