@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from procession import (
     ProcessRaisedException,
     StartError,
     get_backend,
+    oom,
     rank_info,
     run,
     start_processes,
@@ -357,6 +359,27 @@ def test_processes_are_what_multiprocessings_are(tmp_path: Path) -> None:
         process.join(30)
         assert process.exitcode == -signal.SIGKILL
         assert repr(process).endswith("exitcode=-9>")
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_out_of_memory_kills_are_counted_where_the_rank_is(
+    returns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cgroup of its own: what this process can count says nothing of it."""
+    monkeypatch.setattr(oom, "count_kills", lambda: {"/counter/of/the/caller": 0})
+    with pytest.raises(ProcessExitedException) as caught:
+        launch(die_of_kill, returns, nprocs=1)
+    (failure,) = caught.value.failures
+    assert failure.signal_name == "SIGKILL"
+    assert re.search("oom_kill in /|no counter", failure.evidence)
+    assert "of/the/caller" not in failure.evidence
+
+
+def die_of_kill(rank: int, returns: bool) -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    atexit.register(die) if returns else die()
 
 
 def test_results_may_wait_to_be_read() -> None:

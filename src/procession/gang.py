@@ -310,6 +310,9 @@ class Gang:
     def _with_evidence(self, failure: Failure) -> Failure:
         if failure.signal_name != "SIGKILL" or failure.collateral:
             return failure
+        if failure.host:  # this process's counters say nothing of it
+            process = self.members[failure.rank].process
+            return failure._replace(evidence=getattr(process, "evidence", ""))
         return failure._replace(evidence=self._evidence or oom.tell_kills(self._oom_kills))
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from procession import fds, memory
+from procession import fds, memory, oom
 from procession.channel import UnreceivedError
 from procession.commands import Command, start_held
 from procession.guard import above_streams
@@ -49,6 +49,7 @@ class Holding:
         self._asked = 0.0  # when the rank was asked for its stacks, if the answer is awaited
         self._report_awaited = True
         self._code: int | None = None  # the rank's, from its end until the caller has been told
+        self._kills: dict[str, int] = {}  # the kernel's count, before the rank was started
         self._done = False
         self._forward: list[int] = []  # signals of the engine's that the rank is to get
         self._terminated = False  # whether the rank has got SIGTERM
@@ -62,6 +63,7 @@ class Holding:
         self._payload = payload if payload >= 0 else self._take_payload()
         if told["shares"]:
             self._control.send(frames.SHARE, (os.getpid(), self._payload))
+        self._kills = oom.count_kills()
         orders = _make_own(
             {**marshal.loads(told["orders"]), "place": told["place"]}, told["prefix"]
         )
@@ -217,6 +219,8 @@ class Holding:
         self._process.join(1)
         self._poll.unregister(self._process.sentinel)
         self._code = UNKNOWN if self._process.exitcode is None else self._process.exitcode
+        if self._code == -signal.SIGKILL:  # the caller's own counters say nothing of this host
+            self._control.send(frames.EVIDENCE, oom.tell_kills(self._kills))
 
     def _tell_end(self) -> None:
         """Tell the exit code, once all that was said before is where the caller is."""

@@ -24,7 +24,7 @@ from procession.messages import NO_SIGNAL
 
 HELLO, ORDERS, PAYLOAD, SHARE = b"h", b"o", b"p", b"s"
 WANTED, STARTED, UNABLE = b"w", b"b", b"u"
-REPORT, RESULT, STACKS = b"r", b"v", b"t"
+REPORT, RESULT, STACKS, EVIDENCE = b"r", b"v", b"t", b"e"
 SIGNAL, ASK, FINISH = b"k", b"a", b"f"
 """The kinds of frames; see `agent` and `briefing` for who sends which."""
 

@@ -35,6 +35,7 @@ class RemoteProcess(ProcessAttributes):
         self._exitcode: int | None = None
         self._ended = False
         self._stacks: str | None = None
+        self._evidence = ""
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -42,6 +43,12 @@ class RemoteProcess(ProcessAttributes):
         return (
             f"<{type(self).__name__} name={self.name!r} pid={self.pid} host={self.host!r} {state}>"
         )
+
+    @property
+    def evidence(self) -> str:
+        """What the kernel's count of out-of-memory kills on the rank's host tells, if SIGKILL ended it."""
+        self._take_evidence()
+        return self._evidence
 
     @property
     def exitcode(self) -> int | None:
@@ -100,6 +107,10 @@ class RemoteProcess(ProcessAttributes):
         """Take the answer to a question for stacks."""
         self._stacks = text
 
+    def note_evidence(self, text: str) -> None:
+        """Take what the rank's host tells of out-of-memory kills."""
+        self._evidence = text
+
     def release(self) -> None:
         """Free the sentinel of a process that has ended."""
         if self._ended:
@@ -121,8 +132,19 @@ class RemoteProcess(ProcessAttributes):
                 number = int.from_bytes(code, "big", signed=True)
                 self._exitcode = None if number == UNKNOWN else number
                 self._ended = True
+                self._take_evidence()  # now: the connection may be closed by the time it is asked for
             else:
                 self._lose("the connection was closed")
+
+    def _take_evidence(self) -> None:
+        control = self._seat.control
+        if control.next_kind() == frames.EVIDENCE:  # a report stays where it is
+            try:
+                frame = control.receive()
+            except EOFError:
+                return
+            if frame is not None:
+                self._evidence = frame.head
 
     def _lose(self, why: str) -> None:
         agent = f"its agent (process {self._seat.hello['pid']} on {self.host})"
@@ -163,6 +185,8 @@ class RemoteChannel:
                     self._result = _map_whole(frame.body)
             elif frame.kind == frames.STACKS:
                 self._process.note_stacks(frame.head)
+            elif frame.kind == frames.EVIDENCE:
+                self._process.note_evidence(frame.head)
             elif frame.kind == frames.REPORT:
                 return self._to_report(frame.head)
         return None
