@@ -20,6 +20,11 @@ from procession.syscalls import pidfd_open, pidfd_send_signal
 PATIENCE = 1.0
 """Seconds after which `end` gives up on what SIGKILL has not ended."""
 
+_HELPERS = frozenset({"torch_shm_manag"})
+"""Names, as the kernel cuts them, of programs that clean up some time after the last rank they serve."""
+
+_HELPERS_LINGER = 3.0  # seconds; torch's waits 2 for another client, then unlinks shared memory
+
 _LOOKS = 3  # that have to find nothing, where something was found or processes come and go
 _ROUNDS = 8  # looks after which what they have stopped is killed, though each has found more
 _CHASES, _NEAR = 30, 8  # looks at the newest processes alone, and at how many
@@ -93,7 +98,7 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
     Args:
         number: the mark.
         groups: if given, only those that are in one of these process groups.
-        linger: seconds for which they may end by themselves.
+        linger: seconds for which they may end by themselves; 3 s where only `_HELPERS` are left.
 
     Returns:
         False if after `PATIENCE` there is still something to be found.
@@ -107,6 +112,9 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
     try:
         while number and quiet < enough:
             stops = time.monotonic() >= kill_from
+            if stops and linger < _HELPERS_LINGER and not stopped and _are_helpers(number, groups):
+                more, linger = _HELPERS_LINGER - linger, _HELPERS_LINGER
+                kill_from, until, stops = kill_from + more, until + more, False
             if time.monotonic() >= until:
                 return False
             found, missed = find(number, groups, stop=known if stops else None)
@@ -177,6 +185,16 @@ def describe(number: int) -> str:
         if read_mark(pid) == number and len(names) < _NAMED:
             names.append(f"{pid} ({_name_of(pid)})")
     return ", ".join(names) or "what is left ends and starts anew faster than it can be named"
+
+
+def _are_helpers(number: int, groups: Collection[int] | None) -> bool:
+    """Whether all processes that carry a mark are programs that clean up and then end."""
+    names = [
+        _name_of(pid)
+        for pid in _list_newest_first()
+        if read_mark(pid) == number and (groups is None or _group_of(pid) in groups)
+    ]
+    return bool(names) and _HELPERS.issuperset(names)
 
 
 def _list_newest_first() -> list[int]:
