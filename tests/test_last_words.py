@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import builtins
 import multiprocessing
 import os
@@ -147,10 +148,19 @@ HEAVY: dict[str, Callable[[], BaseException]] = {
         "utf-8", bytes(64 << 20), 0, 1, "why"
     ),
     "a str": lambda: Heavy("x" * (64 << 20)),
+    "a str of another class": lambda: Heavy(Text("x" * (64 << 20))),
+    "an array": lambda: Heavy(array.array("d", bytes(64 << 20))),
+    "an int": lambda: Heavy(1 << (64 << 20)),
     "a bytearray": lambda: Heavy(bytearray(64 << 20)),
     "many": lambda: Heavy([bytes(1000) for _ in range(64 << 10)]),
     "a buffer": lambda: Heavy(Buffer(bytearray(64 << 20))),
 }
+
+
+class Text(str):
+    """A str of a class of its own."""
+
+    __slots__ = ()
 
 
 class Buffer:

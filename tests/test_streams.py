@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+FOLDERS = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+
 METHODS = ["fork", "spawn", "forkserver", "command"]
 
 SCRIPT = """
@@ -84,7 +86,7 @@ def test_a_caller_without_streams(
     command = f'exec "$@" {closing}'
     subprocess.run(
         ["sh", "-c", command, "sh", sys.executable, str(script), start_method, str(tmp_path), how],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "STANDIN": ""},
+        env={**os.environ, "PYTHONPATH": FOLDERS, "STANDIN": ""},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

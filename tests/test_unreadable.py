@@ -25,6 +25,7 @@ from procession.testing.stage import Stage, is_gone
 from ranks import LONG
 from scripts import execute
 
+FOLDERS = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
 LARGE = 100_000
 HUGE = 1 << 42
 
@@ -125,11 +126,11 @@ def test_a_result_that_cannot_be_mapped_ends_the_launch(start_method: str, tmp_p
             try:
                 run(work, (folder,), 2, start_method=method, grace_period=0.2, options=options)
             except ProcessExitedException as error:
-                print(error)
+                print(error.msg)
             with open(os.path.join(folder, "busy")) as file:
                 print(os.path.exists("/proc/" + file.read()))
         """
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "STANDIN": ""}
+    env = {**os.environ, "PYTHONPATH": FOLDERS, "STANDIN": ""}
     told = execute(tmp_path, text, start_method, str(tmp_path), env=env).splitlines()
     assert told[0].startswith("process 0 was lost: what it sent cannot be read: OSError")
     assert told[0].endswith("Cannot allocate memory")
@@ -225,7 +226,7 @@ def test_a_remote_result_without_a_descriptor_is_missed_by_name(
 ) -> None:
     monkeypatch.setenv("STANDIN", "")
     context = start_processes(
-        give_when_there, (str(tmp_path / "go"),), 2, join=False, collect_results=True, start_method="command",
+        give_when_there, (str(tmp_path / "go"),), 1, join=False, start_method="command",
         options=standin.options(),
     )  # fmt: skip
     take_all(no_descriptors)

@@ -9,7 +9,9 @@ import time
 from procession import launches, unpatched
 from procession.gang import Gang
 
-_LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
+_LONGEST_WAIT = (
+    1.0  # seconds: another thread may see the launch to its end between a look and the wait
+)
 _CONTENDED = 0.01  # seconds to leave a launch to another thread that is at it
 _FORK_PATIENCE = 3.0  # seconds that a fork waits for a step to end
 

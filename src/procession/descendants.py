@@ -56,7 +56,7 @@ def list_children(pid: int) -> list[int]:
     children: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
                 children += map(int, file.read().split())
     except OSError:  # it has ended, or this kernel does not tell
         pass
@@ -207,7 +207,9 @@ def _list_newest_first() -> list[int]:
 def _last_pid() -> int:
     """Return the number that was given last to a process or thread (proc_loadavg(5)), 0 where unknown."""
     try:
-        with open("/proc/loadavg", encoding="ascii") as file:
+        with open(
+            "/proc/loadavg", "rb"
+        ) as file:  # text may want an import, for which nothing is left
             return int(file.read().split()[4])
     except (OSError, ValueError, IndexError):
         return 0

@@ -290,6 +290,7 @@ class Gang:
         if self._on_finish is not None and not self.finished:  # a handler may have seen to it
             self._on_finish()
         self.sentinels.clear()  # a caller may wait for them
+        self.waiter.wake()  # so may a thread
         for member in self.members:
             member.release()
         self.waiter.close()

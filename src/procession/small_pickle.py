@@ -37,8 +37,7 @@ class _SmallFile:
 
     def look_at(self, value: object) -> None:
         """Refuse a value that is too large; returning None has it pickled like any other."""
-        if type(value) in (str, bytes, bytearray):
-            self._check(len(value))  # type: ignore[arg-type]
+        self._check(_size_of(value))
 
     def look_at_buffer(self, buffer: Any) -> bool:
         """Refuse a buffer that is too large; returning True leaves it in the pickle."""
@@ -49,3 +48,16 @@ class _SmallFile:
         if size > self._left:
             self.is_full = True
             raise ValueError("too large")
+
+
+def _size_of(value: object) -> int:
+    """Return how many bytes a value has itself, 0 where it is not one block of them."""
+    if isinstance(value, str):
+        return str.__len__(value)
+    if isinstance(value, int):
+        return int.bit_length(value) // 8
+    try:
+        with memoryview(value) as view:  # type: ignore[arg-type]  # bytes, arrays and the like
+            return view.nbytes
+    except Exception:
+        return 0

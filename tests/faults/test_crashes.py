@@ -104,7 +104,7 @@ def test_at_run(start_method: str, how: str) -> None:
     assert_told(how, crash_in_rank, how, start_method)
 
 
-@pytest.mark.parametrize("how", [how for how in CRASHES if how != "exception"])
+@pytest.mark.parametrize("how", [how for how in CRASHES if how not in ("exception", "exit")])
 def test_at_the_pickle_of_the_return_value(start_method: str, how: str) -> None:
     assert_told(how, return_crashing, how, start_method)
 
@@ -120,9 +120,13 @@ def assert_told(how: str, fn: Callable[..., Any], argument: Any, start_method: s
         assert error.exit_code == code
 
 
-def test_an_exception_at_the_pickle_of_the_return_value(start_method: str) -> None:
-    with pytest.raises(ResultError, match="cannot be pickled: ValueError: crashed"):
-        run(return_crashing, ("exception",), 1, start_method=start_method)
+@pytest.mark.parametrize(("how", "told"), [("exception", "ValueError: crashed"), ("exit", "5")])
+def test_an_exception_at_the_pickle_of_the_return_value(
+    start_method: str, how: str, told: str
+) -> None:
+    """What fn returns cannot fail the launch."""
+    with pytest.raises(ResultError, match=f"cannot be pickled: .*{told}"):
+        run(return_crashing, (how,), 1, start_method=start_method)
 
 
 @pytest.mark.parametrize("how", [how for how in CRASHES if how != "exception"])
@@ -157,7 +161,7 @@ def test_at_the_unpickle_of_a_return_value(start_method: str) -> None:
         start_method=start_method,
     )
     assert context.wait()
-    with pytest.raises(ValueError, match="crashed"):
+    with pytest.raises(ResultError, match="cannot be unpickled: ValueError: crashed"):
         context.results()
 
 
