@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import fds, guard, messages
+from procession import fds, messages
 from procession.channel import SocketChannel
+from procession.death_pipes import death_pipes
 from procession.exceptions import note_on
 from procession.helpers import end_at_exit
 from procession.identity import name_process
@@ -174,13 +175,12 @@ class Server:
         ours, theirs = fds.open_channel_pair()
         self._fd = fds.keep(ours)
         self.is_usable = True
-        death_pipe = guard.death_pipe()
         end_at_exit()
         try:
-            with held_back():
+            with death_pipes(1) as pipes, held_back():
                 popen = start_interpreter(
-                    compose_command("procession.server", "main", (theirs, death_pipe)),
-                    pass_fds=(theirs, death_pipe),
+                    compose_command("procession.server", "main", (theirs, *pipes)),
+                    pass_fds=(theirs, *pipes),
                     env=environment,
                     new_session=True,
                 )

@@ -18,6 +18,7 @@ from typing import Any
 
 from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
 from procession.children import collect_child, signal_group
+from procession.death_pipes import choose
 from procession.forking import Forked, fork_each
 from procession.loaded import get_loaded
 from procession.report import describe
@@ -228,7 +229,9 @@ def _live(
     """Live a rank's life in a process just forked."""
     descendants.mark(0, request["mark"])
     cgroups.join(request["cgroup"], 0)
-    file, death_pipe, *rest = handed
+    file, *rest = handed
+    pipes = [rest.pop(0) for _ in range(request["death_pipes"])]
+    death_pipe = choose(pipes, index) if len(pipes) > 1 else pipes[0]
     for number in (0, 1, 2):
         stream = rest.pop(0)
         os.dup2(stream, number)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import guard
+from procession.death_pipes import death_pipes
 from procession.environment import plain_str
 from procession.gathering import gathering
 from procession.loaded import get_loaded
@@ -62,6 +62,7 @@ class ForkserverBackend:
         with (
             pickled_call(launch) as pickled,
             gathering(launch) as ends,
+            death_pipes(launch.nprocs) as pipe_of_each,
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,
         ):
@@ -75,16 +76,17 @@ class ForkserverBackend:
             pickled.file.write_orders(orders)
             standing = read_standing()
             main = pickled.main if preloads_main else None
+            pipes = list(dict.fromkeys(pipe_of_each))  # one, where all share it
             started = start_on_server(
                 Configuration.of_now(main, preload, standing),
                 launch,
-                _write_request(launch, tree, standing.settings),
-                [pickled.file.fd, guard.death_pipe(), *streams, *shared],
+                _write_request(launch, tree, standing.settings, len(pipes)),
+                [pickled.file.fd, *pipes, *streams, *shared],
             )
             return tree.attach(hand_over(pickled.file, started))
 
 
-def _write_request(launch: Launch, tree: Tree, settings: Settings) -> dict[str, Any]:
+def _write_request(launch: Launch, tree: Tree, settings: Settings, pipes: int) -> dict[str, Any]:
     """Return what the server is told of a launch."""
     return {
         "nprocs": launch.nprocs,
@@ -94,6 +96,7 @@ def _write_request(launch: Launch, tree: Tree, settings: Settings) -> dict[str, 
         "cgroup": tree.cgroup,
         "keep_handlers": launch.signals.keep_handlers,
         "settings": settings,
+        "death_pipes": pipes,
     }
 
 
