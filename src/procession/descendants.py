@@ -166,7 +166,7 @@ def find(
 
 def describe(number: int) -> str:
     """Name the processes that carry a mark, for a message."""
-    names = []
+    names: list[str] = []
     for pid in _list_newest_first():
         if read_mark(pid) == number and len(names) < _NAMED:
             names.append(f"{pid} ({_name_of(pid)})")

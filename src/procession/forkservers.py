@@ -256,7 +256,7 @@ class Server:
         """End the process, which may take so long to end by itself; return how it had ended."""
         fds.drop(self._fd)
         self._ready = False
-        process, self.process = self.process, None
+        process = self.process
         if process is None:
             return "the forkserver did not start"
         process.join(patience)  # if it is ending, its own exit code says more than our signal
@@ -264,6 +264,7 @@ class Server:
         process.kill()
         process.join(3)
         process.release()
+        self.process = None
         return (
             f"the forkserver (pid {process.pid}) ended with exit code {code}: standard error may say "
             "why; it had imported " + (", ".join(self.configuration.preload) or "nothing")
@@ -286,10 +287,12 @@ def start_on_server(
     """
     until = messages.NEVER if launch.timeout is None else time.monotonic() + launch.timeout
     while True:
-        server, surplus, let_go = _choose(configuration, request)
+        uses: list[Callable[[], None]] = []
         try:
-            for one in surplus:
+            server, done = _choose(configuration, request, uses)
+            for one in done:
                 one.close()
+                _retired.discard(one)
             return server.start(launch, request, handed, until)
         except UnusableError:
             continue
@@ -298,7 +301,8 @@ def start_on_server(
                 raise
             raise _make_timeout(launch, server) from error
         finally:
-            let_go()
+            for let_go in uses:
+                let_go()
 
 
 def stop_servers(patience: float = _END_PATIENCE) -> None:
@@ -313,9 +317,9 @@ def stop_servers(patience: float = _END_PATIENCE) -> None:
 
 
 def _choose(
-    configuration: Configuration, request: dict[str, Any]
-) -> tuple[Server, list[Server], Callable[[], None]]:
-    """Return the server to use, those to end, and what to call when the launch has been started.
+    configuration: Configuration, request: dict[str, Any], uses: list[Callable[[], None]]
+) -> tuple[Server, list[Server]]:
+    """Return the server to use, and those to end; put in ``uses`` what to call once the launch has started.
 
     A signal handler may launch in the middle of anything here, or while its thread holds a lock that the user
     of a server waits for.  It gets a server that nobody else uses.
@@ -323,20 +327,20 @@ def _choose(
     _forget_if_forked()
     if owns(_lock) or owns(fds.LOCK):
         server = Server(configuration)
-        let_go = server.hold()
+        uses.append(server.hold())
         _retired.add(server)
-        return server, [], let_go
-    with _lock:
+        return server, []
+    with held_back(), _lock:
         _retire(configuration, request)
-        server = _servers.pop(configuration, None) or Server(configuration)
+        found: Server | None = _servers.pop(configuration, None)
+        server = found or Server(configuration)
         _servers[configuration] = server
         idle = [one for one in _servers.values() if not one.serving and one is not server]
-        surplus = idle[: max(len(idle) - MOST_IDLE + 1, 0)]
-        for one in surplus:
+        for one in idle[: max(len(idle) - MOST_IDLE + 1, 0)]:
+            _retired.add(one)
             _servers.pop(one.configuration, None)
-        done = [one for one in _retired.copy() if not one.serving]
-        _retired.difference_update(done)
-        return server, [*surplus, *done], server.hold()
+        uses.append(server.hold())
+        return server, [one for one in _retired.copy() if not one.serving]
 
 
 def _retire(configuration: Configuration, request: dict[str, Any]) -> None:
