@@ -129,50 +129,52 @@ def test_a_launch_waits_for_another_one_s_server_until_its_deadline(
     assert given == [[(0,)]]
 
 
+HANDLER = """
+    import faulthandler, os, signal, sys, threading
+    import procession
+
+    def work(rank):
+        return rank
+
+    def launch():
+        return procession.run(work, (), 1, start_method=sys.argv[1], timeout=30)
+
+    def trace(frame, event, _):
+        global seen
+        name = os.path.basename(frame.f_code.co_filename)
+        if os.getpid() != caller or name not in traced:
+            return None
+        seen += 1
+        if seen in at:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    def count(*lines):
+        global seen, at
+        seen, at = 0, lines
+        sys.settrace(trace)
+        assert launch() == [0]
+        sys.settrace(None)
+        return seen
+
+    if __name__ == "__main__":
+        faulthandler.dump_traceback_later(55, exit=True)
+        caller = os.getpid()
+        signal.signal(signal.SIGUSR1, lambda *_: inner.append(launch()))
+        inner = []
+        traced = "forkservers.py", "forkserver.py", "fds.py", "fork.py", "starting.py"
+        count()
+        lines = count()
+        for line in range(1, lines, max(lines // 25, 1)):
+            count(line)
+        assert len(inner) >= 20 and all(one == [0] for one in inner), inner
+        print("done")
+    """
+
+
 def test_a_signal_handler_launches_in_the_middle_of_a_launch(
     start_method: str, tmp_path: Path
 ) -> None:
     """At one line of the forkserver's client after another: its thread may hold any lock of ours."""
-    text = """
-        import faulthandler, os, signal, sys, threading
-        import procession
-
-        def work(rank):
-            return rank
-
-        def launch():
-            return procession.run(work, (), 1, start_method=sys.argv[1], timeout=30)
-
-        def trace(frame, event, _):
-            global seen
-            name = os.path.basename(frame.f_code.co_filename)
-            if os.getpid() != caller or name not in traced:
-                return None
-            seen += 1
-            if seen in at:
-                sys.settrace(None)
-                signal.raise_signal(signal.SIGUSR1)
-            return trace
-
-        def count(*lines):
-            global seen, at
-            seen, at = 0, lines
-            sys.settrace(trace)
-            assert launch() == [0]
-            sys.settrace(None)
-            return seen
-
-        if __name__ == "__main__":
-            faulthandler.dump_traceback_later(55, exit=True)
-            caller = os.getpid()
-            signal.signal(signal.SIGUSR1, lambda *_: inner.append(launch()))
-            inner = []
-            traced = "forkservers.py", "forkserver.py", "fds.py", "fork.py", "starting.py"
-            count()
-            lines = count()
-            for line in range(1, lines, max(lines // 25, 1)):
-                count(line)
-            assert len(inner) >= 20 and all(one == [0] for one in inner), inner
-            print("done")
-        """
-    assert execute(tmp_path, text, start_method) == "done\n"
+    assert execute(tmp_path, HANDLER, start_method) == "done\n"

@@ -256,6 +256,7 @@ def test_a_server_survives_a_launcher_that_lets_go_at_once() -> None:
         "cgroup": "",
         "keep_handlers": False,
         "signals": ([], []),
+        "death_pipes": 1,
     }
     with server._control() as control:
         messages.send(control, request, [theirs, nothing, guard.death_pipe(), *[nothing] * 3])

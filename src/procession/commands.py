@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import descendants, guard, memory, unpatched
+from procession import descendants, memory, unpatched
 from procession.channel import SocketChannel
+from procession.death_pipes import death_pipes
 from procession.environment import merge
 from procession.gathering import gathering
 from procession.identity import name_process
@@ -156,8 +157,9 @@ class _Ranks(NamedTuple):
         """Start one rank."""
         channel, theirs = SocketChannel.open()
         try:
-            command = self._compose(rank, changes, theirs)
-            popen = self.start(command)
+            with death_pipes(1) as pipes:
+                command = self._compose(rank, changes, (theirs, *pipes))
+                popen = self.start(command)
             self.tree.adopt_with_children(
                 popen.pid
             )  # from outside: the rank need not import for it
@@ -177,8 +179,8 @@ class _Ranks(NamedTuple):
             unpatched.close(theirs)
         return process, process.sentinel, channel
 
-    def _compose(self, rank: int, changes: Changes, channel: int) -> Command:
-        own = (channel, guard.death_pipe(), *self.files)
+    def _compose(self, rank: int, changes: Changes, ends: tuple[int, ...]) -> Command:
+        own = (*ends, *self.files)
         argv = compose_command("procession.fresh", "main", (rank, *own), self.flags)
         env = merge(self.environment, changes)
         return Command(rank, argv, env, (*own, *self.shared))

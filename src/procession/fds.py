@@ -80,8 +80,8 @@ def trusted() -> Iterator[None]:
     with LOCK:
         for fd in [fd for fd in _kept if not is_kept(fd)]:
             _kept.pop(fd, None)
-    _trusting = get_ident()
     try:
+        _trusting = get_ident()
         yield
     finally:
         _trusting = 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from procession import fds, guard, messages, unpatched
+from procession import fds, messages, unpatched
 from procession.channel import SocketChannel
+from procession.configuration import Configuration
+from procession.death_pipes import death_pipes
 from procession.exceptions import note_on
 from procession.guard import above_streams
 from procession.helpers import end_at_exit
@@ -20,13 +21,11 @@ from procession.identity import name_process
 from procession.interpreter import (
     compose_command,
     doubt_interpreter,
-    find_executable,
-    interpreter_flags,
     start_interpreter,
 )
 from procession.interrupts import held_back
 from procession.locks import await_readable, held, owns
-from procession.orders import list_arguments, list_path
+from procession.orders import list_arguments
 from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
@@ -34,8 +33,7 @@ from procession.standing import can_adopt, find_excess
 from procession.starting import undo
 
 if TYPE_CHECKING:
-    from procession.locations import Locations
-    from procession.standing import Settings, Standing
+    from procession.standing import Settings
 
 _END_PATIENCE = 0.5  # seconds for a server to end by itself
 _CLOSE_PATIENCE = 5.0  # seconds for a thread that waits for a server which is to be closed
@@ -46,49 +44,6 @@ MOST_IDLE = 4
 
 class UnusableError(Exception):
     """Raised where a launch needs another server than the one it has waited for."""
-
-
-class Configuration(NamedTuple):
-    """What makes two launches share a server: the imports it has made, how it found them, what it may do.
-
-    ``stamps`` are the files of those modules and when they changed (`os.stat`, ns): a server whose
-    modules have changed since is not used again.  ``argv`` is what a main module sees as it is imported.
-    ``rights`` and ``policy`` are those of `Standing`.
-    """
-
-    executable: str
-    flags: tuple[str, ...]
-    sys_path: tuple[Any, ...]
-    main: tuple[str, str] | None
-    preload: tuple[str, ...]
-    locations: tuple[tuple[str, str, tuple[str, ...]], ...]
-    stamps: tuple[tuple[str, int], ...]
-    argv: tuple[Any, ...]
-    rights: tuple[object, ...]
-    policy: tuple[int, int]
-
-    @classmethod
-    def of_now(
-        cls,
-        main: tuple[str, str] | None,
-        preload: tuple[str, ...],
-        locations: Locations,
-        standing: Standing,
-    ) -> Configuration:
-        """Return the configuration that a launch of this moment needs."""
-        names = (*preload, *(["__main__"] if main else []))
-        modules = [sys.modules[name] for name in names if name in sys.modules]
-        files = [str(file) for one in modules if (file := getattr(one, "__file__", None))]
-        if main is not None and main[0] == "path":  # of a script that is not sys.modules's __main__
-            files.append(main[1])
-        stamps = tuple((file, os.stat(file).st_mtime_ns) for file in files if os.path.exists(file))
-        flags = tuple(interpreter_flags())
-        argv = tuple(list_arguments()) if main else ()
-        places = tuple((name, file, tuple(dirs)) for name, (file, dirs) in locations.items())
-        return cls(
-            *(find_executable(), flags, tuple(list_path()), main, preload, places, stamps, argv),
-            *(standing.rights, standing.policy),
-        )
 
 
 class Server:
@@ -183,13 +138,12 @@ class Server:
         ours, theirs = fds.open_channel_pair()
         self._fd = fds.keep(ours)
         self.is_usable = True
-        death_pipe = guard.death_pipe()
         end_at_exit()
         try:
-            with held_back():
+            with death_pipes(1) as pipes, held_back():
                 popen = start_interpreter(
-                    compose_command("procession.server", "main", (theirs, death_pipe)),
-                    pass_fds=(theirs, death_pipe),
+                    compose_command("procession.server", "main", (theirs, *pipes)),
+                    pass_fds=(theirs, *pipes),
                     env=environment,
                     new_session=True,
                 )
@@ -267,7 +221,7 @@ class Server:
         """End the process, which may take so long to end by itself; return how it had ended."""
         fds.drop(self._fd)
         self._ready = False
-        process, self.process = self.process, None
+        process = self.process
         if process is None:
             return "the forkserver did not start"
         process.join(patience)  # if it is ending, its own exit code says more than our signal
@@ -275,6 +229,7 @@ class Server:
         process.kill()
         process.join(3)
         process.release()
+        self.process = None
         return (
             f"the forkserver (pid {process.pid}) ended with exit code {code}: standard error may say "
             "why; it had imported " + (", ".join(self.configuration.preload) or "nothing")
@@ -297,10 +252,12 @@ def start_on_server(
     """
     until = messages.NEVER if launch.timeout is None else time.monotonic() + launch.timeout
     while True:
-        server, surplus, let_go = _choose(configuration, request)
+        uses: list[Callable[[], None]] = []
         try:
-            for one in surplus:
+            server, done = _choose(configuration, request, uses)
+            for one in done:
                 one.close()
+                _retired.discard(one)
             return server.start(launch, request, handed, until)
         except UnusableError:
             continue
@@ -309,7 +266,8 @@ def start_on_server(
                 raise
             raise _make_timeout(launch, server) from error
         finally:
-            let_go()
+            for let_go in uses:
+                let_go()
 
 
 def stop_servers(patience: float = _END_PATIENCE) -> None:
@@ -324,9 +282,9 @@ def stop_servers(patience: float = _END_PATIENCE) -> None:
 
 
 def _choose(
-    configuration: Configuration, request: dict[str, Any]
-) -> tuple[Server, list[Server], Callable[[], None]]:
-    """Return the server to use, those to end, and what to call when the launch has been started.
+    configuration: Configuration, request: dict[str, Any], uses: list[Callable[[], None]]
+) -> tuple[Server, list[Server]]:
+    """Return the server to use, and those to end; put in ``uses`` what to call once the launch has started.
 
     A signal handler may launch in the middle of anything here, or while its thread holds a lock that the user
     of a server waits for.  It gets a server that nobody else uses.
@@ -334,21 +292,20 @@ def _choose(
     _forget_if_forked()
     if owns(_lock) or owns(fds.LOCK):
         server = Server(configuration)
-        let_go = server.hold()
+        uses.append(server.hold())
         _retired.add(server)
-        return server, [], let_go
-    with _lock:
+        return server, []
+    with held_back(), _lock:
         _retire(configuration, request)
-        found = _servers.pop(configuration, None)
+        found: Server | None = _servers.pop(configuration, None)
         server = found or Server(configuration)
         _servers[configuration] = server
         idle = [one for one in _servers.values() if not one.serving and one is not server]
-        surplus = idle[: max(len(idle) - MOST_IDLE + 1, 0)]
-        for one in surplus:
+        for one in idle[: max(len(idle) - MOST_IDLE + 1, 0)]:
+            _retired.add(one)
             _servers.pop(one.configuration, None)
-        done = [one for one in _retired.copy() if not one.serving]
-        _retired.difference_update(done)
-        return server, [*surplus, *done], server.hold()
+        uses.append(server.hold())
+        return server, [one for one in _retired.copy() if not one.serving]
 
 
 def _retire(configuration: Configuration, request: dict[str, Any]) -> None:

@@ -51,12 +51,12 @@ def deferred_endings(*others: int) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(_came)
         return
     _owner = os.getpid()
-    for number in (*_ENDINGS, *others):
-        current = signal.getsignal(number)
-        if current not in (None, signal.SIG_IGN):  # set in C; ignored
-            _deferred[number] = current
-            signal.signal(number, _defer)
     try:
+        for number in (*_ENDINGS, *others):
+            current = signal.getsignal(number)
+            if current not in (None, signal.SIG_IGN):  # set in C; ignored
+                _deferred[number] = current
+                signal.signal(number, _defer)
         yield lambda: bool(_came)
     finally:
         for number in take_deferred():
@@ -78,8 +78,8 @@ def take_deferred() -> list[int]:
 def aborted_by_endings() -> Iterator[None]:
     """Let a deferred signal act in the block, which ends by it: ranks that have not begun lose nothing."""
     global _aborts
-    _aborts = True
     try:
+        _aborts = True
         yield
     finally:
         _aborts = False
@@ -131,8 +131,8 @@ def until_context() -> Iterator[None]:
     """Start a launch in the block: what `held_back` defers ``until_owned`` acts after the block."""
     global _in_start
     outermost = not _in_start and threading.current_thread() is threading.main_thread()
-    _in_start |= outermost
     try:
+        _in_start |= outermost
         yield
     finally:
         if outermost:

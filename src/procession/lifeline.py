@@ -29,7 +29,7 @@ _live: set[int] = set()  # the marks of launches that have not finished
 
 def announce(mark: int) -> None:
     """Have the warden end what carries this mark if this process dies before `withdraw`."""
-    with fds.LOCK:
+    with held_back(), fds.LOCK:  # an interrupt between two lines could close the line itself
         if _line is not None and _line[2] != os.getpid():
             _live.clear()  # this is a fork: those launches are another's
         _live.add(mark)
@@ -39,7 +39,7 @@ def announce(mark: int) -> None:
 
 def withdraw(mark: int) -> None:
     """Tell the warden that a launch has finished: what is left of it stays."""
-    with fds.LOCK:
+    with held_back(), fds.LOCK:
         if mark in _live:
             _live.discard(mark)
             _tell(FINISHED, mark)
@@ -87,8 +87,7 @@ def _replace() -> None:
     if missing_interpreter():  # `procession backends` says what that means
         return
     try:
-        with held_back():
-            _start()
+        _start()
     except OSError as error:
         warn(
             "cannot start a warden (%s): what ranks start will outlive this process if it is killed",

@@ -28,6 +28,7 @@ from procession import (
     unpatched,
 )
 from procession.children import collect_child, signal_group, terminate_child
+from procession.death_pipes import choose
 from procession.fork_signals import Inheritance
 from procession.forking import Forked, fork_each
 from procession.loaded import get_loaded
@@ -253,7 +254,9 @@ def _live(
     """Live a rank's life in a process just forked."""
     descendants.mark(0, request["mark"])
     cgroups.join(request["cgroup"], 0)
-    file, death_pipe, *rest = handed
+    file, *rest = handed
+    pipes = [rest.pop(0) for _ in range(request["death_pipes"])]
+    death_pipe = choose(pipes, index) if len(pipes) > 1 else pipes[0]
     for number in (0, 1, 2):
         stream = rest.pop(0)
         os.dup2(stream, number)

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from procession import guard, interrupts, rank
+from procession import interrupts, rank
 from procession.channel import SocketChannel
+from procession.death_pipes import choose, death_pipes
 from procession.fork_signals import Inheritance
 from procession.forkcheck import check_fork
 from procession.forked import cut_off, import_for_ranks, open_no_input
@@ -60,15 +61,15 @@ class ForkBackend:
         from procession.tree import planted
 
         orders = write_orders(launch, "fork", forked=True)
-        death_pipe = guard.death_pipe()
         import_for_ranks(find_entry_module(launch))
         _flush_streams()
         with (
             gathering(launch) as ends,
+            death_pipes(launch.nprocs) as pipes,
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
         ):
             orders["together"] = ends
-            estate = _Estate(launch, orders, tree, death_pipe, open_no_input())
+            estate = _Estate(launch, orders, tree, pipes, open_no_input())
             with inherited(ends):
                 started = _fork_ranks(launch, estate.live, tree.mark)
             return tree.attach(started)
@@ -80,7 +81,7 @@ class _Estate(NamedTuple):
     launch: Launch
     orders: rank.Orders
     tree: Tree
-    death_pipe: int
+    death_pipes: list[int]
     no_input: TextIO | None
 
     def live(self, index: int, channel: int) -> tuple[int, bool]:
@@ -96,7 +97,8 @@ class _Estate(NamedTuple):
             rank.enter(self.orders, index)
             return self.launch.fn, self.launch.args
 
-        return rank.live(self.orders, index, reporter, self.death_pipe, get_call)
+        death_pipe = choose(self.death_pipes, index)
+        return rank.live(self.orders, index, reporter, death_pipe, get_call)
 
 
 def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:

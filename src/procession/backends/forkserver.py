@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import fds, guard, unpatched
+from procession import fds, unpatched
+from procession.death_pipes import death_pipes
 from procession.environment import plain_str
 from procession.fork_signals import read_actions
 from procession.gathering import gathering
@@ -60,7 +61,8 @@ class ForkserverBackend:
             from procession.backends.portable import start
 
             return start(launch, "forkserver")
-        from procession.forkservers import Configuration, start_on_server
+        from procession.configuration import Configuration
+        from procession.forkservers import start_on_server
         from procession.payload import pickled_call
         from procession.standing import read_standing
         from procession.tree import planted
@@ -71,6 +73,7 @@ class ForkserverBackend:
         with (
             pickled_call(launch) as pickled,
             gathering(launch) as ends,
+            death_pipes(launch.nprocs) as pipe_of_each,
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,
         ):
@@ -81,21 +84,18 @@ class ForkserverBackend:
             pickled.file.write_orders(orders)
             standing = read_standing()
             main = pickled.main if preloads_main else None
+            names = tuple(name for name in preload if name not in pickled.made)
+            pipes = list(dict.fromkeys(pipe_of_each))  # one, where all share it
             started = start_on_server(
-                Configuration.of_now(
-                    main,
-                    tuple(name for name in preload if name not in pickled.made),
-                    pickled.locations,
-                    standing,
-                ),
+                Configuration.of_now(main, names, pickled.locations, standing),
                 launch,
-                _write_request(launch, tree, standing.settings),
-                [pickled.file.fd, guard.death_pipe(), *streams, *shared],
+                _write_request(launch, tree, standing.settings, len(pipes)),
+                [pickled.file.fd, *pipes, *streams, *shared],
             )
             return tree.attach(hand_over(pickled.file, started))
 
 
-def _write_request(launch: Launch, tree: Tree, settings: Settings) -> dict[str, Any]:
+def _write_request(launch: Launch, tree: Tree, settings: Settings, pipes: int) -> dict[str, Any]:
     """Return what the server is told of a launch."""
     return {
         "nprocs": launch.nprocs,
@@ -106,6 +106,7 @@ def _write_request(launch: Launch, tree: Tree, settings: Settings) -> dict[str, 
         "signals": read_actions(),
         "keep_handlers": launch.signals.keep_handlers,
         "settings": settings,
+        "death_pipes": pipes,
     }
 
 

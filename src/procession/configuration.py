@@ -1,0 +1,57 @@
+"""What makes two launches share a forkserver."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from procession.interpreter import find_executable, interpreter_flags
+from procession.orders import list_arguments, list_path
+
+if TYPE_CHECKING:
+    from procession.locations import Locations
+    from procession.standing import Standing
+
+
+class Configuration(NamedTuple):
+    """What makes two launches share a server: the imports it has made, how it found them, what it may do.
+
+    ``stamps`` are the files of those modules and when they changed (`os.stat`, ns): a server whose
+    modules have changed since is not used again.  ``argv`` is what a main module sees as it is imported.
+    ``rights`` and ``policy`` are those of `Standing`.
+    """
+
+    executable: str
+    flags: tuple[str, ...]
+    sys_path: tuple[Any, ...]
+    main: tuple[str, str] | None
+    preload: tuple[str, ...]
+    locations: tuple[tuple[str, str, tuple[str, ...]], ...]
+    stamps: tuple[tuple[str, int], ...]
+    argv: tuple[Any, ...]
+    rights: tuple[object, ...]
+    policy: tuple[int, int]
+
+    @classmethod
+    def of_now(
+        cls,
+        main: tuple[str, str] | None,
+        preload: tuple[str, ...],
+        locations: Locations,
+        standing: Standing,
+    ) -> Configuration:
+        """Return the configuration that a launch of this moment needs."""
+        names = (*preload, *(["__main__"] if main else []))
+        modules = [sys.modules[name] for name in names if name in sys.modules]
+        files = [str(file) for one in modules if (file := getattr(one, "__file__", None))]
+        if main is not None and main[0] == "path":  # of a script that is not sys.modules's __main__
+            files.append(main[1])
+        stamps = tuple((file, os.stat(file).st_mtime_ns) for file in files if os.path.exists(file))
+        flags = tuple(interpreter_flags())
+        argv = tuple(list_arguments()) if main else ()
+        places = tuple((name, file, tuple(dirs)) for name, (file, dirs) in locations.items())
+        return cls(
+            *(find_executable(), flags, tuple(list_path()), main, preload, places, stamps, argv),
+            *(standing.rights, standing.policy),
+        )

@@ -1,0 +1,56 @@
+"""Death pipes (see `guard`) for the processes that a launch starts: one for all, or one for each."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from procession import fds, guard
+
+_LISTING = "/proc/self/fd"  # by which each rank opens the read end anew
+
+_writers: list[int] = []
+"""The write ends of pipes that each are one process's, until that process is gone."""
+
+
+@contextmanager
+def death_pipes(count: int) -> Iterator[list[int]]:
+    """Provide the read end of a death pipe for each of ``count`` processes that the block starts.
+
+    It is the same for all, except where they cannot open it anew for want of /proc.  The process that the
+    kernel signals belongs to the open file: each of them then needs a pipe that is its alone.
+    """
+    if os.path.exists(_LISTING):
+        yield [guard.death_pipe()] * count
+        return
+    readers: list[int] = []
+    try:
+        with fds.LOCK:
+            _close_unread()
+            for _ in range(count):
+                reader, writer = fds.open_pipe()
+                readers.append(reader)
+                _writers.append(fds.keep(writer))
+        yield readers
+    finally:
+        for fd in readers:
+            os.close(fd)
+
+
+def choose(pipes: list[int], index: int) -> int:
+    """Return the pipe of a process just forked, and close those of the others."""
+    for fd in set(pipes) - {pipes[index]}:
+        os.close(fd)
+    return pipes[index]
+
+
+def _close_unread() -> None:
+    """Close the write ends that nobody reads any more."""
+    for fd in _writers.copy():
+        poll = select.poll()
+        poll.register(fd, 0)
+        if not fds.is_kept(fd) or poll.poll(0):  # POLLERR: no read end is open (poll(2))
+            _writers.remove(fd)
+            fds.drop(fd)
