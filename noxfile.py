@@ -13,8 +13,15 @@ TORCH = "torch==2.13.0"
 ONCE = [
     *("bench", "side_by_side", "soak", "docs", "portable", "examples", "notebook"),
     *("conformance", "hardening", "relay", "remote_command", "remote_kit", "remote_options"),
+    *("by_value", "closed_by_number", "helpers", "measuring", "patched_runtimes", "rights"),
 ]
 """Files of the suite that one Python is enough for: 3.11."""
+
+AT_ENDS = [
+    *("deadlines", "fork_signals", "forgotten", "forwarding", "interpreter", "last_words"),
+    *("launch_at_import", "main_module", "own_processes", "specs", "streams", "unreadable"),
+]
+"""Files that are left out between the oldest and the newest Python, beside those above."""
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
@@ -75,7 +82,11 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the suite; on one Python only, what measures it, the docs, and what runs off Linux."""
     session.install(".[test]")
-    apart = ["torch", "jax"] if session.python == "3.11" else ["torch", "jax", *ONCE]
+    apart = ["torch", "jax"]
+    if session.python != "3.11":
+        apart += ONCE
+    if session.python not in ("3.11", PYTHONS[0], PYTHONS[-1]):
+        apart += AT_ENDS
     ignored = [f"--ignore=tests/test_{name}.py" for name in apart]
     session.run("python", "-m", "pytest", *(session.posargs or ignored), env=STRICT)
 
