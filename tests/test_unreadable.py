@@ -126,7 +126,7 @@ def test_a_result_that_cannot_be_mapped_ends_the_launch(start_method: str, tmp_p
             try:
                 run(work, (folder,), 2, start_method=method, grace_period=0.2, options=options)
             except ProcessExitedException as error:
-                print(error)
+                print(error.msg)
             with open(os.path.join(folder, "busy")) as file:
                 print(os.path.exists("/proc/" + file.read()))
         """
