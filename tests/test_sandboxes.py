@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -118,6 +119,32 @@ def test_without_pidfds_what_ranks_start_ends_with_them(start_method: str, tmp_p
     pids = [int(name.split()[1]) for name in os.listdir(folder)]
     assert len(pids) == 6
     wait_until(lambda: all(map(is_gone, pids)) or None, "what ranks have started runs on")
+
+
+def test_without_pidfds_what_a_rank_leaves_in_its_group_ends(
+    start_method: str, tmp_path: Path
+) -> None:
+    (tmp_path / "forbidding.py").write_text(FORBID)
+    text = f"""
+        import errno, subprocess, sys
+        import forbidding
+        from procession import run
+
+        def work(rank):
+            options = {{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
+            return [
+                subprocess.Popen(["sleep", "60"], start_new_session=new, **options).pid
+                for new in (False, True)
+            ]
+
+        if __name__ == "__main__":
+            forbidding.forbid({(NUMBERS or {})["pidfd_open"]}, errno.ENOSYS)
+            print(*run(work, start_method=sys.argv[1])[0])
+        """
+    left, daemon = map(int, execute(tmp_path, text, start_method).split())
+    assert is_gone(left)
+    assert not is_gone(daemon)
+    os.kill(daemon, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("env", [{"NAME": "\ud800"}, {"\udfff": "value"}])

@@ -4,8 +4,8 @@ On macOS, on Windows, in frozen applications, and in sandboxes without pidfds.  
 Linux: ``env`` takes effect after the main module is imported; args are pickled once a rank; a large
 return value waits until the caller reads it; what fails before fn is called (an import, unpickling) is
 told on standard error alone; a process that a rank forked delays the news of that rank's end; and ranks
-may outlive the caller.  Where a launch fails, what its ranks have started ends with them: on macOS only
-what is in their process groups, on Windows nothing.
+may outlive the caller.  Off Linux, only ranks that fail or are stopped take what is in their process groups
+with them, on Windows not even these.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -93,7 +93,7 @@ class PipeReporter(Reporter):
 class GroupProcess:
     """A `multiprocessing.Process` that is signalled together with the group that it leads as a rank.
 
-    What is left in the group of one that failed is killed, as long as its number is its own: before
+    What one that failed has left in its group is killed as long as its number is its own, before
     multiprocessing reaps it.  A forkserver's processes are not this process's to reap: theirs is left.
     """
 
@@ -207,7 +207,16 @@ def start(launch: Launch, start_method: str) -> Started:
         handle = GroupProcess(process) if hasattr(os, "killpg") else process
         return handle, process.sentinel, ConnectionChannel(reader)
 
-    return start_each(launch, start_one)._replace(on_failure=partial(_end_marked, mark))
+    return _attach(start_each(launch, start_one), mark)
+
+
+def _attach(started: Started, mark: int) -> Started:
+    """Have what ranks leave be ended with them, if they carry a mark."""
+    if not mark:
+        return started
+    return started._replace(
+        on_failure=partial(_end_marked, mark), on_finish=partial(_end_groups, mark, started)
+    )
 
 
 def _mark_of(orders: rank_life.Orders) -> int:
@@ -219,25 +228,40 @@ def _mark_of(orders: rank_life.Orders) -> int:
     return mark_of(orders["launch_id"])
 
 
-def _end_marked(mark: int) -> None:
-    """Kill what the ranks of a launch have started and left, as `descendants.end` does by pidfds."""
-    if not mark:
-        return
-    from procession.descendants import PATIENCE, read_mark
+def _end_groups(mark: int, started: Started) -> None:
+    """Kill what ranks have left in their groups."""
+    from procession.children import leaves_group
+
+    groups = {int(one.pid or 0) for one in started.processes if one.pid and leaves_group(one.pid)}
+    if groups:
+        _end_marked(mark, groups)
+
+
+def _end_marked(mark: int, groups: Collection[int] | None = None) -> None:
+    """Kill what the ranks of a launch have left (in some groups), as `descendants.end` does by pidfds."""
+    from procession.descendants import PATIENCE
     from procession.tree import LINGER
 
-    begun = time.monotonic()
-    while time.monotonic() < begun + LINGER + PATIENCE:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        alive = [pid for pid in pids if read_mark(pid) == mark and state_of(pid) not in "ZX"]
+    kill_from = time.monotonic() + LINGER
+    while (now := time.monotonic()) < kill_from + PATIENCE:
+        try:
+            found = _list_marked(mark)
+            alive = [pid for pid in found if groups is None or os.getpgid(pid) in groups]
+            for pid in alive if now >= kill_from else ():
+                os.kill(pid, signal.SIGKILL)
+        except OSError:  # one has ended meanwhile
+            continue
         if not alive:
             return
-        for pid in alive if time.monotonic() > begun + LINGER else ():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:  # it has ended, or has become somebody we may not signal
-                pass
         time.sleep(_LOOK)
+
+
+def _list_marked(mark: int) -> list[int]:
+    """Return the living processes that carry a mark."""
+    from procession.descendants import read_mark
+
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if read_mark(pid) == mark and state_of(pid) not in "ZX"]
 
 
 def _check(launch: Launch) -> None:
