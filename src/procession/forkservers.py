@@ -205,13 +205,11 @@ class Server:
             failed = OSError(reply["errno"], reply["strerror"])
             note_on(failed, f"while starting rank {reply['rank']} of {launch.nprocs}")
             raise failed
-        started = _make_handles(launch, reply["pids"], replies, self._serve(sock))
+        sock.settimeout(None)
+        served = ServedLaunch(sock, self.hold(), self.process)
+        started = _make_handles(launch, reply["pids"], replies, served)
         _begin(started)
         return started
-
-    def _serve(self, sock: fds.Socket) -> ServedLaunch:
-        sock.settimeout(None)
-        return ServedLaunch(sock, self.hold(), self.process)
 
     def _control(self) -> fds.Socket:
         """Return the socket to the server, to be closed after use: this object keeps its own."""

@@ -133,11 +133,11 @@ class Engine:
             _wait(self.popen, _KILL_WAIT)
         self._tree.end()
         self._tree.release()
-        self.popen.wait()
+        _wait(self.popen, _KILL_WAIT)
         if self._forwarder is not None:
             _wait(self._forwarder, LINGER)  # a daemon that is kept may have the pipe still
             self._forwarder.kill()
-            self._forwarder.wait()
+            _wait(self._forwarder, _KILL_WAIT)
         self._stop_listening()
 
     def _listen(self) -> None:

@@ -1,0 +1,124 @@
+"""No lock and no blocking read of the caller waits without an end: all are listed here, with the reason."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import procession
+
+SOURCE = Path(procession.__file__).parent
+
+ELSEWHERE = re.compile(
+    r"(testing|_pyinstaller)/|(server|fresh|rank|report|forked|warden|guard|stacks|identity|measure)\.py"
+    r"|remote/(agent|holding|hosting|handshake)\.py"  # ranks, servers, agents; the last for both
+)
+"""Modules that the caller does not wait in."""
+
+WAITS = {
+    "acquire",
+    "recv",
+    "recvmsg",
+    "recv_bytes",
+    "recvfrom",
+    "accept",
+    "poll",
+    "join",
+    "wait",
+} | {*("select", "waitpid", "waitid", "receive", "sendall", "communicate")}
+
+BOUNDED = re.compile(
+    r"timeout|patience|until|pause|_WAIT|PATIENCE|WNOHANG|DONTWAIT|MSG_PEEK|blocking=False"
+    r"|(join|poll|wait)\([0-9.]+\)|SETTLING"
+)
+"""What shows that a wait has an end."""
+
+LOCKS = {
+    "fds.LOCK": "held while descriptors are made, and for the warden's start and answer (1 s)",
+    "LOCK": "fds.LOCK",
+    "held_back()": "no lock",
+    "_lock": "held for no call that waits",
+    "self._stop_lock": "held while a step of a stop sends signals",
+    "self._stacks_lock": "held while ranks are asked for stacks, for `inquiry.PATIENCE`",
+}
+MODULES_OF_LOCKS = {
+    "gang": "Gang.step: its callers hold the lock already, which `run` waits for with a deadline",
+    "process": "held for no call that waits",
+    "served": "held while a server is waited for, for `_PATIENCE` a launch",
+    "stopping": "held while a step of a stop sends signals",
+    "remote/link": "held while there is something to read or room to write: nothing of a link blocks",
+    "remote/process": "held while what has come is looked at",
+}
+REASONS = {
+    "api: context.join()": "a launch's own deadline ends it",
+    "context: self.join()": "a launch's own deadline ends it",
+    "backends/portable: self.connection.poll()": "looks only",
+    "backends/portable: self.connection.recv_bytes()": "follows a look; a rank writes one frame at once",
+    "channel: sock.sendall(wire.BEGIN, messages.NO_SIGNAL)": "one byte, into an empty socket",
+    "messages: sock.sendall(head, NO_SIGNAL)": "`_bound` has set a timeout",
+    "messages: sock.sendall(body, NO_SIGNAL)": "`_bound` has set a timeout",
+    "children: os.waitpid(pid, 0)": "the child has ended, or has just got SIGKILL",
+    "gathering: os.read(reader, 1)": "in ranks, which their caller ends",
+    "member: self.channel.receive()": "a channel never blocks (`protocol.ErrorChannel`)",
+    "messages: sock.recv(size - len(data))": "`_bound` has set a timeout",
+    "messages: sock.recvmsg(size, space, flags)": "`_bound` has set a timeout, or the flags one",
+    "remote/briefing: seat.control.receive()": "a link never blocks",
+    "remote/hub: link.receive()": "a link never blocks",
+    "remote/hub: guest.sock.recv(guest.greeting.missing)": "the socket does not block",
+    "remote/hub: listener.accept()": "the socket does not block",
+    "remote/engine: self.popen.poll()": "looks only",
+    "remote/engine: os.read(self._errors, 1 << 16)": "the pipe does not block",
+    "remote/launching: control.receive()": "a link never blocks",
+    "remote/link: poll.poll()": "in agents, which end with their caller",
+    "remote/link: link.receive()": "a link never blocks",
+    "remote/link: sock.recv(min(self._left, _CHUNK) or self._missing())": "the socket does not block",
+    "remote/process: control.receive()": "a link never blocks",
+    "remote/process: self._control.receive()": "a link never blocks",
+    "remote/relay: self._listener.accept()": "the selector has said that there is a connection",
+    "remote/tunnel: self._thread.join()": "its loop is told to end, and waits for nothing else",
+    "remote/tunnel: stream.sock.recv(_CHUNK)": "the socket does not block",
+    "standing: os.read(fd, 1 << 16)": "a file of /proc",
+    "waiter: self._read.recv_bytes()": "follows a look",
+    "waiter: os.read(self._wake_read, 4096)": "the pipe does not block",
+}
+
+
+def list_waits() -> Iterator[tuple[str, str, bool]]:
+    """Return the module and text of each wait, and whether it is for a lock."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        if ELSEWHERE.fullmatch(name) or ELSEWHERE.match(name):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.With, ast.AsyncWith)):
+                for item in node.items:
+                    text = ast.unparse(item.context_expr)
+                    if "lock" in text.lower():
+                        yield name[:-3], text, True
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                text = ast.unparse(node)
+                strings = isinstance(node.func.value, (ast.Constant, ast.JoinedStr))
+                if (node.func.attr in WAITS and not strings) or text.startswith("os.read("):
+                    yield name[:-3], text, False
+
+
+NO_WAITS = re.compile(r"(os\.path|cgroups|_RANKS_MODULE)\.join\(|select\.(poll|epoll)\(\)")
+
+
+def test_no_wait_of_the_caller_is_without_an_end() -> None:
+    unknown = []
+    for module, text, is_lock in list_waits():
+        if BOUNDED.search(text) or NO_WAITS.match(text):
+            continue
+        if is_lock and (text in LOCKS or module in MODULES_OF_LOCKS):
+            continue
+        if f"{module}: {text}" not in REASONS:
+            unknown.append(f"{module}: {text}")
+    assert unknown == []
+
+
+def test_every_reason_is_still_needed() -> None:
+    there = {f"{module}: {text}" for module, text, _ in list_waits()}
+    assert set(REASONS) <= there
