@@ -100,11 +100,11 @@ def torch(session: nox.Session) -> None:
 
 @nox.session
 def surroundings(session: nox.Session) -> None:
-    """Run the fault cases with signals ignored, streams closed, as nobody with a read-only root."""
+    """Run the fault cases with signals ignored, streams closed, as nobody; interrupt each line of a start."""
     session.install(".[test]")
-    session.run(
-        "python", "-m", "pytest", "tests/faults/surroundings.py", *session.posargs, env=STRICT
-    )
+    files = ("tests/faults/surroundings.py", "tests/faults/test_interrupted_starts.py")
+    env = {**STRICT, "PROCESSION_TEST_EVERY": "1"}
+    session.run("python", "-m", "pytest", *(session.posargs or files), env=env)
 
 
 @nox.session

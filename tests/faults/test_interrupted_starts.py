@@ -87,5 +87,5 @@ def test_an_interrupt_at_every_line_of_a_start(start_method: str, part: int) -> 
         assert await_end(before) == [], interrupter.where
 
 
-STEP = int(os.environ.get("PROCESSION_TEST_EVERY", "1"))
-"""Of how many lines one is interrupted."""
+STEP = int(os.environ.get("PROCESSION_TEST_EVERY", "7"))
+"""Of how many lines one is interrupted; in CI one session interrupts each."""
