@@ -52,6 +52,34 @@ def test_files_of_the_caller_s_stay_open(start_method: str, kind: str, tmp_path:
     assert told == "0\n[0, 1] []\n"
 
 
+def test_a_rank_s_own_forks_close_no_file_of_its(start_method: str, tmp_path: Path) -> None:
+    text = """
+        import os, sys, tempfile
+        import procession
+
+        def nothing(rank):
+            pass
+
+        def work(rank):
+            procession.run(nothing, (), 2, start_method="fork")
+            os.closerange(3, 256)
+            files = [tempfile.TemporaryFile() for _ in range(20)]
+            pid = os.fork()
+            if pid == 0:
+                for file in files:
+                    os.fstat(file.fileno())
+                os._exit(0)
+            open(sys.argv[2], "a").write(str(os.waitpid(pid, 0)[1]))
+            os._exit(0)
+
+        if __name__ == "__main__":
+            options = {"start_method": sys.argv[1], "allow_early_exit": True}
+            procession.start_processes(work, (), 2, **options)
+            print(open(sys.argv[2]).read())
+        """
+    assert execute(tmp_path, text, start_method, str(tmp_path / "told")) == "00\n"
+
+
 def test_a_number_that_another_file_has_got_is_not_closed() -> None:
     read, write = os.pipe()
     fds.keep(read)

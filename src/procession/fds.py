@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 Identity: TypeAlias = tuple[int, int]
 """A file's device and inode: who closes descriptors by their numbers may leave ours to others."""
 
+_NEW: Identity = (-1, -1)
+"""The identity of a descriptor that nobody has looked at."""
+
 LOCK = unpatched.RLock()
 """Held while descriptors are made and noted, so that no fork comes in between."""
 
 _kept: dict[int, Identity] = {}
 _objects: weakref.WeakSet[Holder] = weakref.WeakSet()
+_parents: list[object] = []
 _watching = False
 _trusting = 0  # the thread whose forks need not look, if there is one
 
@@ -58,15 +62,15 @@ def keep(fd: int) -> int:
     """Note a descriptor as this process's own, and return it."""
     with LOCK:
         _watch()
-        _kept[fd] = identify(fd)
+        _kept[fd] = _NEW if _trusting else identify(fd)
     return fd
 
 
 def is_kept(fd: int) -> bool:
     """Whether a descriptor was noted, and is still the same file."""
     identity = _kept.get(fd)
-    if identity is None:
-        return False
+    if identity is None or identity is _NEW:
+        return identity is _NEW
     try:
         return identify(fd) == identity
     except OSError:
@@ -75,7 +79,10 @@ def is_kept(fd: int) -> bool:
 
 @contextmanager
 def trusted() -> Iterator[None]:
-    """Look once what is still ours, so that forks of this thread in the block need not."""
+    """Look once what is still ours, so that forks of this thread in the block need not.
+
+    Between forks a look costs pages (see `forking`): what is noted in the block is looked at after it.
+    """
     global _trusting
     with LOCK:
         for fd in [fd for fd in _kept if not is_kept(fd)]:
@@ -85,6 +92,12 @@ def trusted() -> Iterator[None]:
         yield
     finally:
         _trusting = 0
+        with LOCK:
+            for fd in [fd for fd, identity in _kept.items() if identity is _NEW]:
+                try:
+                    _kept[fd] = identify(fd)
+                except OSError:  # closed by its number, by another thread
+                    _kept.pop(fd, None)
 
 
 def identify(fd: int) -> Identity:
@@ -206,10 +219,12 @@ def _watch() -> None:
 
 
 def _close_in_child() -> None:
+    global _kept, _trusting
     try:
-        trusted = _trusting == get_ident()
+        trusted, _trusting = _trusting == get_ident(), 0
         _close_runs(sorted(_kept if trusted else filter(is_kept, list(_kept))))
-        _kept.clear()
+        _parents.append(_kept)  # to free it would touch all of it, which the kernel then copies
+        _kept = {}
         for item in list(_objects):
             item.close_in_child()
     finally:

@@ -120,7 +120,8 @@ def test_an_interrupt_while_a_rank_is_started(
     monkeypatch.setattr(syscalls, "pidfd_open", interrupted)
     with pytest.raises(KeyboardInterrupt):
         start_processes(ranks.work, nprocs=RANKS, start_method=start_method)
-    assert len(pids) == during
+    # between forks the kernel holds interrupts back: one may be seen a few ranks later
+    assert during <= len(pids) <= (RANKS if start_method == "fork" else during)
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -144,7 +145,11 @@ def test_an_interrupt_that_a_handler_takes_stops_no_launch(
         assert run(ranks.give, nprocs=RANKS, start_method=start_method) == [(0,), (1,), (2,)]
     finally:
         signal.signal(signal.SIGINT, before)
-    assert taken == [signal.SIGINT] * RANKS
+    # between forks the kernel holds interrupts back, and makes one of several
+    expected = range(1, RANKS + 1) if start_method == "fork" else [RANKS]
+    assert taken
+    assert set(taken) == {signal.SIGINT}
+    assert len(taken) in expected
 
 
 def test_an_interrupt_while_a_server_starts_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
