@@ -13,7 +13,7 @@ from procession.protocol import Launch, Started
 from procession.remote.launching import start_agents
 from procession.remote.placement import Agents
 from procession.signals import name_signal
-from procession.tree import LINGER, Tree
+from procession.tree import Tree
 from procession.unpatched import close, get_subprocess
 
 _TAIL = 2000  # characters of what the engine said last that an error shows
@@ -49,6 +49,9 @@ def start_by_command(
         return Engine(compose(agents), env, explain)
 
     return start_agents(launch, place, rank_variables, with_parent=with_parent)
+
+
+_FORWARD_PATIENCE = 0.3  # seconds for the last output of ranks
 
 
 class Engine:
@@ -135,7 +138,9 @@ class Engine:
         self._tree.release()
         _wait(self.popen, _KILL_WAIT)
         if self._forwarder is not None:
-            _wait(self._forwarder, LINGER)  # a daemon that is kept may have the pipe still
+            _wait(
+                self._forwarder, _FORWARD_PATIENCE
+            )  # a daemon that is kept may have the pipe still
             self._forwarder.kill()
             _wait(self._forwarder, _KILL_WAIT)
         self._stop_listening()

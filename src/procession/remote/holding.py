@@ -22,11 +22,13 @@ from procession.procstat import state_of
 from procession.protocol import Report, Started
 from procession.remote import link as frames
 from procession.remote.link import Link, await_frame, is_unacknowledged
-from procession.tree import LINGER
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
+_ORPHAN_PATIENCE = (
+    0.3  # seconds for the caller to say what it wants, once this agent's starter is gone
+)
 _KILL_WAIT = 3.0  # seconds for a killed process to end
 _LOOK = 2  # milliseconds between looks at what raises no event
 _ANSWER_TIME = 0.8 * PATIENCE  # seconds that a rank has to show its stacks: the answer travels, too
@@ -253,7 +255,7 @@ class Holding:
         An engine may end for want of another agent; what became of that one then reaches the caller first.
         """
         self._poll.unregister(self._guard)
-        self._orphaned = time.monotonic() + LINGER
+        self._orphaned = time.monotonic() + _ORPHAN_PATIENCE
 
     def _abandon(self) -> None:
         self._finish(failed=True)

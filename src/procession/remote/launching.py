@@ -28,7 +28,6 @@ from procession.remote.options import Common, read_common
 from procession.remote.placement import Agents, Placement, describe_agents
 from procession.remote.process import RemoteChannel, RemoteProcess
 from procession.remote.seat import Seat
-from procession.tree import LINGER
 
 if TYPE_CHECKING:
     from procession.fresh import FreshOrders
@@ -37,6 +36,9 @@ log: logging.Logger = logging.getLogger("procession")
 
 CAPABILITIES = Capabilities(remote=True, descendants=True, stacks=True, rendezvous=True)
 """What holds for ranks that agents hold."""
+
+LOST_PATIENCE = 0.3
+"""Seconds that an engine may wait for an agent that is lost."""
 
 END_PATIENCE = 5.0
 """Seconds that agents have to end what their ranks have started, and their engine to notice."""
@@ -190,7 +192,9 @@ class _Ending(NamedTuple):
             if not is_lost and not _await_end(seat.control, until):
                 log.warning("the agent of rank %s on %s does not end", seat.rank, seat.host)
             seat.close()
-        self.placement.end(LINGER if any(lost) else END_PATIENCE)  # it may wait for who is lost
+        self.placement.end(
+            LOST_PATIENCE if any(lost) else END_PATIENCE
+        )  # it may wait for who is lost
 
     def _tell(self, *, failed: bool) -> None:
         for seat in self.seats:

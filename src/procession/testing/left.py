@@ -17,7 +17,11 @@ from procession.testing.supervisor import root
 Census: TypeAlias = dict[int, str]
 """Living processes, and when each was born: a number may become another's."""
 
-_STAY = *HELPERS, "procession.warden"  # for the life of the process that tests
+_STAY = (
+    *HELPERS,
+    "procession.warden",
+    "procession.server",
+)  # of the process that tests, for its life
 _PARENT, _BIRTH = 1, 19  # fields of `read_stat`
 
 
