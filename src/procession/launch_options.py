@@ -25,7 +25,8 @@ class LaunchOptions(TypedDict, total=False):
     force before a rank imports or unpickles anything.  None as a value removes a variable."""
 
     timeout: float | None
-    """Total deadline of the launch: the ranks are then stopped, and `ProcessTimeoutError` is raised."""
+    """Total deadline of the launch, from the call, the start of local ranks included: the ranks are then
+    stopped, and `ProcessTimeoutError` is raised."""
 
     grace_period: float | None
     """How long ranks may take to end by themselves between SIGTERM and SIGKILL.  After a failure it
