@@ -81,7 +81,7 @@ def test_a_failure_is_logged_and_the_others_are_ended(
     process = caller(start_method, how, "fails")
     _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 5
-    assert "a launch that was not joined failed: rank 1" in told
+    assert "a launch of act that was not joined failed: rank 1" in told
     assert told.count("ValueError: boom") == 3  # by the rank itself; and in the log, with traceback
     assert "Process " in told
 
@@ -195,7 +195,7 @@ def test_a_supervised_launch_is_ended_and_logged_at_once(
         time.sleep(0.002)
     for process in context.processes:
         process.join()
-    assert caplog.text.count("a launch that was not joined failed") == 1
+    assert caplog.text.count("a launch of fail_at_once that was not joined failed") == 1
     assert "ValueError: boom" in caplog.text
     assert "boom" not in capfd.readouterr().err
     with pytest.raises(ProcessRaisedException):

@@ -13,6 +13,7 @@ from procession import forwarding, launches, unpatched
 from procession.gang import Gang
 
 _LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
+_CONTENDED = 0.01  # seconds to leave a launch to another thread
 _RECHECK = 0.05  # seconds between looks where launches cannot be waited for together (Windows)
 
 
@@ -43,8 +44,8 @@ def _await_all() -> None:
     while running := launches.list_running():
         with forwarding.waiting(running[0]):
             _await_any(running)
-            for gang in running:
-                gang.try_step()
+            if not all([gang.try_step() for gang in running]):  # another thread is at one of them
+                unpatched.sleep(_CONTENDED)
 
 
 def _await_any(gangs: Sequence[Gang]) -> None:

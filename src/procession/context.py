@@ -51,6 +51,7 @@ class ProcessContext:
     ) -> Self:
         """Return the context of ranks that a backend has started."""
         context = cls.__new__(cls)
+        context.error_files = list(started.error_channels)
         context._begin(launch, started, oom.count_kills() if oom_kills is None else oom_kills)
         return context
 

@@ -73,7 +73,8 @@ def has_failed(gang: Gang) -> bool:
 def log_failure(gang: Gang) -> None:
     """Log why a launch failed, unless somebody has learned of it."""
     if conclude(gang):
-        log.error("a launch that was not joined failed: %s", describe_failure(gang))
+        name, told = gang.launch.name, describe_failure(gang)
+        log.error("a launch of %s that was not joined failed: %s", name or "processes", told)
 
 
 def describe_failure(gang: Gang) -> str:
