@@ -44,7 +44,8 @@ def _await_all() -> None:
     while running := launches.list_running():
         with forwarding.waiting(running[0]):
             _await_any(running)
-            if not all([gang.try_step() for gang in running]):  # another thread is at one of them
+            stepped = [gang.try_step() for gang in running]
+            if not all(stepped):  # another thread is at one of them
                 unpatched.sleep(_CONTENDED)
 
 
