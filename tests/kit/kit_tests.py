@@ -20,7 +20,10 @@ from installing import write_distribution
 from procession.testing.stage import is_gone
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.leaves_things  # the kit runs elsewhere, and what is wrong may leave things
+pytestmark = [
+    pytest.mark.leaves_things,  # the kit runs elsewhere, and what is wrong may leave things
+    pytest.mark.timeout(600),  # two kits at a time, beside whatever else runs
+]
 
 
 def run_kit(folder: Path, *arguments: str, path: str = "") -> str:
@@ -35,7 +38,7 @@ def run_kit(folder: Path, *arguments: str, path: str = "") -> str:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            timeout=170,
+            timeout=550,
         )
     return printed.read_text()
 
