@@ -88,4 +88,4 @@ def test_an_interrupt_at_every_line_of_a_start(start_method: str, part: int) -> 
 
 
 STEP = int(os.environ.get("PROCESSION_TEST_EVERY", "7"))
-"""Of how many lines one is interrupted; in CI one session interrupts each."""
+"""Of how many lines one is interrupted; 1 interrupts each, which takes minutes."""

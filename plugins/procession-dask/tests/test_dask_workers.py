@@ -49,7 +49,7 @@ def test_a_rank_is_lost_with_its_worker(tmp_path: Path, pair: list[str], transpo
         took = time.monotonic() - begun
     root = caught.value.failures[0]
     assert (root.rank, root.kind) == (1, "lost")
-    assert took < 2
+    assert took < 5
     assert_all_gone(subject)
     await_single_threads()  # the nanny has another one by now, where Dask may execute the task again
     assert [subject.stage.read(f"calls {rank}") for rank in range(2)] == [".", "."]

@@ -132,7 +132,7 @@ def test_the_death_of_mpiexec_is_that_of_its_ranks(
         begun = time.monotonic()
         with pytest.raises(ProcessExitedException) as caught:
             context.wait()
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
     root = caught.value.failures[0]
     assert (root.kind, root.exit_code) == ("lost", None)
     for pid in (*context.pids(), *agents):

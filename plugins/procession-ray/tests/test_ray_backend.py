@@ -88,7 +88,7 @@ class TestWorkers(Checked):
             os.kill(worker, signal.SIGKILL)
             with pytest.raises(ProcessExitedException) as caught:
                 context.wait()
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 5
         root = caught.value.failures[0]
         assert (root.rank, root.kind, root.exit_code) == (1, "lost", None)
         assert_all_gone(subject)

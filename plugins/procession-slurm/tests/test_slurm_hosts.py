@@ -67,7 +67,7 @@ def test_a_rank_that_is_killed_on_the_far_host_is_told_at_once(subject: Subject)
     took, error = fail_at(subject, partial(elsewhere.kill_beside_a_sleeper, "rank"))
     assert isinstance(error, ProcessExitedException)
     assert (error.error_index, error.signal_name) == (1, "SIGKILL")
-    assert took < 2
+    assert took < 5
     assert_gone(subject.stage.noted())
 
 

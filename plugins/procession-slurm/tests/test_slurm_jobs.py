@@ -175,7 +175,7 @@ def test_ranks_end_with_slurms_own_process_beside_them(subject: Subject, cluster
         os.kill(read_parent(int(subject.await_cue("agent 0"))), signal.SIGKILL)
         with pytest.raises(ProcessException) as caught:
             context.wait()
-        assert time.monotonic() - killed < 2
+        assert time.monotonic() - killed < 5
     assert {one.kind for one in caught.value.failures} == {"lost"}
     assert_gone(subject.stage.noted())
     wait_until(lambda: not cluster.list_jobs(), "the job is still there")
