@@ -105,7 +105,7 @@ def torch(session: nox.Session) -> None:
 
 @nox.session
 def surroundings(session: nox.Session) -> None:
-    """Run the fault cases with signals ignored, streams closed, as nobody; interrupt every third line of a start."""
+    """Run the fault cases with signals ignored, streams closed, as nobody; interrupt starts at many lines."""
     session.install(".[test]")
     files = ("tests/faults/surroundings.py", "tests/faults/test_interrupted_starts.py")
     env = {**STRICT, "PROCESSION_TEST_EVERY": "3"}
