@@ -58,7 +58,7 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         "args": (folder,) if what == "count" else (folder, what),
         "nprocs": 2,
         "start_method": method,
-        "grace_period": 1 if "ignore" in what else None,
+        "grace_period": 1 if "ignore" in what and how != "impatient" else None,
         "signals": Signals(forward=(signal.SIGUSR1,)) if what == "SIGUSR1" else None,
     }
     if method == "command":

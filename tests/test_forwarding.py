@@ -131,6 +131,18 @@ def test_stragglers_are_killed_after_the_grace_period(
     assert all(state_of(pid) in "XZ" for pid in pids)
 
 
+def test_ctrl_c_cuts_the_grace_period_short(callers: MakeCaller, start_method: str) -> None:
+    caller = callers(start_method, "impatient", "ignore")
+    pids = caller.await_ranks()
+    wait_until(lambda: signal.SIGTERM in caught_by(caller.process.pid))
+    caller.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)  # a signal more, in the grace period of 25 seconds
+    begun = time.monotonic()
+    assert caller.end(signal.SIGINT) == -signal.SIGTERM
+    assert time.monotonic() - begun < 15
+    assert all(state_of(pid) in "XZ" for pid in pids)
+
+
 def test_all_launches_of_the_caller_end(callers: MakeCaller, start_method: str) -> None:
     caller = callers(start_method, "two")
     caller.await_ranks()

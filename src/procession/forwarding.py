@@ -58,6 +58,11 @@ def waiting(gang: Gang) -> Iterator[None]:
     _depth += 1
     try:
         yield
+    except KeyboardInterrupt:
+        if _ending:  # who interrupts now does not want to wait for the grace period
+            for running in list_running():
+                running.hurry()
+        raise
     finally:
         _depth -= 1
         if _ending:
