@@ -237,7 +237,8 @@ def test_the_check_imports_nothing(stand_in: StandIn, monkeypatch: pytest.Monkey
         patch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
         patch.setattr(builtins, "__import__", note)
         check_fork("error")
-    assert imported == []
+    own = {"_thread", "procession.foreign_threads", "procession"}
+    assert set(imported) <= own
 
 
 # Open drivers

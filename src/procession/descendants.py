@@ -7,7 +7,6 @@ session and the death of its parents.  A limit of 0 is no mark: a process that s
 
 from __future__ import annotations
 
-import bisect
 import os
 import resource
 import signal
@@ -199,9 +198,9 @@ def _are_helpers(number: int, groups: Collection[int] | None) -> bool:
 
 def _list_newest_first() -> list[int]:
     """Return the process ids there are; their numbers start again at 1 after the largest."""
-    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-    last = bisect.bisect_right(pids, _last_pid())
-    return [*reversed(pids[:last]), *reversed(pids[last:])]
+    last = _last_pid()
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return sorted(pids, key=lambda pid: (pid > last, -pid))
 
 
 def _last_pid() -> int:

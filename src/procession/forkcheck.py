@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 from procession.exceptions import UnsafeForkError, UnsafeForkWarning
-from procession.foreign_threads import find_foreign_threads
 
 CHOICES = ("error", "warn", "off")
 """The values of the option ``fork_check``; the first is the default."""
@@ -100,13 +99,25 @@ def find_likely(certain: list[str]) -> list[str]:
             f"other threads run in this process ({_shorten(names)}): a fork does not copy them, and a "
             "lock that one of them holds stays held in every rank"
         )
-    foreign = find_foreign_threads()
+    foreign = _find_foreign_threads()
     if foreign:
         found.append(
             f"threads that Python did not start run in this process ({_shorten(foreign)}): after a parallel "
             "operation, OpenMP's wait in every rank for ever in the next one"
         )
     return found
+
+
+def _find_foreign_threads() -> list[str]:
+    """Return the names of threads that Python did not start; look only where there is more than one."""
+    try:
+        if os.stat("/proc/self/task").st_nlink <= 3:  # one folder a thread, beside `.` and `..`
+            return []
+    except OSError:  # no /proc
+        return []
+    from procession.foreign_threads import find_foreign_threads
+
+    return find_foreign_threads()
 
 
 def find_open_drivers() -> list[str]:

@@ -1,7 +1,8 @@
-"""Ends the processes that this one has started for itself, the warden and forkservers, before it exits.
+"""Ends the processes that a rank has started for itself, its warden and forkservers, before it exits.
 
 Otherwise they would end a moment later, as orphans: process 1 of a container, or whoever else adopts
-orphans (PR_SET_CHILD_SUBREAPER), would have to reap them, and mostly does not.
+orphans (PR_SET_CHILD_SUBREAPER), would have to reap those of every rank, and mostly does not.  The first
+caller does not wait for its own: that would cost each script a millisecond or more.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _owner = 0  # the process that ends them at its exit
 
 
 def end_at_exit() -> None:
-    """Have `end` called when this process exits, after its launches have ended."""
+    """Have `_end` called when this process exits, after its launches, if it is a rank or a child."""
     global _owner
-    if _owner == os.getpid():
+    if _owner == os.getpid() or not _is_child():
         return
     _owner = os.getpid()
     import atexit
@@ -29,6 +30,14 @@ def end_at_exit() -> None:
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:  # in multiprocessing's children no other handlers run
         util.Finalize(None, _end, exitpriority=50)  # launches end at 100
+
+
+def _is_child() -> bool:
+    """Whether this process is a rank, or a child of multiprocessing's."""
+    parent_process = get_loaded("multiprocessing.process", "parent_process")
+    return get_loaded("procession.rank", "current") is not None or bool(
+        parent_process is not None and parent_process()
+    )
 
 
 def _end() -> None:

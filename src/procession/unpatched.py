@@ -28,11 +28,12 @@ posix_spawnp: Any = getattr(_system, "posix_spawnp", None)
 def _load_select() -> Any:
     """Return `select` as it is before it is patched."""
     import select
-    from importlib.util import module_from_spec
 
     spec = select.__spec__
     if isinstance(select.select, type(len)) or spec is None or spec.loader is None:
         return select
+    from importlib.util import module_from_spec
+
     module = module_from_spec(spec)  # a second instance: the first is the one that was patched
     spec.loader.exec_module(module)
     return module
