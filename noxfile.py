@@ -107,7 +107,7 @@ def torch(session: nox.Session) -> None:
 def surroundings(session: nox.Session) -> None:
     """Run the fault cases with signals ignored, streams closed, as nobody; interrupt starts at many lines."""
     session.install(".[test]")
-    files = ("tests/faults/surroundings.py", "tests/faults/test_interrupted_starts.py")
+    files = ("tests/faults/surroundings.py", "tests/faults/interrupted_starts.py")
     env = {**STRICT, "PROCESSION_TEST_EVERY": "3"}
     session.run("python", "-m", "pytest", *(session.posargs or files), env=env)
 

@@ -6,6 +6,7 @@ import itertools
 import os
 from typing import Any
 
+from procession.interrupts import held_back
 from procession.loaded import get_loaded
 from procession.unpatched import RLock
 
@@ -19,7 +20,7 @@ def identify_ranks(nprocs: int) -> tuple[int, ...]:
     global _lock, _next, _owner
     if _owner != os.getpid():
         _owner, _next, _lock = os.getpid(), 1, RLock()
-    with _lock:
+    with held_back(), _lock:  # an interrupt between the two ends of a block may leave a lock held
         first = max(_next, _draw(nprocs))
         _next = first + nprocs
     current_process = get_loaded("multiprocessing.process", "current_process")

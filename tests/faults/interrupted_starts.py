@@ -1,4 +1,8 @@
-"""One Ctrl-C at every line of a start: KeyboardInterrupt, and no rank or other process is left."""
+"""One Ctrl-C at every line of a start: KeyboardInterrupt, and no rank or other process is left.
+
+``nox -s surroundings`` runs this file, in a process of its own: what is interrupted between two lines of a
+library may leave a lock held.
+"""
 
 from __future__ import annotations
 
