@@ -52,15 +52,18 @@ MODULES_OF_LOCKS = {
     "remote/process": "held while what has come is looked at",
 }
 REASONS = {
-    "api: context.join()": "a launch's own deadline ends it",
-    "context: self.join()": "a launch's own deadline ends it",
+    "api: context.wait()": "a launch's own deadline ends it",
+    "at_exit: unpatched.poll()": "makes a poll object",
     "backends/portable: self.connection.poll()": "looks only",
     "backends/portable: self.connection.recv_bytes()": "follows a look; a rank writes one frame at once",
     "channel: sock.sendall(wire.BEGIN, messages.NO_SIGNAL)": "one byte, into an empty socket",
     "messages: sock.sendall(head, NO_SIGNAL)": "`_bound` has set a timeout",
     "messages: sock.sendall(body, NO_SIGNAL)": "`_bound` has set a timeout",
-    "children: os.waitpid(pid, 0)": "the child has ended, or has just got SIGKILL",
-    "gathering: os.read(reader, 1)": "in ranks, which their caller ends",
+    "backends/portable: os.waitid(os.P_PID, self._process.pid, how)": "`how` has WNOHANG",
+    "children: unpatched.waitpid(pid, 0)": "the child has ended, or has just got SIGKILL",
+    "gathering: unpatched.read(reader, 1)": "in ranks, which their caller ends",
+    "greenlets: poller.poll(None if seconds is None else seconds * 1000)": "its caller gives the end",
+    "greenlets: select.select([own], [], [], seconds)": "its caller gives the end",
     "member: self.channel.receive()": "a channel never blocks (`protocol.ErrorChannel`)",
     "messages: sock.recv(size - len(data))": "`_bound` has set a timeout",
     "messages: sock.recvmsg(size, space, flags)": "`_bound` has set a timeout, or the flags one",
@@ -79,9 +82,12 @@ REASONS = {
     "remote/relay: self._listener.accept()": "the selector has said that there is a connection",
     "remote/tunnel: self._thread.join()": "its loop is told to end, and waits for nothing else",
     "remote/tunnel: stream.sock.recv(_CHUNK)": "the socket does not block",
-    "standing: os.read(fd, 1 << 16)": "a file of /proc",
+    "standing: unpatched.read(fd, 1 << 16)": "a file of /proc",
+    "unpatched: poller.poll(seconds * 1000)": "its caller gives the end",
+    "unpatched: greenlets.acquire(lock, seconds)": "its caller gives the end",
     "waiter: self._read.recv_bytes()": "follows a look",
-    "waiter: os.read(self._wake_read, 4096)": "the pipe does not block",
+    "waiter: self._selector.select(0)": "looks only",
+    "waiter: unpatched.read(self._wake_read, 4096)": "the pipe does not block",
 }
 
 
@@ -100,7 +106,9 @@ def list_waits() -> Iterator[tuple[str, str, bool]]:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 text = ast.unparse(node)
                 strings = isinstance(node.func.value, (ast.Constant, ast.JoinedStr))
-                if (node.func.attr in WAITS and not strings) or text.startswith("os.read("):
+                if (node.func.attr in WAITS and not strings) or text.startswith(
+                    ("os.read(", "unpatched.read(")
+                ):
                     yield name[:-3], text, False
 
 
