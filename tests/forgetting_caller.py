@@ -58,6 +58,8 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         start_processes(abs, nprocs=1, start_method=method)
         stage.tell("children", str(len(list_children())))
     stage.tell("leaving")
+    if how == "sleeps":
+        time.sleep(60)
     del kept
     sys.exit(5)
 

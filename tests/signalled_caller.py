@@ -65,6 +65,8 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         arguments["options"] = standin.options("")
     if how == "handler":
         signal.signal(signal.SIGTERM, leave_by_handler)
+    if how == "asks":
+        assert not stop_requested()
     if how == "flag":
         signal.signal(signal.SIGTERM, lambda *_: stage.tell("flag"))
     if how == "chain":
@@ -90,6 +92,8 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         first.wait()
     else:
         start_processes(**arguments)
+    if how == "asks":
+        stage.tell("asked", str(stop_requested()))
     stage.tell("put back", str(signal.getsignal(signal.SIGTERM)))
 
 

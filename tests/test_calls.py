@@ -14,6 +14,7 @@ from procession import (
     PerRank,
     ProcessExitedException,
     ProcessRaisedException,
+    ProcessTimeoutError,
     RankPlace,
     ResultError,
     get_context,
@@ -66,6 +67,21 @@ def fail_some(rank: int) -> Any:
     if rank == 2:
         sys.exit(3)
     return give_trouble(rank) if rank == 3 else "fine"
+
+
+def test_the_place_of_a_rank_that_the_deadline_found_tells_so(start_method: str) -> None:
+    places = run(
+        work_unless_first, nprocs=2, start_method=start_method, timeout=1.5, return_exceptions=True
+    )
+    assert places[0] == "done"
+    assert isinstance(places[1], ProcessTimeoutError)
+    assert "in work" in str(places[1])
+
+
+def work_unless_first(rank: int) -> str:
+    if rank:
+        ranks.work(rank)
+    return "done"
 
 
 def test_others_go_on_without_fail_fast_and_all_failures_are_raised_together(

@@ -243,6 +243,23 @@ def test_many_launches_at_once_from_threads(start_method: str) -> None:
     assert answers == [[(0,), (1,)]] * 18
 
 
+def test_forks_beside_finished_contexts_print_nothing(
+    start_method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments: dict[str, Any] = {"nprocs": 2, "join": False, "start_method": start_method}
+    finished = [start_processes(ranks.nothing, **arguments) for _ in range(2)]
+    assert all(context.wait() for context in finished)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert run(ranks.give, nprocs=2, start_method="fork") == [(0,), (1,)]
+    assert capfd.readouterr().err == ""
+    del finished
+
+
 def test_a_forked_child_leaves_its_parents_ranks_alone(start_method: str) -> None:
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
     with warnings.catch_warnings():

@@ -132,6 +132,24 @@ def test_a_caller_may_wait_for_sentinels_itself(start_method: str) -> None:
     assert context.wait() is True
 
 
+def test_join_does_not_wait_for_what_a_caller_has_popped(start_method: str) -> None:
+    event = get_context(start_method).Event()
+    arguments: dict[str, Any] = {"nprocs": 2, "join": False, "start_method": start_method}
+    with start_processes(wait_if_second, (event,), **arguments) as context:
+        for sentinel, rank in list(context.sentinels.items()):
+            if rank == 1:
+                del context.sentinels[sentinel]
+        assert context.join(timeout=30) is True  # torch's: none is left to join
+        assert context.processes[1].is_alive()
+        event.set()
+        assert context.wait()
+
+
+def wait_if_second(rank: int, event: Any) -> None:
+    if rank == 1:
+        event.wait()
+
+
 def test_what_a_caller_pops_is_joins_affair_alone(start_method: str) -> None:
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
     context.sentinels.clear()

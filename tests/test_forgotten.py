@@ -99,6 +99,20 @@ def test_an_interrupt_at_the_exit_ends_the_ranks(
     assert all(state_of(pid) in "XZ" for pid in pids)
 
 
+def test_an_interrupt_that_ends_the_caller_ends_the_ranks(
+    caller: Any, tmp_path: Path, start_method: str
+) -> None:
+    """Though nobody was waiting for them when it came."""
+    process = caller(start_method, "sleeps", "cannot end")
+    await_file(tmp_path / "leaving")
+    pids = [int(await_file(tmp_path / f"rank {rank}")) for rank in range(2)]
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in told
+    assert all(state_of(pid) in "XZ" for pid in pids)
+
+
 def wait_until_waiting(pid: int) -> None:
     """Wait until a process has installed the handlers that go with waiting."""
     from procession.procstat import read_mask

@@ -157,6 +157,17 @@ def test_a_handler_of_the_callers_own_stays(callers: MakeCaller, start_method: s
     assert len(caller.saved()) == 2  # leaving the call stops the ranks in order
 
 
+def test_a_caller_that_asks_itself_passes_the_signal_on(
+    callers: MakeCaller, start_method: str
+) -> None:
+    """It ends when it wants to: a rank that launches, for one."""
+    caller = callers(start_method, "asks")
+    caller.await_ranks()
+    assert caller.end(signal.SIGTERM) == 0
+    assert caller.saved() == ["SIGTERM"] * 2
+    assert (caller.folder / "asked").read_text() == "True"
+
+
 def test_a_handler_that_only_notes_the_signal_stops_nothing(callers: MakeCaller) -> None:
     caller = callers("fork", "flag", "count")
     caller.await_ranks()
@@ -254,6 +265,7 @@ def test_a_fork_of_the_caller_has_the_default_action(start_method: str) -> None:
         (Signals(forward=signal.SIGUSR1), TypeError, "tuple of signals"),  # type: ignore[arg-type]
         (Signals(forward=(signal.SIGTERM,)), ValueError, "SIGTERM"),
         (Signals(forward=(9,)), ValueError, "SIGKILL"),
+        (Signals(forward=("SIGUSR1",)), TypeError, "not 'SIGUSR1'"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_signals_are_refused(signals: object, error: type[Exception], told: str) -> None:

@@ -6,6 +6,7 @@ the exit status of the process stays what it was.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 
@@ -19,9 +20,12 @@ _RECHECK = 0.05  # seconds between looks where launches cannot be waited for tog
 
 def end_all() -> None:
     """Wait for the ranks of all launches; end daemonic ones, and all on Ctrl-C; log failures."""
+    interrupted = _is_interrupted()
     for gang in launches.list_running():
         if gang.launch.daemon:
             gang.stop()
+        elif interrupted:  # Ctrl-C ends the caller: it reached nobody's wait for these ranks
+            gang.stop(interrupt=True)
     for act in (_interrupt, Gang.hurry):
         try:
             _await_all()
@@ -33,6 +37,12 @@ def end_all() -> None:
         _await_all()
     for gang in launches.list_unanswered():
         launches.log_failure(gang)
+
+
+def _is_interrupted() -> bool:
+    """Whether this process ends by a KeyboardInterrupt that nobody has caught."""
+    is_script = not hasattr(sys, "ps1")  # a prompt goes on after it
+    return is_script and issubclass(getattr(sys, "last_type", None) or object, KeyboardInterrupt)
 
 
 def _interrupt(gang: Gang) -> None:

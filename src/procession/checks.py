@@ -98,13 +98,17 @@ def check_policies(given: Mapping[str, Any], *, join: bool) -> dict[str, Any]:
     }
 
 
+_OTHERS = ("fn", "args", "nprocs", "join", "daemon", "start_method", "kwargs", "return_exceptions")
+"""Arguments that have a place of their own in the signatures of calls."""
+
+
 def check_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of every keyword; one that no call takes is an error that names the nearest."""
     for name in keywords:
         if name not in KEYWORDS:
             from difflib import get_close_matches
 
-            near = get_close_matches(name, KEYWORDS, 1)
+            near = get_close_matches(name, [*KEYWORDS, *_OTHERS], 1)
             meant = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(KEYWORDS)}"
             raise TypeError(f"unexpected keyword argument {name!r}{meant}")
     return {**KEYWORDS, **keywords}
@@ -126,6 +130,9 @@ def check_signals(value: Any) -> Signals:
 
     from procession.signals import name_signal
 
+    wrong = [one for one in forward if not isinstance(one, int)]
+    if wrong:
+        raise TypeError(f"signals.forward must hold signals, as signal.SIGUSR1, not {wrong[0]!r}")
     numbers = [operator.index(one) for one in forward]
     for number in numbers:
         if number not in (signal.SIGUSR1, signal.SIGUSR2):
@@ -196,7 +203,9 @@ def check_seconds(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
-    if not value >= 0:
+    if value != value:  # noqa: PLR0124  # NaN
+        raise ValueError(f"{name} must be a number of seconds, not {value}")
+    if value < 0:
         raise ValueError(f"{name} must not be negative: {value}")
     return float(value)
 

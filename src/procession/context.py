@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import launches, oom
 from procession.exceptions import ResultError, note_on
+from procession.failure import Failure
 from procession.forwarding import waiting
 from procession.gang import Gang
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
@@ -119,8 +120,8 @@ class ProcessContext:
                 sentinels.pop(sentinel, None)
         if sentinels:
             return False
-        if not finished and timeout != 0:  # the last has ended: what remains is to clear up
-            finished = self._wait(None, grace_period)
+        if not finished and all(member.ended for member in self._gang.members):
+            finished = self._wait(None, grace_period)  # what remains is to clear up
         return self._conclude() if finished else True
 
     def wait(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
@@ -129,7 +130,8 @@ class ProcessContext:
         Takes and raises what `join` does.
 
         Returns:
-            True if all ranks have ended well, False if some still run after ``timeout`` seconds.
+            True if all ranks have ended well, or at the caller's wish; False if some still run after
+            ``timeout`` seconds.
         """
         return self._wait(timeout, grace_period) and self._conclude()
 
@@ -255,10 +257,18 @@ class ProcessContext:
         for rank in range(len(self._gang.members)):
             try:
                 failed = failures.get(rank)
-                places.append(self._load(rank) if failed is None else make_exception([failed]))
+                places.append(self._load(rank) if failed is None else self._explain(failed))
             except Exception as error:  # of unpickling, too
                 places.append(error)
         return places
+
+    def _explain(self, failure: Failure) -> Exception:
+        """Return the exception for one rank: that the deadline found it running, or how it failed."""
+        gang = self._gang
+        if failure.rank not in gang.timed_out:
+            return make_exception([failure])
+        stacks = {rank: text for rank, text in gang.stacks.items() if rank == failure.rank}
+        return make_timeout(gang.launch.timeout or 0, [failure.rank], [failure], stacks)
 
     def _conclude(self) -> bool:
         launches.conclude(self._gang)

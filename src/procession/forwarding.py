@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession.interrupts import take_deferred
 from procession.launches import list_running
+from procession.loaded import get_loaded
 
 if TYPE_CHECKING:
     from procession.gang import Gang
@@ -82,7 +83,10 @@ def _install(gang: Gang) -> None:
     came = take_deferred()
     _waited.add(gang)
     for number in ENDING:
-        _replace(number, _on_ending, only_default=True)
+        if signal.getsignal(number) is get_loaded("procession.stop_request", "note"):
+            _replace(number, _on_noted, only_default=False)  # of `stop_requested`
+        else:
+            _replace(number, _on_ending, only_default=True)
     if SUSPENDING is not None:
         _replace(SUSPENDING, _on_suspend, only_default=True)
     for number in gang.launch.signals.forward:
@@ -109,7 +113,7 @@ def _put_back_if_done() -> None:
 def _put_back(number: int) -> None:
     """Put back one handler, unless somebody has replaced ours."""
     previous = _replaced.pop(number)
-    if signal.getsignal(number) in (_on_ending, _on_suspend, _on_forward):
+    if signal.getsignal(number) in _HANDLERS:
         signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
 
@@ -124,6 +128,14 @@ def _on_ending(number: int, _: object) -> None:
             gang.stop(by=number)
     if not _depth:
         _end()
+
+
+def _on_noted(number: int, frame: Any) -> None:
+    """Have `stop_requested` tell of the signal here, and in all ranks; this process ends when it wants to."""
+    if os.getpid() == _owner:
+        for gang in list_running():
+            gang.stop(by=number)
+    _replaced[number](number, frame)
 
 
 def _on_suspend(number: int, _: object) -> None:
@@ -173,3 +185,6 @@ def _die(number: int) -> None:
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     os._exit(128 + number)
+
+
+_HANDLERS = (_on_ending, _on_noted, _on_suspend, _on_forward)

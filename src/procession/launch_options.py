@@ -18,7 +18,7 @@ class LaunchOptions(TypedDict, total=False):
     """Keywords of `start_processes` and `run`.  Times are in seconds."""
 
     name: str | None
-    """What messages and logs call the launch; None: the function's name."""
+    """What the log calls a launch that nobody has joined; None: the function's name."""
 
     env: Env
     """Environment variables for all ranks, or a function from rank to such a mapping.  They are in

@@ -22,7 +22,7 @@ def stop_requested() -> bool:
     """
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         try:
-            signal.signal(signal.SIGTERM, _note)
+            signal.signal(signal.SIGTERM, note)
         except ValueError:
             raise RuntimeError(
                 "stop_requested() must be called in the main thread first: only there can Python "
@@ -31,6 +31,7 @@ def stop_requested() -> bool:
     return _requested_in == os.getpid()
 
 
-def _note(*_: object) -> None:
+def note(*_: object) -> None:
+    """Note that this process has got SIGTERM."""
     global _requested_in
     _requested_in = os.getpid()

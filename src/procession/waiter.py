@@ -182,6 +182,8 @@ class SelectorWaiter:
 
     def close_in_child(self) -> None:
         """Free the selector in a process just forked, which has closed what was kept already."""
+        if self._closed:
+            return
         self._closed = True
         if self._switched:  # its event loop waits for it, and would abort
             return
