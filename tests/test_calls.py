@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,19 @@ def describe(place: RankPlace) -> tuple[str]:
 
 def take(rank: int, value: object, named: object = None) -> tuple[object, ...]:
     return rank, value, named
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_what_cannot_be_pickled_has_its_callers_name(start_method: str) -> None:
+    lock = threading.Lock()
+    for keywords, name in (
+        ({"args": (1,), "kwargs": {"named": lock}}, "kwargs['named'] (lock)"),
+        ({"args": PerRank([(1,), (lock,)])}, "args[0] of rank 1 (lock)"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            start_processes(take, nprocs=2, start_method=start_method, **keywords)
+        told = "".join(ranks.notes_on(caught.value)) or str(caught.value)
+        assert name in told
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession.exceptions import note_on
-from procession.handover import InheritedFd, make_array, make_view
+from procession.handover import CallPerRank, InheritedFd, make_array, make_view
 from procession.locations import locate
 from procession.main_module import find_import
 from procession.payloadfile import OUT_OF_BAND, PayloadFile
@@ -203,8 +203,7 @@ def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
     from procession.advice import advise
     from procession.by_value import Watching
 
-    parts = [("fn", launch.fn), *((f"args[{i}]", arg) for i, arg in enumerate(launch.args))]
-    for name, part in parts:
+    for name, part in _list_parts(launch):
         pickler = make(_Nowhere(), Watching)
         try:
             with _spawning():
@@ -216,6 +215,20 @@ def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
                 f"{launch.start_method!r} needs: {advise(part, pickler.last, own)}",
             )
             return
+
+
+def _list_parts(launch: Launch) -> Iterator[tuple[str, Any]]:
+    """Yield what a launch pickles, by the names that its caller knows."""
+    yield "fn", unwrap(launch.fn)
+    for index, arg in enumerate(launch.args):
+        yield f"args[{index}]", arg
+    bound: Any = launch.fn
+    while hasattr(bound, "func"):
+        for name, value in getattr(bound, "keywords", {}).items():
+            yield f"kwargs[{name!r}]", value
+        for rank, own in enumerate(bound.args if isinstance(bound, CallPerRank) else ()):
+            yield from ((f"args[{index}] of rank {rank}", arg) for index, arg in enumerate(own))
+        bound = bound.func
 
 
 def _sources_without_files() -> dict[str, str]:
