@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -191,6 +192,32 @@ def leave_or_abort(rank: int, folder: str) -> None:
         os._exit(7)
     stage.tell("peer", str(os.getpid()))
     os.kill(os.getpid(), signal.SIGABRT)
+
+
+def test_who_was_ending_when_it_was_stopped_is_the_cause(start_method: str, tmp_path: Path) -> None:
+    """A peer saw its connections closed, and raised, before its end could be seen."""
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(raise_or_end_late, (str(tmp_path),), 2, start_method=start_method)
+    assert (caught.value.error_index, caught.value.exit_code) == (1, 7)
+    assert [one.collateral for one in caught.value.failures] == [False, False]
+
+
+def raise_or_end_late(rank: int, folder: str) -> None:
+    stage = Stage(folder, 60)
+    if rank == 0:
+        peer = int(stage.await_cue("peer"))
+        while not is_gone(peer):
+            time.sleep(0.001)
+        raise ConnectionResetError("peer closed the connection")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_once_stopped).start()
+    stage.tell("peer", str(os.getpid()))
+    ctypes.CDLL(None).pthread_exit(None)  # from here on the kernel calls it a zombie
+
+
+def end_once_stopped() -> None:
+    signal.sigwait({signal.SIGTERM})
+    os._exit(7)
 
 
 class Seen:

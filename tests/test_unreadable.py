@@ -226,8 +226,8 @@ def test_a_remote_result_without_a_descriptor_is_missed_by_name(
 ) -> None:
     monkeypatch.setenv("STANDIN", "")
     context = start_processes(
-        give_when_there, (str(tmp_path / "go"),), 1, join=False, start_method="command",
-        options=standin.options(),
+        give_when_there, (str(tmp_path / "go"),), 1, join=False, collect_results=True,
+        start_method="command", options=standin.options(),
     )  # fmt: skip
     take_all(no_descriptors)
     (tmp_path / "go").symlink_to("anywhere")

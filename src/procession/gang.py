@@ -206,8 +206,7 @@ class Gang:
         self._running.discard(member.rank)
         self.waiter.discard(("sentinel", member.rank))
         self.waiter.discard(("channel", member.rank))
-        member.take_rest()
-        member.channel.close()
+        member.close()
 
     def _react(self) -> None:
         fails = self.failed and self.launch.fail_fast
@@ -247,8 +246,8 @@ class Gang:
 
     def _is_any_ending(self) -> bool:
         """Whether one that runs is seen to end, on this machine."""
-        processes = [self.members[rank].process for rank in self._running]
-        return any(is_ending(one.pid) for one in processes if not getattr(one, "host", None))
+        members = [self.members[rank] for rank in self._running]
+        return any(is_ending(one.process.pid) for one in members if not one.is_remote)
 
     def _all_aborted(self) -> bool:
         """Whether ranks have failed, and all of these by SIGABRT."""

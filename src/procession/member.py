@@ -9,7 +9,7 @@ from procession.channel import UnreceivedError
 from procession.failure import Failure
 from procession.interpreter import doubt_interpreter
 from procession.log import warn
-from procession.procstat import read_mask
+from procession.procstat import is_ending, read_mask
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
 from procession.signals import name_signal
 
@@ -34,6 +34,7 @@ class Member:
         self.stopped: int = 0
         self.sent: frozenset[int] = _NO_SIGNALS
         self._abandoned = self._released = self._unreceived = False
+        self._was_ending = False
 
     def take_report(self) -> bool:
         """Read the channel; return whether more may come."""
@@ -42,25 +43,19 @@ class Member:
         except EOFError:
             return False
         except UnreceivedError as error:
-            if (
-                not self._released
-            ):  # there may be a descriptor once the rank has ended: see `take_rest`
-                self._unreceived = True
-                return False
+            self._unreceived = True
             report = error.report
-        except (
-            Exception
-        ) as error:  # whatever a rank sends must not keep the others from being ended
+        except Exception as error:  # whatever one rank sends, the others are to be ended
             report = Report("unreadable", text=f"{type(error).__name__}: {error}")
         if report is None:
             return True
         self.report, self.reported = report, time.monotonic_ns()
         return False
 
-    def take_rest(self) -> None:
-        """Receive what could not be received before, now that the rank has ended and is released."""
-        if self._unreceived and self.report is None and self._released:
-            self.take_report()
+    def close(self) -> None:
+        """Close the channel; it stays open where `release` may yet receive what came on it."""
+        if not self._unreceived:
+            self.channel.close()
 
     def note_end(self) -> None:
         """Note that the process has ended, and how."""
@@ -78,19 +73,26 @@ class Member:
         """Release the process object, once, after its process has ended; call it as often as you like.
 
         A process that was abandoned may still run.  It keeps what it holds: a later call releases it if it
-        has ended by then.
+        has ended by then.  What no descriptor was left for is received now, if this has set one free.
         """
         if self._released or not self.ended or (self._abandoned and self.process.is_alive()):
             return
         self._released = True  # first: a signal handler may call this again
         release_process(self.process)
+        if self._unreceived:
+            try:
+                self.take_report()
+            finally:
+                self.channel.close()
 
     def stop(self, number: int) -> None:
-        """Send a signal that stops it, and remember that its end is then our doing."""
+        """Send a signal that stops it, and remember that its end is then our doing, unless it has begun."""
         send = getattr(self.process, "send_signal", None)
         if number == signal.SIGINT and send is None:
             number = signal.SIGTERM  # not every process can be interrupted
-        self.stopped = self.stopped or time.monotonic_ns()
+        if not self.stopped:
+            self._was_ending = not self.is_remote and is_ending(self.process.pid)
+            self.stopped = time.monotonic_ns()
         self.sent |= {number}
         if number == signal.SIGTERM:
             self.process.terminate()
@@ -102,7 +104,7 @@ class Member:
     def catches(self, number: int) -> bool:
         """Whether the rank can be sent a signal and is seen to have a handler for it."""
         process = self.process
-        if getattr(process, "host", None):
+        if self.is_remote:
             return False
         if number != signal.SIGTERM and not hasattr(process, "send_signal"):
             return False
@@ -110,7 +112,7 @@ class Member:
 
     def heeds_termination(self) -> bool:
         """Whether the rank has a handler for SIGTERM that can run; taken for granted on other hosts."""
-        if getattr(self.process, "host", None):
+        if self.is_remote:
             return True
         blocked = read_mask(self.process.pid, "SigBlk") >> (signal.SIGTERM - 1) & 1
         return self.catches(signal.SIGTERM) and not blocked
@@ -178,12 +180,17 @@ class Member:
         )
 
     def _is_collateral(self, when: int) -> bool:
-        """Whether we ended it: it failed after we told it to stop, and of what we sent."""
+        """Whether we ended it: it failed after we told it to stop, and of what we sent.
+
+        Not so one that had begun to end by then, unseen: its peers react as soon as the kernel has closed
+        its connections.
+        """
         if not self.stopped:
             return False
         if (self.exitcode or 0) < 0 and not self._has_reported_failure():
-            return -(self.exitcode or 0) in self.sent or when > self.stopped + _LATE
-        return when > self.stopped
+            late = when > self.stopped + _LATE and not self._was_ending
+            return -(self.exitcode or 0) in self.sent or late
+        return when > self.stopped and not self._was_ending
 
     def _has_reported_failure(self) -> bool:
         return self.report is not None and self.report.kind in ("raised", "exited")
@@ -194,6 +201,11 @@ class Member:
         if self._is_unread and self.exitcode is not None and self.exitcode >= 0:
             return f"before it had read what it is to do; {doubt_interpreter()}"
         return ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the process runs on another host, where its pid says nothing here."""
+        return bool(getattr(self.process, "host", None))
 
     @property
     def _is_unread(self) -> bool:
