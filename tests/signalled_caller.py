@@ -50,6 +50,18 @@ def leave_by_handler(*_: object) -> NoReturn:
     raise SystemExit(7)
 
 
+def prepare(how: str, stage: Stage) -> None:
+    """Install what the caller has of its own."""
+    if how == "handler":
+        signal.signal(signal.SIGTERM, leave_by_handler)
+    if how == "asks":
+        assert not stop_requested()
+    if how == "flag":
+        signal.signal(signal.SIGTERM, lambda *_: stage.tell("flag"))
+    if how == "chain":
+        signal.signal(signal.SIGUSR1, lambda *_: stage.tell("own handler"))
+
+
 def main(method: str, how: str, what: str, folder: str) -> None:
     """Launch two ranks, and wait for them in one way."""
     stage = Stage(folder, 60)
@@ -63,14 +75,7 @@ def main(method: str, how: str, what: str, folder: str) -> None:
     }
     if method == "command":
         arguments["options"] = standin.options("")
-    if how == "handler":
-        signal.signal(signal.SIGTERM, leave_by_handler)
-    if how == "asks":
-        assert not stop_requested()
-    if how == "flag":
-        signal.signal(signal.SIGTERM, lambda *_: stage.tell("flag"))
-    if how == "chain":
-        signal.signal(signal.SIGUSR1, lambda *_: stage.tell("own handler"))
+    prepare(how, stage)
     if how == "timeout":
         arguments["timeout"] = 2
     if how == "run":
@@ -88,7 +93,9 @@ def main(method: str, how: str, what: str, folder: str) -> None:
     elif how == "two":
         del arguments["grace_period"]
         first = start_processes(join=False, **arguments)
-        start_processes(join=False, fn=count, args=(folder,), start_method=method)
+        other = os.path.join(folder, "second")
+        os.mkdir(other)
+        start_processes(join=False, **(arguments | {"fn": count, "args": (other,)}))
         first.wait()
     else:
         start_processes(**arguments)

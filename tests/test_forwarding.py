@@ -146,6 +146,7 @@ def test_ctrl_c_cuts_the_grace_period_short(callers: MakeCaller, start_method: s
 def test_all_launches_of_the_caller_end(callers: MakeCaller, start_method: str) -> None:
     caller = callers(start_method, "two")
     caller.await_ranks()
+    caller.await_cue("second/rank 0")
     assert caller.end(signal.SIGTERM) == -signal.SIGTERM
     assert len(caller.saved()) == 2
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from procession import unpatched
 
 _TASKS = "/proc/self/task"
-_PAUSES = (0.001, 0.002, 0.004, 0.008)  # seconds between looks, before anything is warned of
+_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)  # seconds between looks, before anything is warned of
 
 _SURVIVING = ("ZMQbg/", "jemalloc_bg_thd")
 """How the names of threads begin that are prepared for a fork, or are no loss to a rank."""
@@ -25,30 +25,26 @@ def find_foreign_threads() -> list[str]:
     """Return the names of threads that Python did not start, and that a fork may miss.
 
     OpenBLAS is left out, whose pool is made anew in a fork (pthread_atfork(3)), and so is the one of
-    `faulthandler.dump_traceback_later`.
+    `faulthandler.dump_traceback_later`.  So that nobody is warned without need, what is found is looked at
+    again for a moment: a thread of Python's that has been joined may have yet to end, and the one of
+    faulthandler, which is known by the signals it blocks, has yet to block them.
     """
+    for pause in _PAUSES:
+        if not (names := _look()):
+            return []
+        unpatched.sleep(pause)
+    return names
+
+
+def _look() -> list[str]:
     try:
-        names = _leave_out_watchdog()
+        found = list(_list_foreign())
     except OSError:  # no /proc
         return []
-    return names[: max(len(names) - _count_openblas(), 0)] if names else []
-
-
-def _leave_out_watchdog() -> list[str]:
-    """Return the names of foreign threads but for that of faulthandler, which blocks all signals.
-
-    One that has just been started has yet to block them: then look again.
-    """
-    for pause in (*_PAUSES, None):
-        found = list(_list_foreign())
-        watchdog = next((one for one in found if one[1]), None)
-        if watchdog is not None and "faulthandler" in sys.modules:
-            found.remove(watchdog)
-        elif found and pause is not None and "faulthandler" in sys.modules:
-            unpatched.sleep(pause)
-            continue
-        break
-    return [name for name, _ in found]
+    watchdog = next((one for one in found if one[1]), None)
+    if watchdog is not None and "faulthandler" in sys.modules:
+        found.remove(watchdog)
+    return [name for name, _ in found[: max(len(found) - _count_openblas(), 0)]] if found else []
 
 
 def _list_foreign() -> Iterator[tuple[str, bool]]:

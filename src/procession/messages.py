@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BATCH = 200  # descriptors in one system message; Linux takes at most 253 (unix(7))
 _HEAD = 8
 NEVER = float("inf")
+_LONGEST = 1e9  # seconds; a socket takes a little more at most
 UNKNOWN = -(1 << 31)
 """The exit code of a rank whose status somebody else has collected, in what its forkserver tells."""
 
@@ -77,7 +78,8 @@ def receive(sock: socket.socket, until: float = NEVER) -> tuple[Any, list[int]]:
 def _bound(sock: socket.socket, until: float) -> None:
     """Have the next call on a socket wait until a time at most."""
     if until != NEVER:
-        sock.settimeout(max(until - time.monotonic(), 1e-6))  # 0 would not wait at all
+        patience = min(until - time.monotonic(), _LONGEST)
+        sock.settimeout(max(patience, 1e-6))  # 0 would not wait at all
 
 
 def receive_some(
