@@ -16,6 +16,7 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -219,16 +220,19 @@ def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
 
 def _list_parts(launch: Launch) -> Iterator[tuple[str, Any]]:
     """Yield what a launch pickles, by the names that its caller knows."""
-    yield "fn", unwrap(launch.fn)
+    fn, own, kwargs = launch.fn, [], {}
+    if isinstance(fn, CallPerRank):
+        fn, own = fn.func, fn.args
+    if isinstance(fn, partial) and fn.keywords:
+        kwargs = fn.keywords
+        fn = partial(fn.func, *fn.args) if fn.args else fn.func
+    yield "fn", fn
     for index, arg in enumerate(launch.args):
         yield f"args[{index}]", arg
-    bound: Any = launch.fn
-    while hasattr(bound, "func"):
-        for name, value in getattr(bound, "keywords", {}).items():
-            yield f"kwargs[{name!r}]", value
-        for rank, own in enumerate(bound.args if isinstance(bound, CallPerRank) else ()):
-            yield from ((f"args[{index}] of rank {rank}", arg) for index, arg in enumerate(own))
-        bound = bound.func
+    for name, value in kwargs.items():
+        yield f"kwargs[{name!r}]", value
+    for rank, args in enumerate(own):
+        yield from ((f"args[{index}] of rank {rank}", arg) for index, arg in enumerate(args))
 
 
 def _sources_without_files() -> dict[str, str]:
