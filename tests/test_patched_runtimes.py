@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 import procession
 from scripts import execute
 
-pytest.importorskip("gevent", reason="could not import 'gevent' (pip install gevent)")
+if find_spec("gevent") is None:  # imported here, it would follow each fork to come
+    pytest.skip("could not import 'gevent' (pip install gevent)", allow_module_level=True)
 
 HEAD = """
 import sys
@@ -142,7 +144,7 @@ if __name__ == "__main__":
     print([one.get(timeout=30) for one in waiting], context.results())
     for _ in range(2 if METHOD == "spawn" else 20):
         context = start_processes(work, join=False, **keywords)
-        waiting = [gevent.spawn(context.join) for _ in range(3)]
+        waiting = [gevent.spawn(context.wait) for _ in range(3)]
         assert [one.get(timeout=30) for one in waiting] == [True] * 3
 """
     assert execute(tmp_path, HEAD + script, start_method) == "[True, True, True, None] [0, 1]\n"
@@ -332,7 +334,8 @@ if __name__ == "__main__":
 
 def test_eventlet(tmp_path: Path) -> None:
     """By `spawn` alone: its authors advise against forks."""
-    pytest.importorskip("eventlet", reason="could not import 'eventlet' (pip install eventlet)")
+    if find_spec("eventlet") is None:  # imported here, it would warn of each fork to come
+        pytest.skip("could not import 'eventlet' (pip install eventlet)")
     assert execute(tmp_path, EVENTLET).splitlines() == [
         "[[0, 1], [0, 1]]",
         "ProcessRaisedException True",

@@ -27,7 +27,7 @@ class UnreceivedError(OSError):
 
     def __init__(self, number: int, time: int) -> None:
         super().__init__(number, os.strerror(number))
-        self.report = miss_result(self, time)
+        self.report: Report = miss_result(self, time)
 
 
 class SocketChannel:

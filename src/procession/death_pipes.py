@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from procession import fds, guard
+from procession import fds, guard, unpatched
 
 _LISTING = "/proc/self/fd"  # by which each rank opens the read end anew
 
@@ -36,20 +35,20 @@ def death_pipes(count: int) -> Iterator[list[int]]:
         yield readers
     finally:
         for fd in readers:
-            os.close(fd)
+            unpatched.close(fd)
 
 
 def choose(pipes: list[int], index: int) -> int:
     """Return the pipe of a process just forked, and close those of the others."""
     for fd in set(pipes) - {pipes[index]}:
-        os.close(fd)
+        unpatched.close(fd)
     return pipes[index]
 
 
 def _close_unread() -> None:
     """Close the write ends that nobody reads any more."""
     for fd in _writers.copy():
-        poll = select.poll()
+        poll = unpatched.poll()
         poll.register(fd, 0)
         if not fds.is_kept(fd) or poll.poll(0):  # POLLERR: no read end is open (poll(2))
             _writers.remove(fd)

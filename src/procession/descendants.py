@@ -272,7 +272,7 @@ def _wait_and_close(pidfds: list[int], until: float) -> None:
                 _reap(pidfd)
     finally:
         while pidfds:
-            os.close(pidfds.pop())
+            unpatched.close(pidfds.pop())
 
 
 def _reap(pidfd: int) -> None:

@@ -19,7 +19,7 @@ from procession import unpatched
 from procession.guard import above_streams
 
 if TYPE_CHECKING:
-    import socket
+    from socket import socket
 
     from typing_extensions import Self
 
@@ -175,7 +175,7 @@ def make_above_streams(make: Callable[[], Any]) -> Any:
             each.close()
 
 
-def lift_socket(sock: socket.socket) -> socket.socket:
+def lift_socket(sock: socket) -> socket:
     """Return a socket whose descriptor is above the standard streams, in place of one."""
     if sock.fileno() > 2:
         return sock

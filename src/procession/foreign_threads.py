@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import get_ident as _get_ident
 from collections.abc import Iterator
 
 from procession import unpatched
@@ -25,10 +26,12 @@ def find_foreign_threads() -> list[str]:
     """Return the names of threads that Python did not start, and that a fork may miss.
 
     OpenBLAS is left out, whose pool is made anew in a fork (pthread_atfork(3)), and so is the one of
-    `faulthandler.dump_traceback_later`.  So that nobody is warned without need, what is found is looked at
-    again for a moment: a thread of Python's that has been joined may have yet to end, and the one of
-    faulthandler, which is known by the signals it blocks, has yet to block them.
+    `faulthandler.dump_traceback_later`, and threads that `_thread` has started without `threading`: those of
+    gevent's pool, which gevent makes anew in a fork.  So that nobody is warned without need, what is found
+    is looked at again for a moment: a thread of Python's that has been joined may have yet to end, and the
+    one of faulthandler, which is known by the signals it blocks, has yet to block them.
     """
+    names: list[str] = []
     for pause in _PAUSES:
         if not (names := _look()):
             return []
@@ -44,7 +47,17 @@ def _look() -> list[str]:
     watchdog = next((one for one in found if one[1]), None)
     if watchdog is not None and "faulthandler" in sys.modules:
         found.remove(watchdog)
-    return [name for name, _ in found[: max(len(found) - _count_openblas(), 0)]] if found else []
+    if not found:
+        return []
+    harmless = _count_openblas() + _count_unlisted()
+    return [name for name, _ in found[: max(len(found) - harmless, 0)]]
+
+
+def _count_unlisted() -> int:
+    """Return how many threads the interpreter knows and `threading` does not list."""
+    threading = sys.modules.get("threading")
+    listed = {thread.ident for thread in threading.enumerate()} if threading is not None else set()
+    return len(sys._current_frames().keys() - listed - {_get_ident()})
 
 
 def _list_foreign() -> Iterator[tuple[str, bool]]:

@@ -251,6 +251,7 @@ def start_on_server(
     until = messages.NEVER if launch.timeout is None else time.monotonic() + launch.timeout
     while True:
         uses: list[Callable[[], None]] = []
+        server: Server | None = None
         try:
             server, done = _choose(configuration, request, uses)
             for one in done:
@@ -260,7 +261,7 @@ def start_on_server(
         except UnusableError:
             continue
         except TimeoutError as error:
-            if time.monotonic() < until:  # a signal handler has raised it
+            if server is None or time.monotonic() < until:  # a signal handler has raised it
                 raise
             raise _make_timeout(launch, server) from error
         finally:

@@ -28,8 +28,8 @@ from procession.loaded import get_loaded
 if TYPE_CHECKING:
     from procession.gang import Gang
 
-ENDING = tuple(
-    number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+ENDING: tuple[int, ...] = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 """Signals that ask the caller to end: it ends by them, after its ranks."""
 

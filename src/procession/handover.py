@@ -35,7 +35,8 @@ class CallPerRank:
     """What each rank calls where arguments differ from rank to rank."""
 
     def __init__(self, func: Callable[..., Any], args: list[tuple[Any, ...]]) -> None:
-        self.func, self.args = func, args
+        self.func: Callable[..., Any] = func
+        self.args: list[tuple[Any, ...]] = args
 
     def __call__(self, rank: int) -> Any:
         """Call the function with the arguments of one rank."""

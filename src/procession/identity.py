@@ -136,11 +136,12 @@ def end_tracker() -> None:
     from time import monotonic, sleep
 
     tracker: Any = sys.modules[_TRACKER]._resource_tracker
+    system: Any = sys.modules[os.name]  # whose functions are never gevent's
     if tracker._fd is not None:
-        os.close(tracker._fd)
+        system.close(tracker._fd)
     until = monotonic() + _TRACKER_PATIENCE
     try:
-        while os.waitpid(pid, os.WNOHANG) == (0, 0) and monotonic() < until:
+        while system.waitpid(pid, os.WNOHANG) == (0, 0) and monotonic() < until:
             sleep(0.001)
     except ChildProcessError:
         pass

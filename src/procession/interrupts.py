@@ -25,9 +25,7 @@ _in_start = False  # whether the main thread starts a launch
 _lasts = False  # whether SIGINT stays deferred until that launch has a context
 
 _ENDINGS = tuple(
-    number
-    for name in ("SIGTERM", "SIGHUP", "SIGTSTP")
-    if (number := getattr(signal, name, None)) is not None
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGTSTP") if hasattr(signal, name)
 )
 _deferred: dict[int, Any] = {}  # the signals that wait, and what handles each
 _came: list[int] = []  # those that have come

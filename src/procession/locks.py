@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from procession import unpatched
 
 LONGEST = 86_400.0
 """Seconds for which one system call waits at most: poll(2) takes 24 days."""
@@ -39,8 +40,8 @@ def await_readable(item: Any, until: float) -> None:
     Raises:
         TimeoutError: it is not at ``until`` (`time.monotonic`).
     """
-    poll = select.poll()
-    poll.register(item, select.POLLIN)
+    poll = unpatched.poll()
+    poll.register(item, unpatched.POLLIN)
     while not poll.poll(_patience(until) * 1000):
         if time.monotonic() >= until:
             raise TimeoutError("there is nothing to read")

@@ -220,7 +220,9 @@ def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
 
 def _list_parts(launch: Launch) -> Iterator[tuple[str, Any]]:
     """Yield what a launch pickles, by the names that its caller knows."""
-    fn, own, kwargs = launch.fn, [], {}
+    fn: Any = launch.fn
+    own: list[tuple[Any, ...]] = []
+    kwargs: dict[str, Any] = {}
     if isinstance(fn, CallPerRank):
         fn, own = fn.func, fn.args
     if isinstance(fn, partial) and fn.keywords:

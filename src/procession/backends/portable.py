@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from procession import rank as rank_life
-from procession import wire
+from procession import unpatched, wire
 from procession.channel import to_report
 from procession.fork_signals import Inheritance
 from procession.identity import name_process
@@ -204,7 +204,7 @@ def start(launch: Launch, start_method: str) -> Started:
             raise
         finally:
             writer.close()
-        handle = GroupProcess(process) if hasattr(os, "killpg") else process
+        handle: Any = GroupProcess(process) if hasattr(os, "killpg") else process
         return handle, process.sentinel, ConnectionChannel(reader)
 
     return _attach(start_each(launch, start_one), mark)
@@ -253,7 +253,7 @@ def _end_marked(mark: int, groups: Collection[int] | None = None) -> None:
             continue
         if not alive:
             return
-        time.sleep(_LOOK)
+        unpatched.sleep(_LOOK)
 
 
 def _list_marked(mark: int) -> list[int]:
