@@ -12,6 +12,9 @@ from procession import unpatched
 _TASKS = "/proc/self/task"
 _PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)  # seconds between looks, before anything is warned of
 
+_lasting = 0
+"""How many foreign threads the last launch found to stay: the next need not wait for those to end."""
+
 _SURVIVING = ("ZMQbg/", "jemalloc_bg_thd")
 """How the names of threads begin that are prepared for a fork, or are no loss to a rank."""
 
@@ -31,11 +34,14 @@ def find_foreign_threads() -> list[str]:
     is looked at again for a moment: a thread of Python's that has been joined may have yet to end, and the
     one of faulthandler, which is known by the signals it blocks, has yet to block them.
     """
-    names: list[str] = []
+    global _lasting
+    names = _look()
     for pause in _PAUSES:
-        if not (names := _look()):
-            return []
+        if len(names) <= _lasting:
+            break
         unpatched.sleep(pause)
+        names = _look()
+    _lasting = len(names)
     return names
 
 
