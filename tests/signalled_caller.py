@@ -96,6 +96,8 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         other = os.path.join(folder, "second")
         os.mkdir(other)
         start_processes(join=False, **(arguments | {"fn": count, "args": (other,)}))
+        first.wait(timeout=0)  # from here on a signal is passed on
+        stage.tell("waits")
         first.wait()
     else:
         start_processes(**arguments)

@@ -147,6 +147,7 @@ def test_all_launches_of_the_caller_end(callers: MakeCaller, start_method: str) 
     caller = callers(start_method, "two")
     caller.await_ranks()
     caller.await_cue("second/rank 0")
+    caller.await_cue("waits")
     assert caller.end(signal.SIGTERM) == -signal.SIGTERM
     assert len(caller.saved()) == 2
 
