@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from procession import fds, memory, oom, syscalls
+from procession._python.defer_signals import held_back
 from procession.fork_signals import Inheritance
-from procession.interrupts import held_back
 from procession.signals import name_signal
 from procession.waiter import HandleWaiter, SelectorWaiter
 

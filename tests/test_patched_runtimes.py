@@ -282,7 +282,7 @@ import procession
 
 
 def look(rank):
-    return [name for name in ("procession.greenlets", "greenlet") if name in sys.modules]
+    return [name for name in ("procession._python.greenlets", "greenlet") if name in sys.modules]
 
 
 if __name__ == "__main__":
@@ -347,7 +347,7 @@ BLOCKING = {
     *("os.close", "os.read", "os.waitpid", "os.posix_spawn", "os.fork", "time.sleep"),
     *("import socket", "import select", "threading.Lock", "threading.RLock"),
 }
-"""What gevent or eventlet replaces, and `procession.unpatched` has as it was."""
+"""What gevent or eventlet replaces, and `procession._python.unpatched` has as it was."""
 
 EXEMPT = {
     "unpatched.py",

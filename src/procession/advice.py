@@ -6,8 +6,8 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any
 
+from procession._python.main_module import MAIN_NAMES
 from procession.exceptions import note_on
-from procession.main_module import MAIN_NAMES
 
 CLOUDPICKLE = "install cloudpickle (pip install 'procession[cloudpickle]')"
 FORK = "use start_method='fork'"

@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from procession import forwarding, launches, unpatched
+from procession import forwarding, launches
+from procession._python import unpatched
 from procession.gang import Gang
 
 _LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones

@@ -6,7 +6,8 @@ import os
 import threading
 import time
 
-from procession import launches, unpatched
+from procession import launches
+from procession._python import unpatched
 from procession.gang import Gang
 
 _LONGEST_WAIT = (

@@ -16,9 +16,16 @@ from functools import cached_property, partial
 from types import CodeType, FunctionType
 from typing import Any
 
+from procession._python.main_module import (
+    MAIN_NAMES,
+    find,
+    find_import,
+    find_script,
+    globals_of,
+    look_up,
+)
+from procession._python.unpatched import RLock
 from procession.handover import make_code
-from procession.main_module import MAIN_NAMES, find, find_import, find_script, globals_of, look_up
-from procession.unpatched import RLock
 
 Reducers = MutableMapping[Any, Callable[[Any], Any]]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 
-from procession.unpatched import sleep
+from procession._python.unpatched import sleep
 
 _MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 

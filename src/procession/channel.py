@@ -8,7 +8,8 @@ import mmap
 import os
 import stat
 
-from procession import fds, messages, unpatched, wire
+from procession import fds, messages, wire
+from procession._python import unpatched
 from procession.protocol import Report
 
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+from procession._python.imported import get_loaded
 from procession.environment import plan_environments
-from procession.loaded import get_loaded
 from procession.numbering import identify_ranks
 from procession.protocol import Backend, Launch, Signals, unwrap
 

@@ -6,7 +6,8 @@ import os
 import signal
 from collections.abc import Iterator
 
-from procession import fds, syscalls, unpatched
+from procession import fds, syscalls
+from procession._python import unpatched
 from procession.descendants import list_children, read_mark
 from procession.guard import above_streams
 from procession.procstat import read_mask

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import descendants, memory, unpatched
+from procession import descendants, memory
+from procession._python import unpatched
+from procession._python.interpreter import compose_command, interpreter_flags
 from procession.channel import SocketChannel
 from procession.death_pipes import death_pipes
 from procession.environment import merge
 from procession.gathering import gathering
 from procession.identity import name_process
-from procession.interpreter import compose_command, interpreter_flags
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_interpreter
 from procession.process import RankProcess

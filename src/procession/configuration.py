@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession.interpreter import find_executable, interpreter_flags
+from procession._python.interpreter import find_executable, interpreter_flags
 from procession.orders import list_arguments, list_path
 
 if TYPE_CHECKING:

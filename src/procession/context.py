@@ -293,7 +293,7 @@ class ProcessContext:
             raise ResultError(rank, "it was stopped or left early")
         if report.result is None:
             raise ResultError(rank, report.text)
-        from procession.unpickle import load
+        from procession._python.unpickle import load
 
         try:
             return load(report.result)

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Collection
 
-from procession import unpatched
+from procession._python import unpatched
 from procession.syscalls import pidfd_open, pidfd_send_signal
 
 PATIENCE = 1.0

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from procession import unpatched
+from procession._python import unpatched
 from procession.gang import Gang
 
 _LONGEST_WAIT = 86_400.0  # seconds: event loops refuse far longer ones

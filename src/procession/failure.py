@@ -61,7 +61,7 @@ class Failure(NamedTuple):
         """
         if self.pickled is None:
             return None
-        from procession.unpickle import load
+        from procession._python.unpickle import load
 
         try:
             value = load(self.pickled)

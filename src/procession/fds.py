@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from procession import unpatched
+from procession._python import unpatched
 from procession.guard import above_streams
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from _thread import get_ident as _get_ident
 from collections.abc import Iterator
 
-from procession import unpatched
+from procession._python import unpatched
 
 _TASKS = "/proc/self/task"
 _PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)  # seconds between looks, before anything is warned of

@@ -7,7 +7,7 @@ rank can report what they do (`rank.mask`).
 
 from __future__ import annotations
 
-from procession import interrupts
+from procession._python import defer_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Inheritance:
         changes, kept = _list_handled([] if keep_handlers else _ALWAYS)
         self._blocked = {_signal.SIGINT, *changes, *kept}
         self._changes = {number: _FRESH.get(number, _signal.SIG_DFL) for number in changes}
-        for number, handler in interrupts.list_deferred().items():
+        for number, handler in defer_signals.list_deferred().items():
             self._changes.setdefault(number, handler)
         self._before: Any = set()
         self.mask: Any = None if caller is None else set(caller[1])
@@ -98,7 +98,7 @@ class Inheritance:
                 _signal.signal(number, action)
         except ValueError:  # a subinterpreter, which handles no signals
             pass
-        interrupts.forget_deferred()
+        defer_signals.forget_deferred()
 
 
 def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
@@ -112,7 +112,7 @@ def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
     caught = _list_caught() if always else 0
     changes = [number for number in always if caught >> (number - 1) & 1]
     kept: list[int] = []
-    deferred = interrupts.list_deferred()
+    deferred = defer_signals.list_deferred()
     for number, handler in enumerate(map(_signal.getsignal, range(1, _signal.NSIG)), 1):
         if callable(handler) and number not in changes and number not in spared:
             (changes if _is_loops(deferred.get(number, handler)) else kept).append(number)

@@ -98,7 +98,7 @@ def _forget_executors() -> None:
 def _forget_greenlets() -> None:
     """Forget the greenlets that were copied, but for the one that forked."""
     if "gevent.hub" in sys.modules or "eventlet.hubs" in sys.modules:
-        from procession.greenlets import forget_hubs
+        from procession._python.greenlets import forget_hubs
 
         forget_hubs()
 

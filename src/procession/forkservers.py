@@ -10,7 +10,15 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from procession import fds, messages, unpatched
+from procession import fds, messages
+from procession._python import unpatched
+from procession._python.defer_signals import held_back
+from procession._python.interpreter import (
+    compose_command,
+    doubt_interpreter,
+    start_interpreter,
+)
+from procession._python.locks import await_readable, held, owns
 from procession.channel import SocketChannel
 from procession.configuration import Configuration
 from procession.death_pipes import death_pipes
@@ -18,13 +26,6 @@ from procession.exceptions import note_on
 from procession.guard import above_streams
 from procession.helpers import end_at_exit
 from procession.identity import name_process
-from procession.interpreter import (
-    compose_command,
-    doubt_interpreter,
-    start_interpreter,
-)
-from procession.interrupts import held_back
-from procession.locks import await_readable, held, owns
 from procession.orders import list_arguments
 from procession.process import RankProcess
 from procession.protocol import Launch, Started

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession.interrupts import take_deferred
+from procession._python.defer_signals import take_deferred
+from procession._python.imported import get_loaded
 from procession.launches import list_running
-from procession.loaded import get_loaded
 
 if TYPE_CHECKING:
     from procession.gang import Gang

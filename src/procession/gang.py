@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from operator import itemgetter
 
-from procession import launches, oom, unpatched
+from procession import launches, oom
+from procession._python import unpatched
 from procession.failure import Failure
 from procession.hangs import collect_stacks
 from procession.member import Member

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from procession import fds, unpatched
+from procession import fds
+from procession._python import unpatched
 from procession.guard import lift
 from procession.protocol import Launch
 

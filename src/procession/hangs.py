@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from procession import rank, stacks
+from procession._python.unpatched import sleep
 from procession.inquiry import PATIENCE
 from procession.member import Member
 from procession.procstat import state_of
 from procession.protocol import Process
-from procession.unpatched import sleep
 from procession.wire import shorten
 
 _LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from procession.loaded import get_loaded
+from procession._python.imported import get_loaded
 
 _PATIENCE = 0.2  # seconds for a forkserver to end by itself: a rank that failed has hardly more
 

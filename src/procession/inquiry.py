@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from procession import stacks, unpatched
+from procession import stacks
+from procession._python import unpatched
 from procession.guard import above_streams
 from procession.procstat import read_stat
 

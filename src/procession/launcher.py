@@ -6,10 +6,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from procession import oom
+from procession._python.defer_signals import (
+    aborted_by_endings,
+    deferred_endings,
+    held_back,
+    until_context,
+)
+from procession._python.imported import get_loaded
 from procession.built_in import get_built_in
 from procession.checks import check_launch
-from procession.interrupts import aborted_by_endings, deferred_endings, held_back, until_context
-from procession.loaded import get_loaded
 from procession.starting import undo
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import _socket as socket  # constants and types, without the module's own
 import os
 import signal
 
-from procession import descendants, fds, unpatched
+from procession import descendants, fds
+from procession._python import unpatched
+from procession._python.defer_signals import held_back
+from procession._python.interpreter import SOURCE, find_executable, missing_interpreter
+from procession._python.log import warn
 from procession.helpers import end_at_exit
-from procession.interpreter import SOURCE, find_executable, missing_interpreter
-from procession.interrupts import held_back
-from procession.log import warn
 from procession.messages import NO_SIGNAL
 from procession.procstat import read_birth
 from procession.syscalls import pidfd_open, pidfd_send_signal

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import time
 
+from procession._python.interpreter import doubt_interpreter
+from procession._python.log import warn
 from procession.channel import UnreceivedError
 from procession.failure import Failure
-from procession.interpreter import doubt_interpreter
-from procession.log import warn
 from procession.procstat import is_ending, read_mask
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
 from procession.signals import name_signal

@@ -9,7 +9,7 @@ import marshal
 import os
 import time
 
-from procession import unpatched
+from procession._python import unpatched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import itertools
 import os
 from typing import Any
 
-from procession.interrupts import held_back
-from procession.loaded import get_loaded
-from procession.unpatched import RLock
+from procession._python.defer_signals import held_back
+from procession._python.imported import get_loaded
+from procession._python.unpatched import RLock
 
 _lock = RLock()
 _next = 1

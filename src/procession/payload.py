@@ -20,10 +20,10 @@ from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from procession._python.main_module import find_import
 from procession.exceptions import note_on
 from procession.handover import CallPerRank, InheritedFd, make_array, make_view
 from procession.locations import locate
-from procession.main_module import find_import
 from procession.payloadfile import OUT_OF_BAND, PayloadFile
 from procession.protocol import Launch, unwrap
 

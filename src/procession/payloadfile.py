@@ -13,7 +13,8 @@ import pickle
 import sys
 from typing import TYPE_CHECKING
 
-from procession import memory, unpatched
+from procession import memory
+from procession._python import unpatched
 from procession.wire import PAYLOAD_HEAD, start_of_page
 
 if TYPE_CHECKING:

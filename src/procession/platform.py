@@ -7,7 +7,7 @@ import math
 import os
 import sys
 
-from procession.interpreter import CHOOSE, missing_interpreter
+from procession._python.interpreter import CHOOSE, missing_interpreter
 from procession.protocol import Availability, Capabilities
 from procession.syscalls import pidfds_work
 

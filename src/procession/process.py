@@ -8,7 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from procession import fds, syscalls, unpatched
+from procession import fds, syscalls
+from procession._python import unpatched
 from procession.children import (
     collect_child,
     hold_child,
@@ -20,7 +21,7 @@ from procession.inquiry import Inquiry
 from procession.process_attributes import ProcessAttributes
 
 if TYPE_CHECKING:
-    from procession.greenlets import ChildWatch
+    from procession._python.greenlets import ChildWatch
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
@@ -178,7 +179,7 @@ class RankProcess(ProcessAttributes):
 
     def _watch_end(self) -> ChildWatch | None:
         """Have gevent keep the exit status, if it reaps this child before `_collect` does."""
-        from procession.greenlets import watch_child
+        from procession._python.greenlets import watch_child
 
         return watch_child(self.pid)
 

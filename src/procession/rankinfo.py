@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from procession.loaded import get_loaded
+from procession._python.imported import get_loaded
 
 
 class RankInfo(NamedTuple):

@@ -7,7 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from procession import fds, messages, unpatched
+from procession import fds, messages
+from procession._python import unpatched
 from procession.children import signal_group
 from procession.process import RankProcess
 from procession.procstat import state_of

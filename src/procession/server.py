@@ -15,23 +15,13 @@ import sys
 from functools import partial
 from typing import Any
 
-from procession import (
-    cgroups,
-    descendants,
-    fds,
-    forked,
-    fresh,
-    guard,
-    messages,
-    rank,
-    standing,
-    unpatched,
-)
+from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
+from procession._python import unpatched
+from procession._python.imported import get_loaded
 from procession.children import collect_child, signal_group, terminate_child
 from procession.death_pipes import choose
 from procession.fork_signals import Inheritance
 from procession.forking import Forked, fork_each
-from procession.loaded import get_loaded
 from procession.report import describe
 from procession.syscalls import pidfd_wait_status
 

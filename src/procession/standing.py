@@ -11,7 +11,7 @@ import os
 import resource
 from typing import NamedTuple
 
-from procession import unpatched
+from procession._python import unpatched
 
 _NAMESPACES = ("user", "mnt", "net", "pid_for_children")
 _LIMITS = [number for number in range(16) if number != 10]

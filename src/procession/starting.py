@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from procession._python.defer_signals import held_back
 from procession.channel import SocketChannel
 from procession.exceptions import note_on
-from procession.interrupts import held_back
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import signal
 import sys
 from time import monotonic
 
-from procession import unpatched
+from procession._python import unpatched
 from procession.guard import above_streams
 
 _PIDFD_SEND_SIGNAL = 424

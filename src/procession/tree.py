@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from procession import cgroups, descendants, lifeline
-from procession.log import warn
+from procession._python.log import warn
 from procession.protocol import Process, Started
 
 LINGER = 1.0

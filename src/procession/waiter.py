@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from procession import fds, unpatched
+from procession import fds
+from procession._python import unpatched
 from procession.guard import above_streams
 
 _POLLIN = unpatched.POLLIN  # EPOLLIN has the same value
@@ -140,7 +141,7 @@ class SelectorWaiter:
 
     def _switch(self, timeout: float | None) -> bool:
         """Let other greenlets run until there is something; return whether there are any."""
-        from procession.greenlets import switch_until_readable
+        from procession._python.greenlets import switch_until_readable
 
         fileno = getattr(self._selector, "fileno", None)
         if fileno is None:

@@ -18,16 +18,8 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 import work  # noqa: E402
 
-from procession import (  # noqa: E402
-    guard,
-    identity,
-    interrupts,
-    rank,
-    report,
-    stacks,
-    start_processes,
-    tree,
-)
+from procession import guard, identity, rank, report, stacks, start_processes, tree  # noqa: E402
+from procession._python import defer_signals  # noqa: E402
 from procession.backends import fork  # noqa: E402
 
 RANKS = 32
@@ -35,7 +27,7 @@ ROUNDS = 7
 
 STEPS: list[tuple[str, Any, str]] = [
     ("the mark", tree.Tree, "adopt"),
-    ("Ctrl-C as it was", interrupts, "restore_in_child"),
+    ("Ctrl-C as it was", defer_signals, "restore_in_child"),
     ("exit handlers, event loop, standard input", fork, "cut_off"),
     ("environment", rank, "change_environment"),
     ("wait for the caller", rank, "may_begin"),

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from procession import interrupts, rank
+from procession import rank
+from procession._python import defer_signals
 from procession.channel import SocketChannel
 from procession.death_pipes import choose, death_pipes
 from procession.fork_signals import Inheritance
@@ -105,7 +106,7 @@ def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
     """Fork all ranks, or none."""
     forked: list[Forked] = []
     try:
-        with interrupts.held_back(until_owned=True) as let_interrupts_through:
+        with defer_signals.held_back(until_owned=True) as let_interrupts_through:
             fork_each(
                 launch.nprocs,
                 live,

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import fds, unpatched
+from procession import fds
+from procession._python import unpatched
+from procession._python.imported import get_loaded
 from procession.death_pipes import death_pipes
 from procession.environment import plain_str
 from procession.fork_signals import read_actions
 from procession.gathering import gathering
-from procession.loaded import get_loaded
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import (

@@ -22,7 +22,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from procession import rank as rank_life
-from procession import unpatched, wire
+from procession import wire
+from procession._python import unpatched
 from procession.channel import to_report
 from procession.fork_signals import Inheritance
 from procession.identity import name_process

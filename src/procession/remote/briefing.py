@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession import fds
+from procession._python.interpreter import interpreter_flags
 from procession.errors import StartError
-from procession.interpreter import interpreter_flags
 from procession.protocol import Launch
 from procession.remote import link as frames
 from procession.remote.seat import Seat, number_locally

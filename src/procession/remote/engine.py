@@ -7,14 +7,14 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
 from procession import descendants, fds
+from procession._python.defer_signals import held_back
+from procession._python.unpatched import close, get_subprocess
 from procession.environment import merge
-from procession.interrupts import held_back
 from procession.protocol import Launch, Started
 from procession.remote.launching import start_agents
 from procession.remote.placement import Agents
 from procession.signals import name_signal
 from procession.tree import Tree
-from procession.unpatched import close, get_subprocess
 
 _TAIL = 2000  # characters of what the engine said last that an error shows
 _KILL_WAIT = 3.0  # seconds for an engine between SIGTERM and SIGKILL

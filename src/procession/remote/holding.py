@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession import fds, memory, oom
+from procession._python.interpreter import start_interpreter
 from procession.channel import UnreceivedError
 from procession.commands import Command, start_held
 from procession.guard import above_streams
 from procession.inquiry import PATIENCE
-from procession.interpreter import start_interpreter
 from procession.messages import NUMBER, UNKNOWN
 from procession.procstat import state_of
 from procession.protocol import Report, Started

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from procession import fds, memory
-from procession.interpreter import compose_command
+from procession._python.interpreter import compose_command
 from procession.remote.placement import VARIABLE, pack, unpack
 
 _STOP_WAIT = 5.0  # seconds that an agent has to end its rank, and what that has started

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from procession._python.defer_signals import held_back
 from procession.errors import StartError
 from procession.identity import name_process
-from procession.interrupts import held_back
 from procession.orders import find_folder, write_fresh_orders
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames

@@ -18,8 +18,8 @@ from threading import RLock
 from typing import Any, NamedTuple
 
 from procession import fds, memory
+from procession._python.defer_signals import held_back
 from procession.guard import above_streams
-from procession.interrupts import held_back
 from procession.messages import NO_SIGNAL
 
 HELLO, ORDERS, PAYLOAD, SHARE = b"h", b"o", b"p", b"s"

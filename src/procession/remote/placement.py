@@ -6,7 +6,7 @@ import marshal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from procession.interpreter import compose_command
+from procession._python.interpreter import compose_command
 
 if TYPE_CHECKING:
     from procession.protocol import Launch

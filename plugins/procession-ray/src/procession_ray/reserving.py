@@ -9,7 +9,7 @@ import time
 from typing import Any, NoReturn
 
 from procession import StartError
-from procession.interrupts import held_back
+from procession._python.defer_signals import held_back
 from procession_ray.connection import ray
 from procession_ray.options import Options
 from procession_ray.slots import count_slots, tell_amounts

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from procession import Process, descendants
+from procession._python.interpreter import SOURCE, find_executable, interpreter_flags
 from procession.environment import merge
-from procession.interpreter import SOURCE, find_executable, interpreter_flags
 from procession.remote import Agents, Common, Engine
 from procession_slurm.controller import ask
 from procession_slurm.options import compose_flags

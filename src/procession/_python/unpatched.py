@@ -81,7 +81,7 @@ def is_ready(fd: int, seconds: float = 0, events: int = POLLIN) -> bool:
 def wait_readable(fd: int, seconds: float) -> bool:
     """Return whether a descriptor is readable, after so many seconds at most; other greenlets run."""
     if seconds and is_patched() and not is_ready(fd):
-        from procession.greenlets import switch_until_readable
+        from procession._python.greenlets import switch_until_readable
 
         if switch_until_readable(fd, seconds):
             return is_ready(fd)
@@ -91,7 +91,7 @@ def wait_readable(fd: int, seconds: float) -> bool:
 def acquire(lock: Any, seconds: float) -> bool:
     """Acquire a lock within so many seconds (-1: whenever it is free); other greenlets run."""
     if is_patched():
-        from procession import greenlets
+        from procession._python import greenlets
 
         return greenlets.acquire(lock, seconds)
     return bool(lock.acquire(timeout=seconds))

@@ -11,7 +11,7 @@ import pickle
 import sys
 from typing import Any
 
-from procession.main_module import MAIN_NAMES, find, find_script
+from procession._python.main_module import MAIN_NAMES, find, find_script
 
 
 def load(data: bytes | memoryview) -> Any:

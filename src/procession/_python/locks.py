@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from procession import unpatched
+from procession._python import unpatched
 
 LONGEST = 86_400.0
 """Seconds for which one system call waits at most: poll(2) takes 24 days."""

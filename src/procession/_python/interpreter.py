@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from procession.loaded import get_loaded
-from procession.unpatched import get_subprocess
+from procession._python.imported import get_loaded
+from procession._python.unpatched import get_subprocess
 
 if TYPE_CHECKING:
     import subprocess
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHOOSE = "multiprocessing.set_executable(path) replaces sys.executable"
 """How to name the interpreter where sys.executable does not."""
 
-SOURCE: str = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+SOURCE: str = os.path.abspath(os.path.join(os.path.realpath(__file__), *[os.pardir] * 3))
 """The folder that procession is imported from."""
 
 
