@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from procession import fds
+from procession._linux import fds
 from scripts import execute
 
 OPENS = {

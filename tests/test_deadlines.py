@@ -13,7 +13,7 @@ import pytest
 
 import ranks
 from procession import ProcessTimeoutError, forkservers, run, start_processes
-from procession.procstat import state_of
+from procession._linux.procstat import state_of
 from scripts import execute
 
 SHORT = 1.0

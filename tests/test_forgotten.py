@@ -115,7 +115,7 @@ def test_an_interrupt_that_ends_the_caller_ends_the_ranks(
 
 def wait_until_waiting(pid: int) -> None:
     """Wait until a process has installed the handlers that go with waiting."""
-    from procession.procstat import read_mask
+    from procession._linux.procstat import read_mask
 
     until = time.monotonic() + PATIENCE
     while not read_mask(pid, "SigCgt") >> (signal.SIGTERM - 1) & 1:

@@ -216,7 +216,7 @@ def test_ranks_are_suspended_and_go_on_with_their_caller(
 
 
 def caught_by(pid: int) -> set[int]:
-    from procession.procstat import read_mask
+    from procession._linux.procstat import read_mask
 
     mask = read_mask(pid, "SigCgt")
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}

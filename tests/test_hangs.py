@@ -22,10 +22,10 @@ from procession import (
     ProcessTimeoutError,
     get_context,
     hangs,
-    procstat,
     stacks,
     start_processes,
 )
+from procession._linux import procstat
 from procession.testing.peers import lock_forever
 from procession.testing.stage import Stage
 

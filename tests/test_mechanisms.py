@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from procession import fds, memory, oom, syscalls
+from procession import oom
+from procession._linux import fds, memory, syscalls
+from procession._linux.signals import name_signal
 from procession._python.defer_signals import held_back
 from procession.fork_signals import Inheritance
-from procession.signals import name_signal
 from procession.waiter import HandleWaiter, SelectorWaiter
 
 
@@ -82,7 +83,7 @@ def test_runs_of_descriptors_are_closed_and_no_others() -> None:
 def test_descriptors_stay_clear_of_the_streams() -> None:
     code = (
         "import os; os.close(0); os.close(1)\n"
-        "from procession import fds\n"
+        "from procession._linux import fds\n"
         "numbers = [*fds.open_pipe(), *fds.open_channel_pair()]\n"
         "assert min(numbers) > 2, numbers"
     )

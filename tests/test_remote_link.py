@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from procession import memory
+from procession._linux import memory
 from procession.remote.handshake import AuthenticationError, Greeting, greet_hub
 from procession.remote.link import PAYLOAD, REPORT, STACKS, Link, await_end, await_frame
 

@@ -83,7 +83,7 @@ def test_start_failing_at_any_rank_leaves_none(
     start_method: str, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`os.pidfd_open` and what precedes it are let through for the first ranks only."""
-    from procession import syscalls
+    from procession._linux import syscalls
 
     pids: list[int] = []
     real = syscalls.pidfd_open

@@ -239,7 +239,8 @@ def test_files_in_the_working_directory_do_not_stand_for_the_library(
 
 def test_a_server_survives_a_launcher_that_lets_go_at_once() -> None:
     """As an interrupt makes it, between the request and the reply."""
-    from procession import fds, forkservers, guard, messages
+    from procession import forkservers, guard
+    from procession._linux import fds, messages
 
     assert run(ranks.give, start_method="forkserver") == [(0,)]
     server = next(reversed(forkservers._servers.values()))

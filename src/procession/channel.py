@@ -8,7 +8,8 @@ import mmap
 import os
 import stat
 
-from procession import fds, messages, wire
+from procession import wire
+from procession._linux import fds, messages
 from procession._python import unpatched
 from procession.protocol import Report
 

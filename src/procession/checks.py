@@ -128,7 +128,7 @@ def check_signals(value: Any) -> Signals:
         raise TypeError(f"signals.forward must be a tuple of signals, not {forward!r}")
     import signal
 
-    from procession.signals import name_signal
+    from procession._linux.signals import name_signal
 
     wrong = [one for one in forward if not isinstance(one, int)]
     if wrong:

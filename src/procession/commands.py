@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import descendants, memory
+from procession import descendants
+from procession._linux import memory
 from procession._python import unpatched
 from procession._python.interpreter import compose_command, interpreter_flags
 from procession.channel import SocketChannel

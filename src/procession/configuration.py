@@ -10,8 +10,8 @@ from procession._python.interpreter import find_executable, interpreter_flags
 from procession.orders import list_arguments, list_path
 
 if TYPE_CHECKING:
+    from procession._linux.credentials import Standing
     from procession.locations import Locations
-    from procession.standing import Standing
 
 
 class Configuration(NamedTuple):

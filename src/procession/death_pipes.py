@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from procession import fds, guard
+from procession import guard
+from procession._linux import fds
 from procession._python import unpatched
 
 _LISTING = "/proc/self/fd"  # by which each rank opens the read end anew

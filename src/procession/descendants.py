@@ -13,8 +13,8 @@ import signal
 import time
 from collections.abc import Collection
 
+from procession._linux.syscalls import pidfd_open, pidfd_send_signal
 from procession._python import unpatched
-from procession.syscalls import pidfd_open, pidfd_send_signal
 
 PATIENCE = 1.0
 """Seconds after which `end` gives up on what SIGKILL has not ended."""

@@ -22,7 +22,7 @@ _NEEDED = [
     "fcntl",
     "marshal",
     "signal",
-    "procession.memory",
+    "procession._linux.memory",
     "procession.small_pickle",
     "socket",
     "traceback",

@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from procession import fds, messages
+from procession._linux import fds, messages
+from procession._linux.credentials import can_adopt, find_excess
+from procession._linux.fd_numbers import above_streams
 from procession._python import unpatched
 from procession._python.defer_signals import held_back
 from procession._python.interpreter import (
@@ -23,18 +25,16 @@ from procession.channel import SocketChannel
 from procession.configuration import Configuration
 from procession.death_pipes import death_pipes
 from procession.exceptions import note_on
-from procession.guard import above_streams
 from procession.helpers import end_at_exit
 from procession.identity import name_process
 from procession.orders import list_arguments
 from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
-from procession.standing import can_adopt, find_excess
 from procession.starting import undo
 
 if TYPE_CHECKING:
-    from procession.standing import Settings
+    from procession._linux.credentials import Settings
 
 _END_PATIENCE = 0.5  # seconds for a server to end by itself
 _CLOSE_PATIENCE = 5.0  # seconds for a thread that waits for a server which is to be closed

@@ -141,7 +141,7 @@ def _prepare(orders: FreshOrders, rank: int) -> None:
 
         descendants.mark(0, orders["mark"])
     if orders["capabilities"] is not None:
-        from procession.standing import shed_excess
+        from procession._linux.credentials import shed_excess
 
         shed_excess(orders["capabilities"])
     if orders["fds"]:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from operator import itemgetter
 
 from procession import launches, oom
+from procession._linux.procstat import is_ending
 from procession._python import unpatched
 from procession.failure import Failure
 from procession.hangs import collect_stacks
 from procession.member import Member
-from procession.procstat import is_ending
 from procession.protocol import Launch, Sentinel, Started
 from procession.stopping import CATCHING_GRACE, DEFAULT_GRACE, ENDING_GRACE, Stop
 from procession.verdict import ABORTED, sort_failures

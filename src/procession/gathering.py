@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from procession import fds
+from procession._linux import fds
+from procession._linux.fd_numbers import lift
 from procession._python import unpatched
-from procession.guard import lift
 from procession.protocol import Launch
 
 _ends: list[int] = []  # this rank's own

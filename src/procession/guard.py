@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-HIGH = 900
-"""Descriptors of a rank that user code should not hit by closing low numbers."""
+from procession._linux.fd_numbers import lift
 
 _system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
 
@@ -22,7 +21,7 @@ _pipe: tuple[int, int, int, int] | None = None  # both ends, their inode, the pr
 def death_pipe() -> int:
     """Return the read end of this process's death pipe, made when first asked for."""
     global _pipe
-    from procession import fds
+    from procession._linux import fds
 
     with fds.LOCK:
         if _pipe is None or not _stands(*_pipe):
@@ -44,30 +43,6 @@ def _stands(read: int, write: int, inode: int, pid: int) -> bool:
         return False
     is_ours = pid == os.getpid() and all(end.st_ino == inode for end in ends)
     return is_ours and os.geteuid() in (ends[0].st_uid, 0)
-
-
-def above_streams(fd: int) -> int:
-    """Move a descriptor out of 0, 1, 2, which a closed standard stream leaves to whoever comes next."""
-    if fd > 2:
-        return fd
-    import fcntl
-
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    _system.close(fd)
-    return moved
-
-
-def lift(fd: int) -> int:
-    """Move a descriptor to `HIGH` or above, where the limits allow it, and return its number."""
-    import fcntl
-
-    try:
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
-    except OSError:  # RLIMIT_NOFILE is below it: stay
-        os.set_inheritable(fd, False)
-        return above_streams(fd)
-    os.close(fd)
-    return high
 
 
 def arm(fd: int) -> int:

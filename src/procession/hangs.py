@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from procession import rank, stacks
+from procession._linux.procstat import state_of
 from procession._python.unpatched import sleep
 from procession.inquiry import PATIENCE
 from procession.member import Member
-from procession.procstat import state_of
 from procession.protocol import Process
 from procession.wire import shorten
 

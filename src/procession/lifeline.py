@@ -6,15 +6,16 @@ import _socket as socket  # constants and types, without the module's own
 import os
 import signal
 
-from procession import descendants, fds
+from procession import descendants
+from procession._linux import fds
+from procession._linux.messages import NO_SIGNAL
+from procession._linux.procstat import read_birth
+from procession._linux.syscalls import pidfd_open, pidfd_send_signal
 from procession._python import unpatched
 from procession._python.defer_signals import held_back
 from procession._python.interpreter import SOURCE, find_executable, missing_interpreter
 from procession._python.log import warn
 from procession.helpers import end_at_exit
-from procession.messages import NO_SIGNAL
-from procession.procstat import read_birth
-from procession.syscalls import pidfd_open, pidfd_send_signal
 from procession.warden import BEGUN, FINISHED
 
 _CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import main; main()"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import time
 
+from procession._linux.procstat import is_ending, read_mask
+from procession._linux.signals import name_signal
 from procession._python.interpreter import doubt_interpreter
 from procession._python.log import warn
 from procession.channel import UnreceivedError
 from procession.failure import Failure
-from procession.procstat import is_ending, read_mask
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
-from procession.signals import name_signal
 
 _NO_SIGNALS: frozenset[int] = frozenset()
 

@@ -60,7 +60,7 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
     """Return what ranks are told that do not inherit this process's memory."""
     import multiprocessing  # noqa: F401  # its authentication key is this process's from now on
 
-    from procession import standing
+    from procession._linux import credentials
 
     return {
         **write_orders(launch, context, forked=forked),
@@ -74,7 +74,7 @@ def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOr
         "buffers": [],
         "imports": [],
         "mark": 0,
-        "capabilities": None if forked else standing.find_excess(),
+        "capabilities": None if forked else credentials.find_excess(),
     }
 
 

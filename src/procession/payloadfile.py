@@ -13,7 +13,7 @@ import pickle
 import sys
 from typing import TYPE_CHECKING
 
-from procession import memory
+from procession._linux import memory
 from procession._python import unpatched
 from procession.wire import PAYLOAD_HEAD, start_of_page
 

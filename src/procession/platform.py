@@ -7,9 +7,9 @@ import math
 import os
 import sys
 
+from procession._linux.syscalls import pidfds_work
 from procession._python.interpreter import CHOOSE, missing_interpreter
 from procession.protocol import Availability, Capabilities
-from procession.syscalls import pidfds_work
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from procession import fds, syscalls
+from procession._linux import fds, syscalls
 from procession._python import unpatched
 from procession.children import (
     collect_child,

@@ -13,7 +13,7 @@ import sys
 from time import monotonic_ns
 
 from procession import wire
-from procession.guard import lift
+from procession._linux.fd_numbers import lift
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ LINKS = 32
 
 _RESERVE = 1 << 18  # given back to the allocator when a rank fails for want of memory
 _PICKLED_NONE = b"\x80\x04N."
-_FOR_RESULT = ("_pickle", "_socket", "procession.memory")
+_FOR_RESULT = ("_pickle", "_socket", "procession._linux.memory")
 
 
 _EMERGENCY = wire.encode(
@@ -135,7 +135,7 @@ class Reporter:
         """Send a frame and, along with it, the descriptor of a file that holds ``data``."""
         import _socket  # what `socket` is made of, without the enums
 
-        from procession import memory
+        from procession._linux import memory
 
         if not self.is_ours():
             return

@@ -15,7 +15,9 @@ import sys
 from functools import partial
 from typing import Any
 
-from procession import cgroups, descendants, fds, forked, fresh, guard, messages, rank, standing
+from procession import cgroups, descendants, forked, fresh, guard, rank
+from procession._linux import credentials, fds, messages
+from procession._linux.syscalls import pidfd_wait_status
 from procession._python import unpatched
 from procession._python.imported import get_loaded
 from procession.children import collect_child, signal_group, terminate_child
@@ -23,7 +25,6 @@ from procession.death_pipes import choose
 from procession.fork_signals import Inheritance
 from procession.forking import Forked, fork_each
 from procession.report import describe
-from procession.syscalls import pidfd_wait_status
 
 
 def main(control: int, guard_fd: int) -> None:
@@ -97,7 +98,7 @@ class Server:
         configuration, _ = messages.receive(self._control)
         self._settings = configuration["settings"]
         if configuration["capabilities"] is not None:
-            standing.shed_excess(configuration["capabilities"])
+            credentials.shed_excess(configuration["capabilities"])
         messages.send(self._control, preload(configuration))
         while True:
             for fd, events in self._poll.poll():
@@ -252,7 +253,7 @@ def _live(
         os.dup2(stream, number)
         unpatched.close(stream)
     if request["settings"] != settings:
-        standing.adopt(request["settings"], settings)
+        credentials.adopt(request["settings"], settings)
     forked.cut_off(None)  # its input is nothing already
     rank.change_environment(request["changes"][index])
     if not rank.may_begin(channel):  # the launcher is gone, and this rank never was

@@ -7,11 +7,11 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from procession._linux.signals import name_signal
 from procession._python.unpatched import RLock
 from procession.hangs import state_of_process
 from procession.member import Member
 from procession.rank import EXIT_BOUND
-from procession.signals import name_signal
 
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from procession import fds
+from procession._linux import fds
+from procession._linux.fd_numbers import above_streams
 from procession._python import unpatched
-from procession.guard import above_streams
 
 _POLLIN = unpatched.POLLIN  # EPOLLIN has the same value
 

@@ -18,19 +18,19 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from callers import Caller  # noqa: E402
-from procession import (  # noqa: E402
+from callers import Caller
+from procession import (
     ProcessRaisedException,
     cgroups,
     descendants,
-    fds,
     forkcheck,
     guard,
     lifeline,
     stacks,
     start_processes,
 )
-from procession.testing.stage import state_of  # noqa: E402
+from procession._linux import fds
+from procession.testing.stage import state_of
 
 Measure = Callable[[], float]
 

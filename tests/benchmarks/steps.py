@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
-import work  # noqa: E402
+import work
 
-from procession import guard, identity, rank, report, stacks, start_processes, tree  # noqa: E402
-from procession._python import defer_signals  # noqa: E402
-from procession.backends import fork  # noqa: E402
+from procession import guard, identity, rank, report, stacks, start_processes, tree
+from procession._python import defer_signals
+from procession.backends import fork
 
 RANKS = 32
 ROUNDS = 7

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import fds, forkservers, gang, messages, run, start_processes, syscalls
+from procession import forkservers, gang, run, start_processes
+from procession._linux import fds, messages, syscalls
 from scripts import execute
 
 pytestmark = pytest.mark.faults

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from procession import death_pipes, fds
-from procession.procstat import state_of
+from procession import death_pipes
+from procession._linux import fds
+from procession._linux.procstat import state_of
 
 pytestmark = [
     pytest.mark.faults,

@@ -12,14 +12,8 @@ from typing import Any
 
 import pytest
 
-from procession import (
-    Backend,
-    ProcessExitedException,
-    StartError,
-    fds,
-    get_backend,
-    run,
-)
+from procession import Backend, ProcessExitedException, StartError, get_backend, run
+from procession._linux import fds
 from procession.testing import RemoteConformance, elsewhere, ranks
 from procession.testing.remote import assert_all_gone
 from procession.testing.subject import Subject, wait_until

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession import fds
+from procession._linux import fds
 from procession._python import unpatched
 from procession._python.imported import get_loaded
 from procession.death_pipes import death_pipes
@@ -28,7 +28,7 @@ from procession.protocol import (
 from procession.starting import hand_over
 
 if TYPE_CHECKING:
-    from procession.standing import Settings
+    from procession._linux.credentials import Settings
     from procession.tree import Tree
 
 
@@ -62,10 +62,10 @@ class ForkserverBackend:
             from procession.backends.portable import start
 
             return start(launch, "forkserver")
+        from procession._linux.credentials import read_standing
         from procession.configuration import Configuration
         from procession.forkservers import start_on_server
         from procession.payload import pickled_call
-        from procession.standing import read_standing
         from procession.tree import planted
 
         orders = write_fresh_orders(launch, "forkserver", forked=True)

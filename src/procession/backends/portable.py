@@ -23,12 +23,12 @@ from typing import Any
 
 from procession import rank as rank_life
 from procession import wire
+from procession._linux.procstat import state_of
 from procession._python import unpatched
 from procession.channel import to_report
 from procession.fork_signals import Inheritance
 from procession.identity import name_process
 from procession.orders import write_orders
-from procession.procstat import state_of
 from procession.protocol import Launch, Report, Started
 from procession.report import Reporter
 from procession.starting import Handles, start_each

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import fds
+from procession._linux import fds
 from procession._python.interpreter import interpreter_flags
 from procession.errors import StartError
 from procession.protocol import Launch

@@ -6,14 +6,15 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
-from procession import descendants, fds
+from procession import descendants
+from procession._linux import fds
+from procession._linux.signals import name_signal
 from procession._python.defer_signals import held_back
 from procession._python.unpatched import close, get_subprocess
 from procession.environment import merge
 from procession.protocol import Launch, Started
 from procession.remote.launching import start_agents
 from procession.remote.placement import Agents
-from procession.signals import name_signal
 from procession.tree import Tree
 
 _TAIL = 2000  # characters of what the engine said last that an error shows

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from typing import Any
 
-from procession import fds, memory
+from procession._linux import fds, memory
 from procession._python.interpreter import compose_command
 from procession.remote.placement import VARIABLE, pack, unpack
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from procession import fds
-from procession.messages import NO_SIGNAL
+from procession._linux import fds
+from procession._linux.messages import NO_SIGNAL
 from procession.remote.handshake import Greeting
 from procession.remote.link import HELLO, Link, keep_alive
 from procession.remote.seat import VERSION, Seat, note_clock

@@ -10,8 +10,8 @@ import threading
 import time
 from typing import Any
 
+from procession._linux.messages import NUMBER, UNKNOWN
 from procession.channel import NO_DESCRIPTORS, map_file, miss_result
-from procession.messages import NUMBER, UNKNOWN
 from procession.process_attributes import ProcessAttributes
 from procession.protocol import Report
 from procession.remote import link as frames

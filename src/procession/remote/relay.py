@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
-from procession import fds
+from procession._linux import fds
 from procession.remote.link import keep_alive
 from procession.remote.tunnel import LIMIT, Item, Pump, Tunnel, connect
 

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from procession import fds
-from procession.guard import above_streams
-from procession.messages import NO_SIGNAL
+from procession._linux import fds
+from procession._linux.fd_numbers import above_streams
+from procession._linux.messages import NO_SIGNAL
 from procession.remote.link import is_unacknowledged
 
 Item = tuple[int, bytes | None]

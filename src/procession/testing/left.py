@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
+from procession._linux.procstat import read_stat
+from procession._linux.syscalls import pidfd_open, pidfd_send_signal
 from procession.descendants import list_children
-from procession.procstat import read_stat
-from procession.syscalls import pidfd_open, pidfd_send_signal
 from procession.testing.stock import HELPERS, read_command
 from procession.testing.supervisor import root
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 
 from procession import cgroups, descendants
-from procession.syscalls import pidfd_open
+from procession._linux.syscalls import pidfd_open
 
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
 _LINGER = 0.3  # seconds for srun to end by itself, when its caller is gone

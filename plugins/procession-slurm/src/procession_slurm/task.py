@@ -10,9 +10,9 @@ import os
 
 def main() -> None:
     """Hold one rank, as `procession.remote.agent` does; this process's parent is Slurm's step daemon."""
+    from procession._linux.syscalls import pidfd_open
     from procession.remote.agent import main as hold
     from procession.remote.placement import VARIABLE, pack, unpack
-    from procession.syscalls import pidfd_open
 
     try:
         parent = pidfd_open(os.getppid())  # readable, as the guard of an agent must be, at its end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from procession import fds
+from procession._linux import fds
 
 LOCALHOST = "127.0.0.1"
 
