@@ -66,7 +66,7 @@ def main(method: str, how: str, what: str, folder: str) -> None:
 
 def list_children() -> list[int]:
     """Return the children of this process that have ended and were not reaped."""
-    from procession.descendants import list_children
+    from procession._cleanup.marks import list_children
     from procession.testing.stage import state_of
 
     return [pid for pid in list_children(os.getpid()) if state_of(pid) == "Z"]

@@ -11,7 +11,8 @@ import pytest
 
 import ranks
 from callers import Caller
-from procession import ProcessRaisedException, cgroups, run, start_processes
+from procession import ProcessRaisedException, run, start_processes
+from procession._cleanup import cgroups
 from procession.testing.acts import start_session
 from procession.testing.stage import Stage, state_of
 
@@ -67,9 +68,9 @@ def test_what_has_shed_the_mark_ends_too(start_method: str, tmp_path: Path) -> N
 def shed_and_fail(rank: int, folder: str) -> None:
     if rank == 1:
         ranks.work(rank)
-    from procession import descendants
+    from procession._cleanup import marks
 
-    descendants.spare(0)
+    marks.spare(0)
     start_session(Stage(folder, 60))
     raise ValueError("boom")
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import ranks
-from procession import ProcessRaisedException, descendants, run, start_processes
+from procession import ProcessRaisedException, run, start_processes
+from procession._cleanup import marks
 from procession.testing.acts import fork_daemon, start_program, start_session, start_stranger
 from procession.testing.stage import Stage, state_of
 from scripts import execute
@@ -23,7 +24,7 @@ from scripts import execute
 @pytest.fixture
 def mark() -> int:
     """A mark that no other test uses."""
-    return descendants.mark_of(os.urandom(8).hex())
+    return marks.mark_of(os.urandom(8).hex())
 
 
 @pytest.fixture
@@ -42,21 +43,21 @@ def wait_until_gone(*pids: int) -> None:
 
 
 def test_marks_are_large_and_of_a_launch() -> None:
-    one, other = (descendants.mark_of(text) for text in ("0" * 16, "f" * 16))
+    one, other = (marks.mark_of(text) for text in ("0" * 16, "f" * 16))
     assert 1 << 61 <= one < other < 1 << 62
 
 
 def test_only_what_carries_the_mark_is_ended(mark: int, sleeper: subprocess.Popen[bytes]) -> None:
     with subprocess.Popen(["sleep", "60"]) as marked:
-        descendants.mark(marked.pid, mark)
-        descendants.end(mark)
+        marks.put(marked.pid, mark)
+        marks.end(mark)
         assert marked.wait() in (-signal.SIGKILL, 0)  # 0: `end` has reaped it, as an orphan's heir
     assert state_of(sleeper.pid) in "SR"
 
 
 def test_nothing_is_ended_for_the_mark_of_none(sleeper: subprocess.Popen[bytes]) -> None:
-    descendants.spare(sleeper.pid)  # its limit is 0, as is that of many others perhaps
-    descendants.end(0)
+    marks.spare(sleeper.pid)  # its limit is 0, as is that of many others perhaps
+    marks.end(0)
     assert state_of(sleeper.pid) in "SR"
 
 
@@ -68,10 +69,10 @@ def test_what_is_spared_and_all_it_starts_is_left(mark: int) -> None:
         "time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        descendants.mark(process.pid, mark)
+        marks.put(process.pid, mark)
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        descendants.end(mark)
+        marks.end(mark)
         assert state_of(process.pid) in "SR"
         assert state_of(child) in "SR"
         os.kill(child, signal.SIGKILL)
@@ -81,10 +82,10 @@ def test_what_is_spared_and_all_it_starts_is_left(mark: int) -> None:
 def test_one_that_forks_and_ends_again_and_again_is_caught(mark: int) -> None:
     code = "import os, time\nwhile os.fork() == 0 or time.sleep(0.002): pass\n"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
-        descendants.mark(process.pid, mark)
+        marks.put(process.pid, mark)
         time.sleep(0.1)
-        descendants.end(mark)
-        alive, _ = descendants.find(mark)
+        marks.end(mark)
+        alive, _ = marks.find(mark)
         assert alive == []
 
 
@@ -120,32 +121,32 @@ RESPAWNERS = {
 def test_what_starts_itself_anew_is_ended(mark: int, kind: str, pause: float) -> None:
     code = RESPAWNERS[kind].format(pause=pause)
     with subprocess.Popen([sys.executable, "-S", "-c", code]) as process:
-        descendants.mark(process.pid, mark)
+        marks.put(process.pid, mark)
         time.sleep(0.2)
-        ended = descendants.end(mark)
+        ended = marks.end(mark)
         left = [
             pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if carries(pid, mark)
         ]
         for _ in range(100):  # whatever the outcome, leave none of it
-            if descendants.end(mark):
+            if marks.end(mark):
                 break
     assert ended
     assert left == []
 
 
 def carries(pid: int, mark: int) -> bool:
-    return descendants.read_mark(pid) == mark and state_of(pid) not in "XZ"
+    return marks.read_mark(pid) == mark and state_of(pid) not in "XZ"
 
 
 def test_what_cannot_be_ended_is_named(mark: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        descendants.mark(process.pid, mark)
-        monkeypatch.setattr(descendants, "_signal", lambda *_: None)
-        monkeypatch.setattr(descendants, "PATIENCE", 0.1)
-        assert descendants.end(mark) is False
-        assert descendants.describe(mark) == f"{process.pid} (sleep)"
+        marks.put(process.pid, mark)
+        monkeypatch.setattr(marks, "_signal", lambda *_: None)
+        monkeypatch.setattr(marks, "PATIENCE", 0.1)
+        assert marks.end(mark) is False
+        assert marks.describe(mark) == f"{process.pid} (sleep)"
         process.kill()
-    assert "faster" in descendants.describe(mark)
+    assert "faster" in marks.describe(mark)
 
 
 def test_a_hard_limit_that_is_too_low_is_no_error(mark: int) -> None:
@@ -156,7 +157,7 @@ def test_a_hard_limit_that_is_too_low_is_no_error(mark: int) -> None:
             resource.setrlimit(10, (5, 5))
             os.setgid(65534)
             os.setuid(65534)
-            descendants.mark(0, mark)
+            marks.put(0, mark)
             status = 0 if resource.getrlimit(10) == (5, 5) else 2
         finally:
             os._exit(status)

@@ -20,14 +20,12 @@ from procession import (
     ProcessExitedException,
     ProcessRaisedException,
     ResultError,
-    descendants,
     forkservers,
-    lifeline,
     run,
     served,
     start_processes,
-    tree,
 )
+from procession._cleanup import marks, reaper_client, tree
 from procession.process import RankProcess
 from procession.testing.acts import start_program, start_session
 from procession.testing.stage import Stage, state_of
@@ -59,7 +57,7 @@ def assert_gone(folder: Path) -> None:
 def test_an_interrupt_while_the_rest_is_ended_leaves_none_of_it(
     start_method: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = descendants.end
+    real = marks.end
     came: list[object] = []
 
     def interrupted(*arguments: Any) -> bool:
@@ -68,7 +66,7 @@ def test_an_interrupt_while_the_rest_is_ended_leaves_none_of_it(
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(descendants, "end", interrupted)
+    monkeypatch.setattr(marks, "end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         start_processes(leave_something, (str(tmp_path), fails), start_method=start_method)
     assert_gone(tmp_path)
@@ -125,23 +123,23 @@ def test_without_descriptors_the_cause_is_still_the_ranks(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/proc")
 
     withdrawn: list[int] = []
-    monkeypatch.setattr(descendants, "end", fail)
-    real = lifeline.withdraw
-    monkeypatch.setattr(lifeline, "withdraw", withdrawn.append)
+    monkeypatch.setattr(marks, "end", fail)
+    real = reaper_client.withdraw
+    monkeypatch.setattr(reaper_client, "withdraw", withdrawn.append)
     with pytest.raises(ProcessRaisedException, match="boom"):
         start_processes(ranks.fail_in, (0, "ValueError"), start_method=start_method)
     assert "cannot look for what a launch's ranks have started" in caplog.text
     assert withdrawn == []  # the warden stays responsible
-    for mark in list(lifeline._live):
+    for mark in list(reaper_client._live):
         real(mark)
 
 
 def test_the_search_for_the_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     never = os.eventfd(0, os.EFD_CLOEXEC) if hasattr(os, "eventfd") else os.pipe()[0]
-    monkeypatch.setattr(descendants, "PATIENCE", 0.2)
-    monkeypatch.setattr(descendants, "find", lambda *_, **__: ([os.dup(never)], False))
+    monkeypatch.setattr(marks, "PATIENCE", 0.2)
+    monkeypatch.setattr(marks, "find", lambda *_, **__: ([os.dup(never)], False))
     begun = time.monotonic()
-    assert descendants.end(1 << 61) is False
+    assert marks.end(1 << 61) is False
     assert time.monotonic() - begun < 2
     os.close(never)
 

@@ -11,7 +11,7 @@ from scripts import execute
 SCRIPT = """
     import ctypes, multiprocessing, os, sys, time
     import procession
-    from procession.descendants import list_children
+    from procession._cleanup.marks import list_children
 
     def work(rank):
         return rank

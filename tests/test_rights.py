@@ -218,7 +218,7 @@ SECRET = (
         return found, "SECRET" in os.environ, os.environ.get("OTHER")
 
     if __name__ == "__main__":
-        from procession import lifeline
+        from procession._cleanup import reaper_client
         method = sys.argv[1]
         os.environ["SECRET"], os.environ["OTHER"] = "a secret", "1"
         seen = run(list_secrets, start_method=method)

@@ -60,7 +60,7 @@ REASONS = {
     "_linux/messages: sock.sendall(head, NO_SIGNAL)": "`_bound` has set a timeout",
     "_linux/messages: sock.sendall(body, NO_SIGNAL)": "`_bound` has set a timeout",
     "backends/portable: os.waitid(os.P_PID, self._process.pid, how)": "`how` has WNOHANG",
-    "children: unpatched.waitpid(pid, 0)": "the child has ended, or has just got SIGKILL",
+    "_cleanup/children: unpatched.waitpid(pid, 0)": "the child has ended, or has just got SIGKILL",
     "gathering: unpatched.read(reader, 1)": "in ranks, which their caller ends",
     "_python/greenlets: poller.poll(None if seconds is None else seconds * 1000)": "its caller gives the end",
     "_python/greenlets: select.select([own], [], [], seconds)": "its caller gives the end",

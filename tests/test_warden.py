@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import ranks
-from procession import lifeline, start_processes, warden
+from procession import start_processes
+from procession._cleanup import reaper, reaper_client
 from procession.testing.stage import state_of
 from scripts import execute
 
@@ -24,39 +25,39 @@ def test_records_are_followed_to_the_end() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for what, number in (
-            (warden.BEGUN, 1),
-            (warden.BEGUN, 2),
-            (warden.FINISHED, 1),
-            (warden.BEGUN, 3),
+            (reaper.BEGUN, 1),
+            (reaper.BEGUN, 2),
+            (reaper.FINISHED, 1),
+            (reaper.BEGUN, 3),
         ):
             record = what + number.to_bytes(8, "big")
-            assert len(record) == warden.RECORD
+            assert len(record) == reaper.RECORD
             ours.sendall(record)
-        ours.sendall(warden.BEGUN + b"cut")
+        ours.sendall(reaper.BEGUN + b"cut")
         ours.close()
-        assert warden.follow(theirs.fileno()) == {2, 3}
+        assert reaper.follow(theirs.fileno()) == {2, 3}
 
 
 def test_there_is_one_for_all_launches() -> None:
     start_processes(ranks.nothing, start_method="fork")
-    first = lifeline._line
+    first = reaper_client._line
     start_processes(ranks.nothing, start_method="spawn")
-    assert lifeline._line == first
+    assert reaper_client._line == first
 
 
 @pytest.mark.leaves_things  # another warden, which stays as the first did
 def test_one_that_was_killed_is_replaced(start_method: str) -> None:
     start_processes(ranks.nothing, start_method=start_method)
-    assert lifeline._line is not None
-    pid = lifeline._line[3]
+    assert reaper_client._line is not None
+    pid = reaper_client._line[3]
     os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + 10
     while state_of(pid) != "Z":
         assert time.monotonic() < until
         time.sleep(0.001)
     start_processes(ranks.nothing, start_method=start_method)
-    assert lifeline._line[3] != pid
-    assert state_of(lifeline._line[3]) != "X"
+    assert reaper_client._line[3] != pid
+    assert state_of(reaper_client._line[3]) != "X"
     assert state_of(pid) == "X"  # reaped
 
 
@@ -160,8 +161,8 @@ def test_it_holds_nothing_of_its_launchers(tmp_path: Path) -> None:
 def test_without_one_launches_go_on_with_a_warning(
     start_method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lifeline, "_line", None)
-    monkeypatch.setattr(lifeline, "find_executable", lambda: "/nowhere/python")
+    monkeypatch.setattr(reaper_client, "_line", None)
+    monkeypatch.setattr(reaper_client, "find_executable", lambda: "/nowhere/python")
     with caplog.at_level(logging.WARNING):
         start_processes(ranks.nothing, start_method=start_method)
     assert "cannot start a warden" in caplog.text
@@ -189,7 +190,7 @@ def test_a_fork_of_the_launcher_has_its_own(tmp_path: Path) -> None:
 
 def test_it_survives_what_ends_a_session(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", lifeline._CODE],
+        [sys.executable, "-I", "-S", "-c", reaper_client._CODE],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession import descendants
+from procession._cleanup import marks
 from procession._linux import memory
 from procession._python import unpatched
 from procession._python.interpreter import compose_command, interpreter_flags
@@ -28,9 +28,9 @@ from procession.starting import Handles, begin, hand_over, start_each
 if TYPE_CHECKING:
     from subprocess import Popen
 
+    from procession._cleanup.tree import Tree
     from procession.environment import Changes
     from procession.fresh import FreshOrders
-    from procession.tree import Tree
 
 CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
 """What holds for ranks that are started as commands."""
@@ -70,8 +70,8 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
     Raises:
         Exception: what pickling or ``start`` raised; no rank is left running.
     """
+    from procession._cleanup.tree import planted
     from procession.payload import pickled_call
-    from procession.tree import planted
 
     orders = write_fresh_orders(launch, "spawn", forked=False)
     own = dict(os.environ)
@@ -83,7 +83,7 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
         pickled.describe_in(orders)
         orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
         orders["together"] = ends
-        orders["mark"] = 0 if descendants.can_mark_children() else tree.mark
+        orders["mark"] = 0 if marks.can_mark_children() else tree.mark
         shared = [fd for fd in (*pickled.fds, *ends, orders["tracker"]) if fd >= 0]
         pickled.file.write_orders(orders)
         ranks = _Ranks(
@@ -126,7 +126,7 @@ def start_held(
     """
     from marshal import dumps
 
-    from procession.tree import planted
+    from procession._cleanup.tree import planted
 
     told = memory.file_of("procession-orders", dumps(dict(orders)))
     try:

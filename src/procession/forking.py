@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeAlias
 
 from procession import rank, wire
+from procession._cleanup.children import hold_child
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
 from procession._python import unpatched
 from procession._python.imported import get_loaded
-from procession.children import hold_child
 from procession.fork_signals import Inheritance
 from procession.report import describe, write_error
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from procession._cleanup.helpers import end_at_exit
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
 from procession._linux.fd_numbers import above_streams
@@ -25,7 +26,6 @@ from procession.channel import SocketChannel
 from procession.configuration import Configuration
 from procession.death_pipes import death_pipes
 from procession.exceptions import note_on
-from procession.helpers import end_at_exit
 from procession.identity import name_process
 from procession.orders import list_arguments
 from procession.process import RankProcess

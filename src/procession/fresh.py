@@ -137,9 +137,9 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
 def _prepare(orders: FreshOrders, rank: int) -> None:
     """Make this process such that the payload can be unpickled."""
     if orders["mark"]:
-        from procession import descendants
+        from procession._cleanup import marks
 
-        descendants.mark(0, orders["mark"])
+        marks.put(0, orders["mark"])
     if orders["capabilities"] is not None:
         from procession._linux.credentials import shed_excess
 

@@ -115,7 +115,7 @@ def _start_trackers_apart() -> None:
             start()
         finally:
             os.setpgid(0, 0)
-        from procession.descendants import spare
+        from procession._cleanup.marks import spare
 
         spare(tracker._pid)
         _own_tracker = os.getpid(), tracker._pid

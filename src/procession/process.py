@@ -8,15 +8,15 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from procession._linux import fds, syscalls
-from procession._python import unpatched
-from procession.children import (
+from procession._cleanup.children import (
     collect_child,
     hold_child,
     leaves_group,
     signal_group,
     terminate_child,
 )
+from procession._linux import fds, syscalls
+from procession._python import unpatched
 from procession.inquiry import Inquiry
 from procession.process_attributes import ProcessAttributes
 

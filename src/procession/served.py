@@ -7,10 +7,10 @@ import signal
 import time
 from collections.abc import Callable
 
+from procession._cleanup.children import signal_group
 from procession._linux import fds, messages
 from procession._linux.procstat import state_of
 from procession._python import unpatched
-from procession.children import signal_group
 from procession.process import RankProcess
 
 _PATIENCE = 1.0  # seconds in which a server that runs tells what it knows

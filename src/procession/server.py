@@ -15,12 +15,13 @@ import sys
 from functools import partial
 from typing import Any
 
-from procession import cgroups, descendants, forked, fresh, guard, rank
+from procession import forked, fresh, guard, rank
+from procession._cleanup import cgroups, marks
+from procession._cleanup.children import collect_child, signal_group, terminate_child
 from procession._linux import credentials, fds, messages
 from procession._linux.syscalls import pidfd_wait_status
 from procession._python import unpatched
 from procession._python.imported import get_loaded
-from procession.children import collect_child, signal_group, terminate_child
 from procession.death_pipes import choose
 from procession.fork_signals import Inheritance
 from procession.forking import Forked, fork_each
@@ -243,7 +244,7 @@ def _live(
     request: dict[str, Any], handed: list[int], settings: Any, index: int, channel: int
 ) -> tuple[int, bool]:
     """Live a rank's life in a process just forked."""
-    descendants.mark(0, request["mark"])
+    marks.put(0, request["mark"])
     cgroups.join(request["cgroup"], 0)
     file, *rest = handed
     pipes = [rest.pop(0) for _ in range(request["death_pipes"])]

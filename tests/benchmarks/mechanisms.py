@@ -19,16 +19,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from callers import Caller
-from procession import (
-    ProcessRaisedException,
-    cgroups,
-    descendants,
-    forkcheck,
-    guard,
-    lifeline,
-    stacks,
-    start_processes,
-)
+from procession import ProcessRaisedException, forkcheck, guard, stacks, start_processes
+from procession._cleanup import cgroups, marks, reaper_client
 from procession._linux import fds
 from procession.testing.stage import state_of
 
@@ -53,28 +45,28 @@ def arm() -> None:
 
 def scan() -> None:
     """Look for a mark that nobody carries."""
-    descendants.find(1 << 61)
+    marks.find(1 << 61)
 
 
 def tell_warden() -> None:
     """Tell the warden of a launch, and of its end."""
-    lifeline.announce(1 << 61)
-    lifeline.withdraw(1 << 61)
+    reaper_client.announce(1 << 61)
+    reaper_client.withdraw(1 << 61)
 
 
 def start_warden() -> float:
     """Start a warden; what it takes of this process's time."""
     with fds.LOCK:
-        took = clock(lifeline._start)()
-    assert lifeline._line is not None
+        took = clock(reaper_client._start)()
+    assert reaper_client._line is not None
     time.sleep(0.05)  # it boots meanwhile, and would compete with the next
     return took
 
 
 def weigh_warden() -> str:
     """Return the memory of the warden, shared pages divided among their users."""
-    assert lifeline._line is not None
-    text = Path(f"/proc/{lifeline._line[3]}/smaps_rollup").read_text()
+    assert reaper_client._line is not None
+    text = Path(f"/proc/{reaper_client._line[3]}/smaps_rollup").read_text()
     (size,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
     return f"{int(size) / 1024:.1f} MiB"
 
@@ -151,7 +143,7 @@ def main() -> None:
     """Print all rows."""
     print(f"{'':62} {'median':>11} {'least':>11} {'largest':>11}")
     report("a rank arms its guard", clock(arm), 1000)
-    report("a rank carries the mark", clock(lambda: descendants.mark(0, 1 << 61)), 1000)
+    report("a rank carries the mark", clock(lambda: marks.put(0, 1 << 61)), 1000)
     report("a rank offers its stacks", clock(stacks.offer), 1000)
     report("the fork check", clock(lambda: forkcheck.check_fork("error")), 1000)
     report("the warden is told of a launch and its end", clock(tell_warden), 1000)

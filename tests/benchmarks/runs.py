@@ -20,7 +20,7 @@ from typing import Any
 from peers import PEERS, why_not
 from verdicts import HANG, LOST, NOT_APPLICABLE, Run, judge
 
-from procession import descendants
+from procession._cleanup import marks
 from procession.testing.stage import Stage, state_of
 
 HERE = Path(__file__).parent
@@ -32,9 +32,9 @@ stopping = threading.Event()
 
 _STARTING = 120.0  # seconds for the caller's own imports, which are not measured
 _TOKEN = "SIDE_BY_SIDE"
-_LOCKS = 10  # RLIMIT_LOCKS, see procession.descendants
+_LOCKS = 10  # RLIMIT_LOCKS, see procession._cleanup.marks
 _MEMORY = Path("/dev/shm")
-_HELPERS = ("resource_tracker", "forkserver", "procession.server", "procession.warden")
+_HELPERS = ("resource_tracker", "forkserver", "procession.server", "procession._cleanup.reaper")
 """What a caller may keep for as long as it lives: each is a child of it and ends with it."""
 
 
@@ -43,7 +43,7 @@ class Tree:
 
     def __init__(self, command: list[str], folder: Path) -> None:
         self.token = secrets.token_hex(8)
-        self.mark = descendants.mark_of(self.token)
+        self.mark = marks.mark_of(self.token)
         self.stage = Stage(str(folder / "stage"), 0)
         temporary = folder / "tmp"
         for path in (folder, self.stage.folder, temporary):
@@ -64,7 +64,7 @@ class Tree:
                 stderr=output,
                 start_new_session=True,
             )
-        descendants.mark(self.process.pid, self.mark)
+        marks.put(self.process.pid, self.mark)
 
     def has(self, cue: str) -> bool:
         """Tell whether the caller has given a cue."""
@@ -94,7 +94,7 @@ class Tree:
         while found := self.find():
             _kill(found)
             time.sleep(0.01)
-        descendants.end(self.mark)
+        marks.end(self.mark)
 
     def _has(self, pid: int) -> bool:
         try:

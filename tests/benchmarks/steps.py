@@ -18,7 +18,8 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 import work
 
-from procession import guard, identity, rank, report, stacks, start_processes, tree
+from procession import guard, identity, rank, report, stacks, start_processes
+from procession._cleanup import tree
 from procession._python import defer_signals
 from procession.backends import fork
 

@@ -17,7 +17,7 @@ import pytest
 
 import procession
 from procession import forkservers, start_processes
-from procession.descendants import list_children
+from procession._cleanup.marks import list_children
 
 pytestmark = pytest.mark.faults
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from procession import BackendUnavailableError, StartError, cgroups, get_backend, run
-from procession.descendants import list_children
+from procession import BackendUnavailableError, StartError, get_backend, run
+from procession._cleanup import cgroups
+from procession._cleanup.marks import list_children
 from procession.testing import callers, elsewhere
 from procession.testing.outcomes import assert_gone
 from procession.testing.subject import Subject, wait_until

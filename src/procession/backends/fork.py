@@ -24,7 +24,7 @@ from procession.report import Reporter
 from procession.starting import note_start, undo
 
 if TYPE_CHECKING:
-    from procession.tree import Tree
+    from procession._cleanup.tree import Tree
 
 
 class ForkBackend:
@@ -59,7 +59,7 @@ class ForkBackend:
             from procession.backends.portable import start
 
             return start(launch, "fork")
-        from procession.tree import planted
+        from procession._cleanup.tree import planted
 
         orders = write_orders(launch, "fork", forked=True)
         import_for_ranks(find_entry_module(launch))

@@ -28,8 +28,8 @@ from procession.protocol import (
 from procession.starting import hand_over
 
 if TYPE_CHECKING:
+    from procession._cleanup.tree import Tree
     from procession._linux.credentials import Settings
-    from procession.tree import Tree
 
 
 class ForkserverBackend:
@@ -62,11 +62,11 @@ class ForkserverBackend:
             from procession.backends.portable import start
 
             return start(launch, "forkserver")
+        from procession._cleanup.tree import planted
         from procession._linux.credentials import read_standing
         from procession.configuration import Configuration
         from procession.forkservers import start_on_server
         from procession.payload import pickled_call
-        from procession.tree import planted
 
         orders = write_fresh_orders(launch, "forkserver", forked=True)
         # before `_streams` fills the place of one that is closed

@@ -136,7 +136,7 @@ class GroupProcess:
 
     def send_signal(self, number: int) -> None:
         """Send a signal to it and its group, if it has not ended."""
-        from procession.children import signal_group
+        from procession._cleanup.children import signal_group
 
         if self.is_alive() and not signal_group(self._process.pid, number):
             try:
@@ -146,7 +146,7 @@ class GroupProcess:
 
     def _end_group(self) -> None:
         """Kill what is left in its group, if it has ended with a failure and was not reaped yet."""
-        from procession.children import signal_group
+        from procession._cleanup.children import signal_group
 
         if hasattr(os, "waitid"):
             how = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -224,14 +224,14 @@ def _mark_of(orders: rank_life.Orders) -> int:
     """Return the mark that the ranks are to carry, 0 where there are none."""
     if sys.platform != "linux":
         return 0
-    from procession.descendants import mark_of
+    from procession._cleanup.marks import mark_of
 
     return mark_of(orders["launch_id"])
 
 
 def _end_groups(mark: int, started: Started) -> None:
     """Kill what ranks have left in their groups."""
-    from procession.children import leaves_group
+    from procession._cleanup.children import leaves_group
 
     groups = {int(one.pid or 0) for one in started.processes if one.pid and leaves_group(one.pid)}
     if groups:
@@ -240,8 +240,8 @@ def _end_groups(mark: int, started: Started) -> None:
 
 def _end_marked(mark: int, groups: Collection[int] | None = None) -> None:
     """Kill what the ranks of a launch have left (in some groups), as `descendants.end` does by pidfds."""
-    from procession.descendants import PATIENCE
-    from procession.tree import LINGER
+    from procession._cleanup.marks import PATIENCE
+    from procession._cleanup.tree import LINGER
 
     kill_from = time.monotonic() + LINGER
     while (now := time.monotonic()) < kill_from + PATIENCE:
@@ -259,7 +259,7 @@ def _end_marked(mark: int, groups: Collection[int] | None = None) -> None:
 
 def _list_marked(mark: int) -> list[int]:
     """Return the living processes that carry a mark."""
-    from procession.descendants import read_mark
+    from procession._cleanup.marks import read_mark
 
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return [pid for pid in pids if read_mark(pid) == mark and state_of(pid) not in "ZX"]
@@ -299,9 +299,9 @@ def _live(
 ) -> None:
     """Live a rank's life in a process that multiprocessing has made one of its own."""
     if mark:
-        from procession import descendants
+        from procession._cleanup import marks
 
-        descendants.mark(0, mark)
+        marks.put(0, mark)
     if inheritance is not None:
         inheritance.reset()
         rank_life.mask = inheritance.mask

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from procession import descendants
+from procession._cleanup import marks
 from procession._linux import fds
 from procession._linux.syscalls import pidfd_open
 from procession.remote import link as frames
@@ -32,7 +32,7 @@ def main() -> None:
     """Hold one rank; the process's environment or standard input says for whom."""
     fds.fill_streams()
     given = list_inherited()
-    descendants.spare(0)  # it ends after what its rank has started, not with the caller's own
+    marks.spare(0)  # it ends after what its rank has started, not with the caller's own
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     # Hydra sends it when another of its processes has ended; a handler, as ranks would inherit SIG_IGN

@@ -6,7 +6,8 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
-from procession import descendants
+from procession._cleanup import marks
+from procession._cleanup.tree import Tree
 from procession._linux import fds
 from procession._linux.signals import name_signal
 from procession._python.defer_signals import held_back
@@ -15,7 +16,6 @@ from procession.environment import merge
 from procession.protocol import Launch, Started
 from procession.remote.launching import start_agents
 from procession.remote.placement import Agents
-from procession.tree import Tree
 
 _TAIL = 2000  # characters of what the engine said last that an error shows
 _KILL_WAIT = 3.0  # seconds for an engine between SIGTERM and SIGKILL
@@ -89,7 +89,7 @@ class Engine:
             read, write = fds.open_pipe()
             self._errors = fds.keep(read)
         os.set_blocking(self._errors, False)
-        self._tree = Tree(descendants.mark_of(os.urandom(8).hex()))
+        self._tree = Tree(marks.mark_of(os.urandom(8).hex()))
         try:
             with held_back():
                 self.popen: subprocess.Popen[bytes] = _start(command, env, write)

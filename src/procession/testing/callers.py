@@ -110,6 +110,6 @@ def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -
 
 
 def _count_children() -> int:
-    from procession.descendants import list_children
+    from procession._cleanup.marks import list_children
 
     return len(list_children(os.getpid()))

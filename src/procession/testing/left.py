@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
+from procession._cleanup.marks import list_children
 from procession._linux.procstat import read_stat
 from procession._linux.syscalls import pidfd_open, pidfd_send_signal
-from procession.descendants import list_children
 from procession.testing.stock import HELPERS, read_command
 from procession.testing.supervisor import root
 
@@ -19,7 +19,7 @@ Census: TypeAlias = dict[int, str]
 
 _STAY = (
     *HELPERS,
-    "procession.warden",
+    "procession._cleanup.reaper",
     "procession.server",
 )  # of the process that tests, for its life
 _PARENT, _BIRTH = 1, 19  # fields of `read_stat`

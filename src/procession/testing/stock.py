@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from procession.descendants import list_children
+from procession._cleanup.marks import list_children
 
 Stock: TypeAlias = frozenset[tuple[str, str]]
 """The kind of each thing, and its name."""

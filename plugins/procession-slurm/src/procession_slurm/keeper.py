@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from procession import cgroups, descendants
+from procession._cleanup import cgroups, marks
 from procession._linux.syscalls import pidfd_open
 
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
@@ -57,11 +57,11 @@ def note_signals() -> int:
 
 def leave_tree(caller: int) -> None:
     """Be none of those that are killed with a caller, once it has made this process one of them."""
-    theirs = descendants.read_mark(caller)
+    theirs = marks.read_mark(caller)
     until = time.monotonic() + _MARK_WAIT
-    while (mark := descendants.read_mark(0)) == theirs and time.monotonic() < until:
+    while (mark := marks.read_mark(0)) == theirs and time.monotonic() < until:
         time.sleep(0.001)
-    descendants.spare(0)
+    marks.spare(0)
     while os.environ.get("PROCESSION_CGROUP") == "1" and time.monotonic() < until:
         parent, own = os.path.split(os.path.dirname(cgroups.locate(mark or 0)))
         if own == f"procession-{mark or 0:016x}":
@@ -109,7 +109,7 @@ def stand_by(srun: int, gone: int, told: int) -> None:
 
 def has_tasks(srun: int) -> bool:
     """Whether srun has started tasks: it has a child then, to end them if it is killed itself."""
-    return bool(descendants.list_children(srun))
+    return bool(marks.list_children(srun))
 
 
 def await_one(descriptors: Sequence[int], seconds: float | None = None) -> bool:

@@ -10,7 +10,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from procession import Process, descendants
+from procession import Process
+from procession._cleanup import marks
 from procession._python.interpreter import SOURCE, find_executable, interpreter_flags
 from procession.environment import merge
 from procession.remote import Agents, Common, Engine
@@ -101,7 +102,7 @@ class Srun(Engine):
         super().end(patience)
 
     def _has_tasks(self) -> bool:
-        return any(map(descendants.list_children, descendants.list_children(self.popen.pid)))
+        return any(map(marks.list_children, marks.list_children(self.popen.pid)))
 
     def _end_at_once(self) -> None:
         try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from procession import cgroups, descendants, lifeline
+from procession._cleanup import cgroups, marks, reaper_client
 from procession._python.log import warn
 from procession.protocol import Process, Started
 
@@ -28,17 +28,17 @@ class Tree:
         self._ended = False
         self._missed = False
         if mark:
-            lifeline.announce(mark)
+            reaper_client.announce(mark)
 
     def adopt(self, pid: int) -> None:
         """Have a process (0: this one) be one of them."""
-        descendants.mark(pid, self.mark)
+        marks.put(pid, self.mark)
         cgroups.join(self.cgroup, pid)
 
     def adopt_with_children(self, pid: int) -> None:
         """Have a process be one of them that may have started others already: these first carry no mark."""
         self.adopt(pid)
-        for child in descendants.list_children(pid):
+        for child in marks.list_children(pid):
             self.adopt_with_children(child)
 
     def attach(self, started: Started) -> Started:
@@ -64,15 +64,15 @@ class Tree:
         """Leave what is left of it alone from now on, unless it could not be looked for."""
         cgroups.remove(self.cgroup, 1.0 if self._ended else LINGER)  # a daemon may stay in it
         if self.mark and not self._missed:
-            lifeline.withdraw(self.mark)
+            reaper_client.withdraw(self.mark)
 
     def _end(self, groups: list[int] | None) -> None:
         """End all of it, or what is in some groups; again, after an interrupt, with less patience."""
         now = time.monotonic()
         self._linger_until = self._linger_until or now + LINGER
         try:
-            if not descendants.end(self.mark, groups, max(self._linger_until - now, 0)):
-                left = descendants.describe(self.mark)
+            if not marks.end(self.mark, groups, max(self._linger_until - now, 0)):
+                left = marks.describe(self.mark)
                 warn("what a launch's ranks have started could not all be ended: %s", left)
             self._missed = False
         except OSError as error:  # no descriptors, most likely: the warden stays responsible
@@ -90,7 +90,7 @@ def _groups_left(processes: Sequence[Process]) -> list[int]:
 @contextmanager
 def planted(launch_id: str, *, keep_daemons: bool) -> Iterator[Tree]:
     """Provide the tree of a launch that the block starts; if it cannot, nothing is left of it."""
-    tree = Tree(0 if keep_daemons else descendants.mark_of(launch_id))
+    tree = Tree(0 if keep_daemons else marks.mark_of(launch_id))
     try:
         yield tree
     except BaseException:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from procession import cgroups, descendants
+from procession._cleanup import cgroups, marks
 
 BEGUN, FINISHED = b"+", b"-"
 """What a record says of the launch whose mark (8 bytes) follows."""
@@ -27,7 +27,7 @@ def main() -> None:
     for mark in follow(0):
         cgroup = cgroups.locate(mark)
         cgroups.kill(cgroup)
-        descendants.end(mark)
+        marks.end(mark)
         if os.path.exists(cgroup):
             cgroups.remove(cgroup)
 

@@ -45,6 +45,6 @@ def _end() -> None:
         stop_servers = get_loaded("procession.forkservers", "stop_servers")
         if stop_servers is not None:
             stop_servers(_PATIENCE)
-        end_warden = get_loaded("procession.lifeline", "end")
+        end_warden = get_loaded("procession._cleanup.reaper_client", "end")
         if end_warden is not None:
             end_warden()

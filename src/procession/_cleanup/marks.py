@@ -36,7 +36,7 @@ def mark_of(launch_id: str) -> int:
     return 1 << 61 | int(launch_id, 16) >> 3
 
 
-def mark(pid: int, number: int) -> None:
+def put(pid: int, number: int) -> None:
     """Have a process (0: this one) carry a mark, and all that it starts from now on.
 
     Does nothing for the mark 0, nor where it is not allowed: a lower hard limit, a sandbox.

@@ -6,7 +6,9 @@ import _socket as socket  # constants and types, without the module's own
 import os
 import signal
 
-from procession import descendants
+from procession._cleanup import marks
+from procession._cleanup.helpers import end_at_exit
+from procession._cleanup.reaper import BEGUN, FINISHED
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
 from procession._linux.procstat import read_birth
@@ -15,10 +17,10 @@ from procession._python import unpatched
 from procession._python.defer_signals import held_back
 from procession._python.interpreter import SOURCE, find_executable, missing_interpreter
 from procession._python.log import warn
-from procession.helpers import end_at_exit
-from procession.warden import BEGUN, FINISHED
 
-_CODE = f"import sys; sys.path.append({SOURCE!r}); from procession.warden import main; main()"
+_CODE = (
+    f"import sys; sys.path.append({SOURCE!r}); from procession._cleanup.reaper import main; main()"
+)
 
 _PATIENCE = 1.0  # seconds for a warden that is behind, which its start can make it
 
@@ -118,9 +120,7 @@ def _start() -> None:
         raise
     finally:
         unpatched.close(theirs)
-    descendants.spare(
-        pid
-    )  # this process may be a rank: what it has started ends with it, but for this
+    marks.spare(pid)  # this process may be a rank: what it has started ends with it, but for this
     end_at_exit()
     _born = read_birth(pid)
     _line = fds.keep(ours), os.fstat(ours).st_ino, os.getpid(), pid
