@@ -17,15 +17,9 @@ import pytest
 
 import ranks
 from events import await_event
-from procession import (
-    ProcessContext,
-    ProcessTimeoutError,
-    get_context,
-    hangs,
-    stacks,
-    start_processes,
-)
+from procession import ProcessContext, ProcessTimeoutError, get_context, hangs, start_processes
 from procession._linux import procstat
+from procession._rank import stacks
 from procession.testing.peers import lock_forever
 from procession.testing.stage import Stage
 

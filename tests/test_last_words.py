@@ -21,9 +21,9 @@ from procession import (
     ResultError,
     run,
     start_processes,
-    wire,
 )
-from procession.report import LINKS, Reporter, describe
+from procession._rank import wire
+from procession._rank.report import LINKS, Reporter, describe
 
 LARGE = 100_000
 

@@ -153,7 +153,7 @@ FROM_A_THREAD = (
 import threading, time
 def begin():
     if __name__ != "{script}":
-        while sys.modules["procession.rank"].loading:
+        while sys.modules["procession._rank.life"].loading:
             time.sleep(0.001)
     launch(work)
 thread = threading.Thread(target=begin)

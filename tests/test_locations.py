@@ -12,7 +12,7 @@ import pytest
 
 import ranks
 from procession import run
-from procession.locations import locate
+from procession._rank.locations import locate
 from procession.protocol import Launch
 from test_main_module import block_cloudpickle, start
 
@@ -161,4 +161,4 @@ def test_ranks_whose_modules_are_on_the_path_import_nothing_for_it() -> None:
     )
     for name in ("locations", "main_module", "by_value", "advice", "unpickle"):
         assert f"procession.{name}" not in done.stdout, done.stdout
-    assert "procession.fresh" in done.stdout, done.stderr
+    assert "procession._rank.bootstrap" in done.stdout, done.stderr

@@ -18,7 +18,7 @@ from procession import oom
 from procession._linux import fds, memory, syscalls
 from procession._linux.signals import name_signal
 from procession._python.defer_signals import held_back
-from procession.fork_signals import Inheritance
+from procession._rank.fork_signals import Inheritance
 from procession.waiter import HandleWaiter, SelectorWaiter
 
 

@@ -274,14 +274,17 @@ def test_a_rank_imports_no_more_than_it_needs(start_method: str, tmp_path: Path)
     ours = {name for name in modules if name.startswith("procession")}
     assert ours == {
         "procession",
-        "procession.fresh",
-        "procession.guard",
-        "procession.identity",
+        "procession._rank.bootstrap",
+        "procession._rank.parent_death",
+        "procession._rank.identity",
+        "procession._linux",
+        "procession._linux.fd_numbers",
         "procession._linux.memory",  # a result may be large
-        "procession.rank",
-        "procession.report",
-        "procession.stacks",
-        "procession.wire",
+        "procession._rank",
+        "procession._rank.life",
+        "procession._rank.report",
+        "procession._rank.stacks",
+        "procession._rank.wire",
     }
     forbidden = {
         "importlib_metadata",

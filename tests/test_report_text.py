@@ -35,7 +35,7 @@ SCRIPT = """
 import os, sys
 sys.path[:0] = {paths!r}
 import failing
-from procession.report import describe
+from procession._rank.report import describe
 
 try:
     failing.fail(0)

@@ -12,6 +12,7 @@ import ranks
 from procession import (
     run,
 )
+from procession._launch import death_pipes
 from scripts import execute
 
 
@@ -239,7 +240,7 @@ def test_files_in_the_working_directory_do_not_stand_for_the_library(
 
 def test_a_server_survives_a_launcher_that_lets_go_at_once() -> None:
     """As an interrupt makes it, between the request and the reply."""
-    from procession import forkservers, guard
+    from procession import forkservers
     from procession._linux import fds, messages
 
     assert run(ranks.give, start_method="forkserver") == [(0,)]
@@ -260,7 +261,7 @@ def test_a_server_survives_a_launcher_that_lets_go_at_once() -> None:
         "death_pipes": 1,
     }
     with server._control() as control:
-        messages.send(control, request, [theirs, nothing, guard.death_pipe(), *[nothing] * 3])
+        messages.send(control, request, [theirs, nothing, death_pipes.own_pipe(), *[nothing] * 3])
     for fd in (theirs, nothing):
         os.close(fd)
     assert run(ranks.give, nprocs=2, start_method="forkserver") == [(0,), (1,)]

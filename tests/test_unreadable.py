@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 import standin
-from procession import ProcessExitedException, ResultError, run, start_processes, wire
+from procession import ProcessExitedException, ResultError, run, start_processes
+from procession._rank import wire
+from procession._rank.report import Reporter
 from procession.channel import SocketChannel, UnreceivedError
 from procession.remote.link import REPORT, RESULT, GarbledError, Link, await_frame
-from procession.report import Reporter
 from procession.testing.stage import Stage, is_gone
 from ranks import LONG
 from scripts import execute

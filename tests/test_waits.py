@@ -12,7 +12,7 @@ import procession
 SOURCE = Path(procession.__file__).parent
 
 ELSEWHERE = re.compile(
-    r"(testing|_pyinstaller)/|(server|fresh|rank|report|forked|warden|guard|stacks|identity|measure)\.py"
+    r"(testing|_pyinstaller|_rank)/|(.*/)?(server|reaper)\.py"
     r"|remote/(agent|holding|hosting|handshake)\.py"  # ranks, servers, agents; the last for both
 )
 """Modules that the caller does not wait in."""
@@ -61,7 +61,6 @@ REASONS = {
     "_linux/messages: sock.sendall(body, NO_SIGNAL)": "`_bound` has set a timeout",
     "backends/portable: os.waitid(os.P_PID, self._process.pid, how)": "`how` has WNOHANG",
     "_cleanup/children: unpatched.waitpid(pid, 0)": "the child has ended, or has just got SIGKILL",
-    "gathering: unpatched.read(reader, 1)": "in ranks, which their caller ends",
     "_python/greenlets: poller.poll(None if seconds is None else seconds * 1000)": "its caller gives the end",
     "_python/greenlets: select.select([own], [], [], seconds)": "its caller gives the end",
     "member: self.channel.receive()": "a channel never blocks (`protocol.ErrorChannel`)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from procession import wire
+from procession._rank import wire
 
 
 def test_frames_come_out_as_they_went_in() -> None:

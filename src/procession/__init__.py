@@ -12,6 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     __version__: str
+    from procession._rank.stop_request import stop_requested
     from procession.api import get_context, run, spawn, start_processes
     from procession.context import ProcessContext, SpawnContext
     from procession.errors import (
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     )
     from procession.rankinfo import RankInfo, RankPlace, rank_info
     from procession.registry import BackendInfo, get_backend, list_backends, register_backend
-    from procession.stop_request import stop_requested
 
 _first_folder: str | None = getattr(
     sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", None

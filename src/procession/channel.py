@@ -8,9 +8,9 @@ import mmap
 import os
 import stat
 
-from procession import wire
 from procession._linux import fds, messages
 from procession._python import unpatched
+from procession._rank import wire
 from procession.protocol import Report
 
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)

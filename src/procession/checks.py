@@ -242,7 +242,7 @@ def check_caller() -> None:
 
 def _describe_daemon(name: str) -> str:
     """Say that this process is daemonic, in multiprocessing's words, and the way out."""
-    if get_loaded("procession.rank", "current") is not None:
+    if get_loaded("procession._rank.life", "current") is not None:
         way = "launch the ranks of which it is one without daemon=True"
     elif "PoolWorker" in name:
         way = (
@@ -257,8 +257,8 @@ def _describe_daemon(name: str) -> str:
 
 def _is_loading() -> bool:
     """Tell whether this process is a rank that loads, or this thread one that such a load started."""
-    early = get_loaded("procession.rank", "early_threads")
-    return bool(get_loaded("procession.rank", "loading") or (early and get_ident() in early))
+    early = get_loaded("procession._rank.life", "early_threads")
+    return bool(get_loaded("procession._rank.life", "loading") or (early and get_ident() in early))
 
 
 def _find_importer() -> str:

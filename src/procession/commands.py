@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession._cleanup import marks
+from procession._launch.death_pipes import death_pipes
+from procession._launch.exit_barrier import exit_barrier
 from procession._linux import memory
 from procession._python import unpatched
 from procession._python.interpreter import compose_command, interpreter_flags
+from procession._rank.identity import name_process
 from procession.channel import SocketChannel
-from procession.death_pipes import death_pipes
 from procession.environment import merge
-from procession.gathering import gathering
-from procession.identity import name_process
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_interpreter
 from procession.process import RankProcess
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
     from procession._cleanup.tree import Tree
+    from procession._rank.bootstrap import FreshOrders
     from procession.environment import Changes
-    from procession.fresh import FreshOrders
 
 CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
 """What holds for ranks that are started as commands."""
@@ -77,7 +77,7 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
     own = dict(os.environ)
     with (
         pickled_call(launch) as pickled,
-        gathering(launch) as ends,
+        exit_barrier(launch) as ends,
         planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
     ):
         pickled.describe_in(orders)
@@ -183,6 +183,6 @@ class _Ranks(NamedTuple):
 
     def _compose(self, rank: int, changes: Changes, ends: tuple[int, ...]) -> Command:
         own = (*ends, *self.files)
-        argv = compose_command("procession.fresh", "main", (rank, *own), self.flags)
+        argv = compose_command("procession._rank.bootstrap", "main", (rank, *own), self.flags)
         env = merge(self.environment, changes)
         return Command(rank, argv, env, (*own, *self.shared))

@@ -11,7 +11,7 @@ from procession.orders import list_arguments, list_path
 
 if TYPE_CHECKING:
     from procession._linux.credentials import Standing
-    from procession.locations import Locations
+    from procession._rank.locations import Locations
 
 
 class Configuration(NamedTuple):

@@ -11,14 +11,14 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeAlias
 
-from procession import rank, wire
 from procession._cleanup.children import hold_child
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
 from procession._python import unpatched
 from procession._python.imported import get_loaded
-from procession.fork_signals import Inheritance
-from procession.report import describe, write_error
+from procession._rank import life, wire
+from procession._rank.fork_signals import Inheritance
+from procession._rank.report import describe, write_error
 
 Live: TypeAlias = Callable[[int, int], tuple[int, bool]]
 """Lives a rank's life, by its index and channel; returns its exit status and whether it succeeded."""
@@ -124,12 +124,12 @@ def _become_rank(live: Live, index: int, channel: int, inheritance: Inheritance)
     try:
         _keep_tracker(False)
         inheritance.reset()
-        rank.mask = inheritance.mask
+        life.mask = inheritance.mask
         status, succeeded = live(index, channel)
     except BaseException as error:  # of ours: a rank's own are in its report
         write_error(describe(error))
     finally:
         try:
-            rank.leave(status, succeeded)
+            life.leave(status, succeeded)
         finally:  # a signal handler may raise before `leave` is on its guard
             os._exit(status or 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from procession._cleanup.helpers import end_at_exit
+from procession._launch.death_pipes import death_pipes
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
 from procession._linux.fd_numbers import above_streams
@@ -22,11 +23,10 @@ from procession._python.interpreter import (
     start_interpreter,
 )
 from procession._python.locks import await_readable, held, owns
+from procession._rank.identity import name_process
 from procession.channel import SocketChannel
 from procession.configuration import Configuration
-from procession.death_pipes import death_pipes
 from procession.exceptions import note_on
-from procession.identity import name_process
 from procession.orders import list_arguments
 from procession.process import RankProcess
 from procession.protocol import Launch, Started

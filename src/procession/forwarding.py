@@ -83,7 +83,7 @@ def _install(gang: Gang) -> None:
     came = take_deferred()
     _waited.add(gang)
     for number in ENDING:
-        if signal.getsignal(number) is get_loaded("procession.stop_request", "note"):
+        if signal.getsignal(number) is get_loaded("procession._rank.stop_request", "note"):
             _replace(number, _on_noted, only_default=False)  # of `stop_requested`
         else:
             _replace(number, _on_ending, only_default=True)

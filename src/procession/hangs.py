@@ -6,18 +6,18 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
-from procession import rank, stacks
 from procession._linux.procstat import state_of
 from procession._python.unpatched import sleep
+from procession._rank import life, stacks
+from procession._rank.wire import shorten
 from procession.inquiry import PATIENCE
 from procession.member import Member
 from procession.protocol import Process
-from procession.wire import shorten
 
 _LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _OWN = re.compile(
-    rf'  File "{re.escape(rank.__file__)}", line \d+ in _?live\n(  File .*\n)*'
+    rf'  File "{re.escape(life.__file__)}", line \d+ in _?live\n(  File .*\n)*'
     rf'|  File "{re.escape(stacks.__file__)}", line \d+ in _answer\n'
 )
 """Frames of this library, from its entry into a rank on down, and the one that answers: users want theirs."""

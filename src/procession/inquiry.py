@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from procession import stacks
 from procession._linux.fd_numbers import above_streams
 from procession._linux.procstat import read_stat
 from procession._python import unpatched
+from procession._rank import stacks
 
 PATIENCE = 1.0
 """Seconds that ranks have to answer."""

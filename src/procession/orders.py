@@ -12,8 +12,8 @@ from procession.environment import plain_str
 from procession.protocol import Launch
 
 if TYPE_CHECKING:
-    from procession.fresh import FreshOrders
-    from procession.rank import Orders
+    from procession._rank.bootstrap import FreshOrders
+    from procession._rank.life import Orders
 
 
 def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
@@ -46,7 +46,7 @@ def _find_coverage() -> tuple[str, str | None] | None:
     multiproc = sys.modules.get("coverage.multiproc")
     if multiproc is None:
         return None
-    from procession.measure import find_settings
+    from procession._rank.coverage import find_settings
 
     return find_settings(multiproc)
 

@@ -21,15 +21,15 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession._python.main_module import find_import
+from procession._rank.locations import locate
+from procession._rank.rebuild import CallPerRank, InheritedFd, make_array, make_view
 from procession.exceptions import note_on
-from procession.handover import CallPerRank, InheritedFd, make_array, make_view
-from procession.locations import locate
 from procession.payloadfile import OUT_OF_BAND, PayloadFile
 from procession.protocol import Launch, unwrap
 
 if TYPE_CHECKING:
-    from procession.fresh import FreshOrders
-    from procession.locations import Locations
+    from procession._rank.bootstrap import FreshOrders
+    from procession._rank.locations import Locations
 
 
 class Pickled(NamedTuple):
@@ -114,7 +114,7 @@ def _pickle_by_value(
     error: Exception | None = None,
 ) -> Pickled:
     """Pickle what plain pickle cannot, or what ranks cannot import: by value if cloudpickle is here."""
-    from procession import by_value
+    from procession._rank import by_value
 
     script = by_value.Script(unwrap(launch.fn))
     if not by_value.has_cloudpickle() and not (script.apart and script.main):
@@ -201,8 +201,8 @@ _REDUCERS: dict[type, Callable[[Any], Any]] = {array.array: _reduce_array, memor
 
 def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
     """Note which argument an error of pickling comes from, what in it, and the ways out."""
-    from procession.advice import advise
-    from procession.by_value import Watching
+    from procession._rank.advice import advise
+    from procession._rank.by_value import Watching
 
     for name, part in _list_parts(launch):
         pickler = make(_Nowhere(), Watching)

@@ -2,7 +2,7 @@
 
 It holds the sizes of what follows (8 bytes each), the pickled (fn, args), the orders (`marshal`), and,
 each at the start of a page, the buffers that the pickle leaves out (PEP 574).  Buffers are copied here
-once, while the ranks already start, and mapped by each of them: see `procession.fresh`.
+once, while the ranks already start, and mapped by each of them: see `procession._rank.bootstrap`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from procession._linux import memory
 from procession._python import unpatched
-from procession.wire import PAYLOAD_HEAD, start_of_page
+from procession._rank.wire import PAYLOAD_HEAD, start_of_page
 
 if TYPE_CHECKING:
-    from procession.fresh import FreshOrders
+    from procession._rank.bootstrap import FreshOrders
 
 OUT_OF_BAND = 64 * 1024
 """Smallest buffer in bytes that is left out of the pickle."""

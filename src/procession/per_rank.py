@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from procession.handover import CallPerRank
+from procession._rank.rebuild import CallPerRank
 from procession.rankinfo import RankPlace
 
 

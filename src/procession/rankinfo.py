@@ -44,7 +44,7 @@ class RankPlace(NamedTuple):
 
 def rank_info() -> RankInfo | None:
     """Return the place of the rank that this process is; None in a process that is no rank."""
-    current = get_loaded("procession.rank", "current")
+    current = get_loaded("procession._rank.life", "current")
     if current is None:
         return None
     rank, orders = current
@@ -60,7 +60,7 @@ def set_rank_info(info: RankInfo) -> None:
     Call it in the rank, before fn.  ``launch_id`` is up to the backend: 16 hex digits, the same in all ranks
     of a launch.
     """
-    from procession import rank
+    from procession._rank import life
 
     orders: Any = {
         "nprocs": info.nprocs,
@@ -68,4 +68,4 @@ def set_rank_info(info: RankInfo) -> None:
         "start_method": info.start_method,
         "launch_id": info.launch_id,
     }
-    rank.current = info.rank, orders
+    life.current = info.rank, orders

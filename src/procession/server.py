@@ -15,23 +15,23 @@ import sys
 from functools import partial
 from typing import Any
 
-from procession import forked, fresh, guard, rank
 from procession._cleanup import cgroups, marks
 from procession._cleanup.children import collect_child, signal_group, terminate_child
+from procession._launch.death_pipes import choose
 from procession._linux import credentials, fds, messages
 from procession._linux.syscalls import pidfd_wait_status
 from procession._python import unpatched
 from procession._python.imported import get_loaded
-from procession.death_pipes import choose
-from procession.fork_signals import Inheritance
+from procession._rank import after_fork, bootstrap, life, parent_death
+from procession._rank.fork_signals import Inheritance
+from procession._rank.report import describe
 from procession.forking import Forked, fork_each
-from procession.report import describe
 
 
 def main(control: int, guard_fd: int) -> None:
     """Serve one launcher until it closes its end of the control socket."""
     fds.fill_streams()
-    fds.keep(guard.arm(guard_fd))
+    fds.keep(parent_death.arm(guard_fd))
     sock = fds.as_socket(fds.keep(control))
     Server(sock).serve()
     sock.detach()  # or -X dev warns of it
@@ -207,14 +207,14 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
     sys.path[:] = configuration["sys_path"]
     sys.argv[:] = configuration["argv"]
     if configuration["locations"]:
-        from procession import locations
+        from procession._rank import locations
 
         locations.use(configuration["locations"])
-    rank.loading = True  # for good: nothing in this process is to start ranks
+    life.loading = True  # for good: nothing in this process is to start ranks
     failed: list[tuple[str, str, str]] = []
     if configuration["main"] is not None:
         try:
-            fresh.import_main(*configuration["main"])
+            bootstrap.import_main(*configuration["main"])
         except BaseException as error:
             failed.append(("__main__", describe(error), _refusal_in(error)))
     for name in configuration["preload"]:
@@ -222,7 +222,7 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
             __import__(name)
         except BaseException as error:
             failed.append((name, describe(error), _refusal_in(error)))
-    forked.import_for_ranks()
+    after_fork.import_for_ranks()
     return {"failed": failed, "threads": _find_threads()}
 
 
@@ -255,15 +255,17 @@ def _live(
         unpatched.close(stream)
     if request["settings"] != settings:
         credentials.adopt(request["settings"], settings)
-    forked.cut_off(None)  # its input is nothing already
-    rank.change_environment(request["changes"][index])
-    if not rank.may_begin(channel):  # the launcher is gone, and this rank never was
+    after_fork.cut_off(None)  # its input is nothing already
+    life.change_environment(request["changes"][index])
+    if not life.may_begin(channel):  # the launcher is gone, and this rank never was
         return 1, False
-    payload = fresh.Payload(file)  # read here, not once in the server, which nothing in it may end
+    payload = bootstrap.Payload(
+        file
+    )  # read here, not once in the server, which nothing in it may end
     payload.orders["tracker"] = rest.pop() if payload.orders["tracker"] >= 0 else -1
     payload.orders["together"] = [rest.pop(0) for _ in payload.orders["together"]]
     payload.orders["fds"] = rest
-    return fresh.live(payload, index, channel, death_pipe)
+    return bootstrap.live(payload, index, channel, death_pipe)
 
 
 def _replace_environment(environment: dict[str, str]) -> None:

@@ -19,9 +19,11 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from callers import Caller
-from procession import ProcessRaisedException, forkcheck, guard, stacks, start_processes
+from procession import ProcessRaisedException, forkcheck, start_processes
 from procession._cleanup import cgroups, marks, reaper_client
+from procession._launch import death_pipes
 from procession._linux import fds
+from procession._rank import parent_death, stacks
 from procession.testing.stage import state_of
 
 Measure = Callable[[], float]
@@ -40,7 +42,7 @@ def clock(function: Callable[[], object]) -> Measure:
 
 def arm() -> None:
     """Bind this process to a death pipe, and let go of it."""
-    os.close(guard.arm(os.dup(guard.death_pipe())))
+    os.close(parent_death.arm(os.dup(death_pipes.own_pipe())))
 
 
 def scan() -> None:

@@ -18,9 +18,10 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 import work
 
-from procession import guard, identity, rank, report, stacks, start_processes
+from procession import start_processes
 from procession._cleanup import tree
 from procession._python import defer_signals
+from procession._rank import identity, life, parent_death, report, stacks
 from procession.backends import fork
 
 RANKS = 32
@@ -30,15 +31,15 @@ STEPS: list[tuple[str, Any, str]] = [
     ("the mark", tree.Tree, "adopt"),
     ("Ctrl-C as it was", defer_signals, "restore_in_child"),
     ("exit handlers, event loop, standard input", fork, "cut_off"),
-    ("environment", rank, "change_environment"),
-    ("wait for the caller", rank, "may_begin"),
-    ("guard against the caller's death", guard, "arm"),
+    ("environment", life, "change_environment"),
+    ("wait for the caller", life, "may_begin"),
+    ("guard against the caller's death", parent_death, "arm"),
     ("channel out of the way", report.Reporter, "lift"),
-    ("a process group of its own", rank, "lead_group"),
+    ("a process group of its own", life, "lead_group"),
     ("stacks on demand", stacks, "offer"),
     ("multiprocessing's identity", identity, "assume"),
     ("fn and the report", report.Reporter, "returned"),
-    ("exit handlers, flushing, exit", rank, "leave"),
+    ("exit handlers, flushing, exit", life, "leave"),
 ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procession import death_pipes
+from procession._launch import death_pipes
 from procession._linux import fds
 from procession._linux.procstat import state_of
 

@@ -35,7 +35,7 @@ def end_at_exit() -> None:
 def _is_child() -> bool:
     """Whether this process is a rank, or a child of multiprocessing's."""
     parent_process = get_loaded("multiprocessing.process", "parent_process")
-    return get_loaded("procession.rank", "current") is not None or bool(
+    return get_loaded("procession._rank.life", "current") is not None or bool(
         parent_process is not None and parent_process()
     )
 

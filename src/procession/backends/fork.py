@@ -6,21 +6,21 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from procession import rank
+from procession._launch.death_pipes import choose, death_pipes
+from procession._launch.exit_barrier import exit_barrier, inherited
 from procession._python import defer_signals
+from procession._rank import life
+from procession._rank.after_fork import cut_off, import_for_ranks, open_no_input
+from procession._rank.fork_signals import Inheritance
+from procession._rank.identity import name_process
+from procession._rank.report import Reporter
 from procession.channel import SocketChannel
-from procession.death_pipes import choose, death_pipes
-from procession.fork_signals import Inheritance
 from procession.forkcheck import check_fork
-from procession.forked import cut_off, import_for_ranks, open_no_input
 from procession.forking import Forked, Live, fork_each
-from procession.gathering import gathering, inherited
-from procession.identity import name_process
 from procession.orders import find_entry_module, write_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
-from procession.report import Reporter
 from procession.starting import note_start, undo
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ForkBackend:
         import_for_ranks(find_entry_module(launch))
         _flush_streams()
         with (
-            gathering(launch) as ends,
+            exit_barrier(launch) as ends,
             death_pipes(launch.nprocs) as pipes,
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
         ):
@@ -80,7 +80,7 @@ class _Estate(NamedTuple):
     """What all ranks of a launch inherit from their caller."""
 
     launch: Launch
-    orders: rank.Orders
+    orders: life.Orders
     tree: Tree
     death_pipes: list[int]
     no_input: TextIO | None
@@ -89,17 +89,17 @@ class _Estate(NamedTuple):
         """Live a rank's life in a process just forked."""
         self.tree.adopt(0)
         cut_off(self.no_input)
-        rank.change_environment(self.launch.environments[index])
-        if not rank.may_begin(channel):
+        life.change_environment(self.launch.environments[index])
+        if not life.may_begin(channel):
             return 1, False
         reporter = Reporter(channel)
 
         def get_call() -> tuple[Callable[..., object], tuple[object, ...]]:
-            rank.enter(self.orders, index)
+            life.enter(self.orders, index)
             return self.launch.fn, self.launch.args
 
         death_pipe = choose(self.death_pipes, index)
-        return rank.live(self.orders, index, reporter, death_pipe, get_call)
+        return life.live(self.orders, index, reporter, death_pipe, get_call)
 
 
 def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:

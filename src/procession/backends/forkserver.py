@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from procession._launch.death_pipes import death_pipes
+from procession._launch.exit_barrier import exit_barrier
 from procession._linux import fds
 from procession._python import unpatched
 from procession._python.imported import get_loaded
-from procession.death_pipes import death_pipes
+from procession._rank.fork_signals import read_actions
 from procession.environment import plain_str
-from procession.fork_signals import read_actions
-from procession.gathering import gathering
 from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import (
@@ -73,7 +73,7 @@ class ForkserverBackend:
         tracker = orders["tracker"] = tracker_fd()
         with (
             pickled_call(launch) as pickled,
-            gathering(launch) as ends,
+            exit_barrier(launch) as ends,
             death_pipes(launch.nprocs) as pipe_of_each,
             planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,

@@ -21,16 +21,16 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from procession import rank as rank_life
-from procession import wire
 from procession._linux.procstat import state_of
 from procession._python import unpatched
+from procession._rank import life as rank_life
+from procession._rank import wire
+from procession._rank.fork_signals import Inheritance
+from procession._rank.identity import name_process
+from procession._rank.report import Reporter
 from procession.channel import to_report
-from procession.fork_signals import Inheritance
-from procession.identity import name_process
 from procession.orders import write_orders
 from procession.protocol import Launch, Report, Started
-from procession.report import Reporter
 from procession.starting import Handles, start_each
 
 _LOOK = 0.005  # seconds between looks at what is being ended

@@ -18,7 +18,7 @@ from procession.remote.seat import Seat, number_locally
 from procession.rendezvous import compose_variables, find_master
 
 if TYPE_CHECKING:
-    from procession.fresh import FreshOrders
+    from procession._rank.bootstrap import FreshOrders
 
 SHARED_FROM = 1 << 20
 """Bytes of a payload from which on it is sent once to a host, and not to each of its agents."""

@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from procession._python.defer_signals import held_back
+from procession._rank.identity import name_process
 from procession.errors import StartError
-from procession.identity import name_process
 from procession.orders import find_folder, write_fresh_orders
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames
@@ -30,7 +30,7 @@ from procession.remote.process import RemoteChannel, RemoteProcess
 from procession.remote.seat import Seat
 
 if TYPE_CHECKING:
-    from procession.fresh import FreshOrders
+    from procession._rank.bootstrap import FreshOrders
 
 log: logging.Logger = logging.getLogger("procession")
 

@@ -15,35 +15,6 @@ from procession._linux.fd_numbers import lift
 
 _system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
 
-_pipe: tuple[int, int, int, int] | None = None  # both ends, their inode, the process that made them
-
-
-def death_pipe() -> int:
-    """Return the read end of this process's death pipe, made when first asked for."""
-    global _pipe
-    from procession._linux import fds
-
-    with fds.LOCK:
-        if _pipe is None or not _stands(*_pipe):
-            read, write = fds.open_pipe()
-            inode = os.fstat(read).st_ino
-            _pipe = read, fds.keep(write), inode, os.getpid()  # forked ranks need the read end
-        return _pipe[0]
-
-
-def _stands(read: int, write: int, inode: int, pid: int) -> bool:
-    """Whether a death pipe is this process's own, was not closed by its number, and ranks may open it.
-
-    They may not where it was made before this process dropped its privileges.  It stays open all the same:
-    ranks of that time depend on it.
-    """
-    try:
-        ends = os.fstat(read), os.fstat(write)
-    except OSError:
-        return False
-    is_ours = pid == os.getpid() and all(end.st_ino == inode for end in ends)
-    return is_ours and os.geteuid() in (ends[0].st_uid, 0)
-
 
 def arm(fd: int) -> int:
     """Bind this process to the life of the death pipe's writer; return the guard's descriptor.

@@ -25,7 +25,7 @@ from procession._python.main_module import (
     look_up,
 )
 from procession._python.unpatched import RLock
-from procession.handover import make_code
+from procession._rank.rebuild import make_code
 
 Reducers = MutableMapping[Any, Callable[[Any], Any]]
 

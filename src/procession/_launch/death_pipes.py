@@ -1,4 +1,4 @@
-"""Death pipes (see `guard`) for the processes that a launch starts: one for all, or one for each."""
+"""Death pipes for the processes that a launch starts (see `parent_death`): one for all, or one for each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from procession import guard
 from procession._linux import fds
 from procession._python import unpatched
 
 _LISTING = "/proc/self/fd"  # by which each rank opens the read end anew
+
+_pipe: tuple[int, int, int, int] | None = None  # both ends, their inode, the process that made them
 
 _writers: list[int] = []
 """The write ends of pipes that each are one process's, until that process is gone."""
@@ -24,7 +25,7 @@ def death_pipes(count: int) -> Iterator[list[int]]:
     kernel signals belongs to the open file: each of them then needs a pipe that is its alone.
     """
     if os.path.exists(_LISTING):
-        yield [guard.death_pipe()] * count
+        yield [own_pipe()] * count
         return
     readers: list[int] = []
     try:
@@ -55,3 +56,28 @@ def _close_unread() -> None:
         if not fds.is_kept(fd) or poll.poll(0):  # POLLERR: no read end is open (poll(2))
             _writers.remove(fd)
             fds.drop(fd)
+
+
+def own_pipe() -> int:
+    """Return the read end of this process's death pipe, made when first asked for."""
+    global _pipe
+    with fds.LOCK:
+        if _pipe is None or not _stands(*_pipe):
+            read, write = fds.open_pipe()
+            inode = os.fstat(read).st_ino
+            _pipe = read, fds.keep(write), inode, os.getpid()  # forked ranks need the read end
+        return _pipe[0]
+
+
+def _stands(read: int, write: int, inode: int, pid: int) -> bool:
+    """Whether a death pipe is this process's own, was not closed by its number, and ranks may open it.
+
+    They may not where it was made before this process dropped its privileges.  It stays open all the same:
+    ranks of that time depend on it.
+    """
+    try:
+        ends = os.fstat(read), os.fstat(write)
+    except OSError:
+        return False
+    is_ours = pid == os.getpid() and all(end.st_ino == inode for end in ends)
+    return is_ours and os.geteuid() in (ends[0].st_uid, 0)

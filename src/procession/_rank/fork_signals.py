@@ -106,7 +106,7 @@ def _list_handled(always: list[int]) -> tuple[list[int], list[int]]:
 
     As after exec, a signal that is ignored stays ignored.  `getsignal` does not tell of handlers in C.
     """
-    from procession.stacks import signal_numbers
+    from procession._rank.stacks import signal_numbers
 
     spared = signal_numbers()  # of a rank that forks ranks: each offers its stacks anew
     caught = _list_caught() if always else 0

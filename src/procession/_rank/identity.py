@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from procession.rank import Orders
+    from procession._rank.life import Orders
 
 outer_group: int | None = None
 """The process group that this rank was in before it led its own; None where it was the leader."""

@@ -10,7 +10,7 @@ import atexit
 import os
 from typing import Any, TypeAlias
 
-from procession.report import describe, write_error
+from procession._rank.report import describe, write_error
 
 Settings: TypeAlias = "tuple[str, str | None]"
 """Coverage's configuration file, and the launcher's data file, which the name of each rank's begins with."""

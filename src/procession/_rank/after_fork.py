@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from procession import report
+from procession._rank import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _NEEDED = [
     "marshal",
     "signal",
     "procession._linux.memory",
-    "procession.small_pickle",
+    "procession._rank.small_pickle",
     "socket",
     "traceback",
     "ast",

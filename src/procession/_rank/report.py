@@ -12,8 +12,8 @@ import os
 import sys
 from time import monotonic_ns
 
-from procession import wire
 from procession._linux.fd_numbers import lift
+from procession._rank import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ def _pickle(value: Any, *, hurried: bool = False) -> bytes:
     except Exception:
         if hurried and "cloudpickle" not in sys.modules and type(value).__module__ != "__main__":
             raise
-        from procession import by_value
+        from procession._rank import by_value
 
         return by_value.dumps(value, hurried=hurried)
 
@@ -380,7 +380,7 @@ def _pickle_exception(error: BaseException, size: int) -> bytes:
     if size > 16 * EXCEPTION_LIMIT:
         return b""
     try:
-        from procession.small_pickle import dump_small
+        from procession._rank.small_pickle import dump_small
 
         data = dump_small(error, EXCEPTION_LIMIT)
         if data is None:  # it may go by value

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import sys
 
-from procession import guard, identity, stacks, wire
-from procession.report import describe, write_error
+from procession._rank import identity, parent_death, stacks, wire
+from procession._rank.report import describe, write_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn, TypedDict
 
-    from procession.report import Reporter
+    from procession._rank.report import Reporter
 
     class Orders(TypedDict):
         """What every rank of a launch is told; `marshal` can carry it."""
@@ -76,7 +76,7 @@ def live(
     status, succeeded = _live(orders, rank, reporter, guard_fd, load)
     if succeeded:
         if orders["together"]:
-            from procession.gathering import await_others
+            from procession._rank.exit_barrier import await_others
 
             await_others()
         _call_leave(succeeded)
@@ -88,12 +88,12 @@ def _live(
 ) -> tuple[int, bool]:
     global current
     try:
-        sentinel = guard.arm(guard_fd) if guard_fd >= 0 else -1
+        sentinel = parent_death.arm(guard_fd) if guard_fd >= 0 else -1
         reporter.lift()
         lead_group()
         stacks.offer()
         if orders["together"]:
-            from procession.gathering import hold
+            from procession._rank.exit_barrier import hold
 
             hold(orders["together"])
         current = rank, orders
@@ -144,9 +144,9 @@ def enter(orders: Orders, rank: int) -> None:
     """Call what the backend has each rank call first, if it does; keep what that returns for the end."""
     global _take_leave
     if orders["coverage"] is not None:
-        from procession import measure
+        from procession._rank import coverage
 
-        measure.start(orders["coverage"])
+        coverage.start(orders["coverage"])
     if orders["entry"] is not None:
         where, argument = orders["entry"]
         module, _, function = where.partition(":")
@@ -155,9 +155,9 @@ def enter(orders: Orders, rank: int) -> None:
 
 def _stop_measuring() -> None:
     """Have coverage's data saved before the failure is reported: then a rank's time is bounded."""
-    measure: Any = sys.modules.get("procession.measure")
-    if measure is not None:
-        measure.stop()
+    coverage: Any = sys.modules.get("procession._rank.coverage")
+    if coverage is not None:
+        coverage.stop()
 
 
 def _call_leave(succeeded: bool) -> None:

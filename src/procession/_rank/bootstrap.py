@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
-from procession import rank as rank_life
-from procession.report import Reporter
-from procession.wire import PAYLOAD_HEAD, start_of_page
+from procession._rank import life as rank_life
+from procession._rank.report import Reporter
+from procession._rank.wire import PAYLOAD_HEAD, start_of_page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from procession.locations import Locations
-    from procession.rank import Orders
+    from procession._rank.life import Orders
+    from procession._rank.locations import Locations
 
     class FreshOrders(Orders):
         """What a rank needs besides, if it did not inherit its parent's memory."""
@@ -126,7 +126,7 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
         try:
             return payload.load(reporter.fileno())
         except (AttributeError, ImportError) as error:
-            from procession.advice import note_missing
+            from procession._rank.advice import note_missing
 
             note_missing(error)
             raise
@@ -145,12 +145,12 @@ def _prepare(orders: FreshOrders, rank: int) -> None:
 
         shed_excess(orders["capabilities"])
     if orders["fds"]:
-        from procession import handover
+        from procession._rank import rebuild
 
-        handover.inherited[:] = orders["fds"]
+        rebuild.inherited[:] = orders["fds"]
     _take_place(orders)
     if orders["locations"]:
-        from procession import locations
+        from procession._rank import locations
 
         locations.use(orders["locations"])
     rank_life.enter(orders, rank)
