@@ -27,7 +27,7 @@ from procession import (
     run,
     start_processes,
 )
-from procession.gang import SETTLING
+from procession._supervise.supervisor import SETTLING
 from procession.testing.stage import Stage, is_gone
 
 

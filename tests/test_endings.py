@@ -26,7 +26,7 @@ from procession import (
     start_processes,
 )
 from procession._cleanup import marks, reaper_client, tree
-from procession.process import RankProcess
+from procession._supervise.process import RankProcess
 from procession.testing.acts import start_program, start_session
 from procession.testing.stage import Stage, state_of
 

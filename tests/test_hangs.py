@@ -17,9 +17,10 @@ import pytest
 
 import ranks
 from events import await_event
-from procession import ProcessContext, ProcessTimeoutError, get_context, hangs, start_processes
+from procession import ProcessContext, ProcessTimeoutError, get_context, start_processes
 from procession._linux import procstat
 from procession._rank import stacks
+from procession._supervise import stack_dump
 from procession.testing.peers import lock_forever
 from procession.testing.stage import Stage
 
@@ -129,7 +130,7 @@ def take(rank: int, lock: Any) -> None:
 def test_a_rank_that_cannot_answer_is_named_with_its_state(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hangs, "PATIENCE", 0.2)
+    monkeypatch.setattr(stack_dump, "PATIENCE", 0.2)
     ready = get_context(start_method).SimpleQueue()
     with start_processes(
         stop_yourself, (ready,), 1, join=False, start_method=start_method
@@ -231,16 +232,16 @@ def sleep_long(rank: int, ready: Any) -> None:
 
 
 def test_equal_stacks_are_told_once() -> None:
-    told = hangs.group_stacks({0: "Thread 0x1f:\n  a\n", 2: "b", 1: "Thread 0x2e:\n  a\n"})
+    told = stack_dump.group_stacks({0: "Thread 0x1f:\n  a\n", 2: "b", 1: "Thread 0x2e:\n  a\n"})
     assert told == ["rank 0, 1:\nThread 0x...:\n  a", "rank 2:\nb"]
 
 
 def test_a_process_without_a_way_to_ask_says_so() -> None:
-    from procession.member import Member
+    from procession._supervise.rank_state import Member
 
     process: Any = type("Plain", (), {"pid": 1, "is_alive": lambda self: True})()
     channel: Any = None
-    told = hangs.collect_stacks([Member(0, process, 0, channel)])
+    told = stack_dump.collect_stacks([Member(0, process, 0, channel)])
     assert told == {0: "(this start method cannot show stacks)"}
 
 

@@ -65,7 +65,7 @@ def test_an_exception_between_a_report_and_its_note_loses_nothing(
     start_method: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a signal handler may raise one, where the report is read but not yet kept."""
-    from procession.member import Member
+    from procession._supervise.rank_state import Member
 
     real = Member.take_report
     raised: list[bool] = []
@@ -95,8 +95,8 @@ def test_an_exception_in_the_middle_of_a_wait_loses_nothing(
     start_method: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a signal handler may raise one, between any two steps."""
-    from procession.gang import Gang
-    from procession.member import Member
+    from procession._supervise.rank_state import Member
+    from procession._supervise.supervisor import Gang
 
     real = getattr(Member, place) if place == "take_report" else Gang._dismiss
     raised: list[bool] = []
@@ -132,7 +132,7 @@ def test_terminate_in_a_signal_handler_during_join(start_method: str) -> None:
 def test_terminate_in_a_signal_handler_during_a_stop(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from procession import stopping
+    from procession._supervise import stopping
 
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
     came: list[object] = []

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from procession import oom
 from procession._linux import fds, memory, syscalls
 from procession._linux.signals import name_signal
 from procession._python.defer_signals import held_back
 from procession._rank.fork_signals import Inheritance
-from procession.waiter import HandleWaiter, SelectorWaiter
+from procession._supervise import oom
+from procession._supervise.waiter import HandleWaiter, SelectorWaiter
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ from procession import (
     ProcessRaisedException,
     StartError,
     get_backend,
-    oom,
     rank_info,
     run,
     start_processes,
 )
+from procession._supervise import oom
 from procession.testing.ranks import give, make_large, work
 from procession.testing.stage import Stage, is_gone
 from procession.testing.subject import wait_until

@@ -20,7 +20,7 @@ import standin
 from procession import ProcessExitedException, ResultError, run, start_processes
 from procession._rank import wire
 from procession._rank.report import Reporter
-from procession.channel import SocketChannel, UnreceivedError
+from procession._supervise.channel import SocketChannel, UnreceivedError
 from procession.remote.link import REPORT, RESULT, GarbledError, Link, await_frame
 from procession.testing.stage import Stage, is_gone
 from ranks import LONG

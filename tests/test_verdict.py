@@ -17,7 +17,7 @@ from procession import (
     get_context,
     start_processes,
 )
-from procession.verdict import make_exception, sort_failures
+from procession._supervise.verdict import make_exception, sort_failures
 
 
 def raised(rank: int, time: int, **more: bool) -> Failure:

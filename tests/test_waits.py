@@ -44,26 +44,26 @@ LOCKS = {
     "self._stacks_lock": "held while ranks are asked for stacks, for `inquiry.PATIENCE`",
 }
 MODULES_OF_LOCKS = {
-    "gang": "Gang.step: its callers hold the lock already, which `run` waits for with a deadline",
-    "process": "held for no call that waits",
+    "_supervise/supervisor": "its callers hold the lock, which `run` waits for with a deadline",
+    "_supervise/process": "held for no call that waits",
     "served": "held while a server is waited for, for `_PATIENCE` a launch",
-    "stopping": "held while a step of a stop sends signals",
+    "_supervise/stopping": "held while a step of a stop sends signals",
     "remote/link": "held while there is something to read or room to write: nothing of a link blocks",
     "remote/process": "held while what has come is looked at",
 }
 REASONS = {
     "api: context.wait()": "a launch's own deadline ends it",
-    "at_exit: unpatched.poll()": "makes a poll object",
+    "_supervise/at_exit: unpatched.poll()": "makes a poll object",
     "backends/portable: self.connection.poll()": "looks only",
     "backends/portable: self.connection.recv_bytes()": "follows a look; a rank writes one frame at once",
-    "channel: sock.sendall(wire.BEGIN, messages.NO_SIGNAL)": "one byte, into an empty socket",
+    "_supervise/channel: sock.sendall(wire.BEGIN, messages.NO_SIGNAL)": "one byte, into an empty socket",
     "_linux/messages: sock.sendall(head, NO_SIGNAL)": "`_bound` has set a timeout",
     "_linux/messages: sock.sendall(body, NO_SIGNAL)": "`_bound` has set a timeout",
     "backends/portable: os.waitid(os.P_PID, self._process.pid, how)": "`how` has WNOHANG",
     "_cleanup/children: unpatched.waitpid(pid, 0)": "the child has ended, or has just got SIGKILL",
     "_python/greenlets: poller.poll(None if seconds is None else seconds * 1000)": "its caller gives the end",
     "_python/greenlets: select.select([own], [], [], seconds)": "its caller gives the end",
-    "member: self.channel.receive()": "a channel never blocks (`protocol.ErrorChannel`)",
+    "_supervise/rank_state: self.channel.receive()": "a channel never blocks (`protocol.ErrorChannel`)",
     "_linux/messages: sock.recv(size - len(data))": "`_bound` has set a timeout",
     "_linux/messages: sock.recvmsg(size, space, flags)": "`_bound` has set a timeout, or the flags one",
     "remote/briefing: seat.control.receive()": "a link never blocks",
@@ -84,9 +84,9 @@ REASONS = {
     "_linux/credentials: unpatched.read(fd, 1 << 16)": "a file of /proc",
     "_python/unpatched: poller.poll(seconds * 1000)": "its caller gives the end",
     "_python/unpatched: greenlets.acquire(lock, seconds)": "its caller gives the end",
-    "waiter: self._read.recv_bytes()": "follows a look",
-    "waiter: self._selector.select(0)": "looks only",
-    "waiter: unpatched.read(self._wake_read, 4096)": "the pipe does not block",
+    "_supervise/waiter: self._read.recv_bytes()": "follows a look",
+    "_supervise/waiter: self._selector.select(0)": "looks only",
+    "_supervise/waiter: unpatched.read(self._wake_read, 4096)": "the pipe does not block",
 }
 
 

@@ -17,11 +17,11 @@ from procession._linux import memory
 from procession._python import unpatched
 from procession._python.interpreter import compose_command, interpreter_flags
 from procession._rank.identity import name_process
-from procession.channel import SocketChannel
+from procession._supervise.channel import SocketChannel
+from procession._supervise.process import RankProcess
 from procession.environment import merge
 from procession.orders import tracker_fd, write_fresh_orders
 from procession.platform import missing_mechanism, tell_interpreter
-from procession.process import RankProcess
 from procession.protocol import Availability, Capabilities, Launch, Started
 from procession.starting import Handles, begin, hand_over, start_each
 

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from procession import launches, oom
+from procession._supervise import launches, oom
+from procession._supervise.forwarding import waiting
+from procession._supervise.supervisor import Gang
+from procession._supervise.verdict import make_exception, make_timeout
 from procession.exceptions import ResultError, note_on
 from procession.failure import Failure
-from procession.forwarding import waiting
-from procession.gang import Gang
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
-from procession.verdict import make_exception, make_timeout
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,7 +40,7 @@ class ProcessContext:
     """
 
     def __init__(self, processes: Sequence[Any], error_files: Sequence[Any]) -> None:
-        from procession.own_processes import adopt
+        from procession._supervise.own_processes import adopt
 
         launch, started = adopt(processes, error_files)
         self.error_files: Sequence[Any] = error_files
@@ -61,7 +61,7 @@ class ProcessContext:
         self._results: list[Any] | None = None
         launches.note(self._gang, self)
         if launch.supervise:
-            from procession.background import supervise
+            from procession._supervise.background import supervise
 
             supervise(self._gang)
 
@@ -216,7 +216,7 @@ class ProcessContext:
         return self._await().__await__()
 
     async def _await(self) -> bool:
-        from procession.eventloop import wait_for_event
+        from procession._supervise.event_loop import wait_for_event
 
         with waiting(self._gang):
             while not self._gang.finished:

@@ -67,7 +67,7 @@ class ProcessException(Exception):
         Raises:
             RuntimeError: Python 3.10, and the package exceptiongroup is not installed.
         """
-        from procession.verdict import make_group
+        from procession._supervise.verdict import make_group
 
         return make_group(self, load=load)
 

@@ -31,7 +31,7 @@ _SURVIVING = (
     "pydevd",
     "_pydev",
     "multiprocessing.queues",
-    "procession.background",
+    "procession._supervise.background",
 )
 """How the modules begin whose threads are prepared for a fork, or are no loss to a rank.
 

@@ -24,11 +24,11 @@ from procession._python.interpreter import (
 )
 from procession._python.locks import await_readable, held, owns
 from procession._rank.identity import name_process
-from procession.channel import SocketChannel
+from procession._supervise.channel import SocketChannel
+from procession._supervise.process import RankProcess
 from procession.configuration import Configuration
 from procession.exceptions import note_on
 from procession.orders import list_arguments
-from procession.process import RankProcess
 from procession.protocol import Launch, Started
 from procession.served import ServedLaunch, ServedProcess
 from procession.starting import undo
@@ -320,7 +320,7 @@ def _retire(configuration: Configuration, request: dict[str, Any]) -> None:
 
 def _make_timeout(launch: Launch, server: Server) -> BaseException:
     """Return the exception for a launch whose deadline passed before its ranks were there."""
-    from procession.verdict import make_timeout
+    from procession._supervise.verdict import make_timeout
 
     error = make_timeout(launch.timeout or 0, list(range(launch.nprocs)), [], {})
     modules = [*(["__main__"] if server.configuration.main else []), *server.configuration.preload]

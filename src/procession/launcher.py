@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from procession import oom
 from procession._python.defer_signals import (
     aborted_by_endings,
     deferred_endings,
@@ -13,6 +12,7 @@ from procession._python.defer_signals import (
     until_context,
 )
 from procession._python.imported import get_loaded
+from procession._supervise import oom
 from procession.built_in import get_built_in
 from procession.checks import check_launch
 from procession.starting import undo
@@ -80,7 +80,7 @@ def begin(backend: Backend, launch: Launch, made: list[ProcessContext]) -> None:
 
     Whoever gives that list owns the context from then on, whatever is raised here.
     """
-    look_after_forgotten = get_loaded("procession.launches", "look_after_forgotten")
+    look_after_forgotten = get_loaded("procession._supervise.launches", "look_after_forgotten")
     if look_after_forgotten is not None:
         look_after_forgotten()
     kills, begun = oom.count_kills(), time.monotonic()

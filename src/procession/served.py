@@ -11,7 +11,7 @@ from procession._cleanup.children import signal_group
 from procession._linux import fds, messages
 from procession._linux.procstat import state_of
 from procession._python import unpatched
-from procession.process import RankProcess
+from procession._supervise.process import RankProcess
 
 _PATIENCE = 1.0  # seconds in which a server that runs tells what it knows
 _RECHECK = 0.05  # seconds after which to look what another thread has read

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from procession._python.defer_signals import held_back
-from procession.channel import SocketChannel
+from procession._supervise.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
 
@@ -78,7 +78,7 @@ def _gather(started: list[Handles]) -> Started:
 
 def undo(started: Started) -> None:
     """Kill and reap all processes, and free what was made for them."""
-    from procession.member import release_process
+    from procession._supervise.rank_state import release_process
 
     for process in started.processes:
         process.kill()

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import forkservers, gang, run, start_processes
+from procession import forkservers, run, start_processes
 from procession._linux import fds, messages, syscalls
+from procession._supervise import supervisor
 from scripts import execute
 
 pytestmark = pytest.mark.faults
@@ -98,7 +99,7 @@ def test_a_context_that_cannot_be_made_leaves_no_rank(
     def fail() -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(gang, "make_waiter", fail)
+    monkeypatch.setattr(supervisor, "make_waiter", fail)
     with pytest.raises(OSError, match="Too many open files"):
         start_processes(ranks.work, nprocs=RANKS, start_method=start_method)
 

@@ -3,7 +3,7 @@
 Ctrl-C waits until the rank at hand has been started, and after the last one until a context owns them all.
 So from the first rank on, an interrupt at any line finds an owner that ends them.  What asks the caller to
 end, or to be suspended, waits until all have been started, and somebody waits for them
-(`procession.forwarding`).
+(`procession._supervise.forwarding`).
 """
 
 from __future__ import annotations

@@ -131,4 +131,4 @@ def _list_caught() -> int:
 
 def _is_loops(handler: Any) -> bool:
     module = getattr(getattr(handler, "func", handler), "__module__", None) or ""
-    return module == "procession.forwarding" or module.partition(".")[0] in _LOOPS
+    return module == "procession._supervise.forwarding" or module.partition(".")[0] in _LOOPS

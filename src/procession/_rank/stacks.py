@@ -1,7 +1,7 @@
 """A rank's offer of its Python stacks, which can be had while it is deadlocked or stuck in C.
 
-It answers into a file in memory that the launcher opens through /proc; `procession.inquiry` is the side
-that asks.  To read frames while they change can crash a process, so that there are two ways to ask, by
+It answers into a file in memory that the launcher opens through /proc (`_supervise.stack_request` asks).
+To read frames while they change can crash a process, so that there are two ways to ask, by
 signals.  A handler in Python holds the GIL while it reads: nothing changes.  One in C (`faulthandler`)
 answers where Python cannot run, and is asked only then.  Ranks import this module: it imports nothing at
 its top but os and sys.

@@ -14,12 +14,12 @@ from procession._rank.after_fork import cut_off, import_for_ranks, open_no_input
 from procession._rank.fork_signals import Inheritance
 from procession._rank.identity import name_process
 from procession._rank.report import Reporter
-from procession.channel import SocketChannel
+from procession._supervise.channel import SocketChannel
+from procession._supervise.process import RankProcess
 from procession.forkcheck import check_fork
 from procession.forking import Forked, Live, fork_each
 from procession.orders import find_entry_module, write_orders
 from procession.platform import missing_mechanism, tell_availability, tell_capabilities
-from procession.process import RankProcess
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 from procession.starting import note_start, undo
 

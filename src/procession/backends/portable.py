@@ -28,7 +28,7 @@ from procession._rank import wire
 from procession._rank.fork_signals import Inheritance
 from procession._rank.identity import name_process
 from procession._rank.report import Reporter
-from procession.channel import to_report
+from procession._supervise.channel import to_report
 from procession.orders import write_orders
 from procession.protocol import Launch, Report, Started
 from procession.starting import Handles, start_each

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from procession import oom
 from procession._linux import fds, memory
 from procession._linux.fd_numbers import above_streams
 from procession._linux.messages import NUMBER, UNKNOWN
 from procession._linux.procstat import state_of
 from procession._python.interpreter import start_interpreter
-from procession.channel import UnreceivedError
+from procession._supervise import oom
+from procession._supervise.channel import UnreceivedError
+from procession._supervise.stack_request import PATIENCE
 from procession.commands import Command, start_held
-from procession.inquiry import PATIENCE
 from procession.protocol import Report, Started
 from procession.remote import link as frames
 from procession.remote.link import Link, await_frame, is_unacknowledged

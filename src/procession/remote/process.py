@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from procession._linux.messages import NUMBER, UNKNOWN
-from procession.channel import NO_DESCRIPTORS, map_file, miss_result
-from procession.process_attributes import ProcessAttributes
+from procession._supervise.channel import NO_DESCRIPTORS, map_file, miss_result
+from procession._supervise.process_attributes import ProcessAttributes
 from procession.protocol import Report
 from procession.remote import link as frames
 from procession.remote.seat import Seat

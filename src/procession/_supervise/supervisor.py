@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable
 from operator import itemgetter
 
-from procession import launches, oom
 from procession._linux.procstat import is_ending
 from procession._python import unpatched
+from procession._supervise import launches, oom
+from procession._supervise.rank_state import Member
+from procession._supervise.stack_dump import collect_stacks
+from procession._supervise.stopping import CATCHING_GRACE, DEFAULT_GRACE, ENDING_GRACE, Stop
+from procession._supervise.verdict import ABORTED, sort_failures
+from procession._supervise.waiter import HandleWaiter, Key, SelectorWaiter, make_waiter
 from procession.failure import Failure
-from procession.hangs import collect_stacks
-from procession.member import Member
 from procession.protocol import Launch, Sentinel, Started
-from procession.stopping import CATCHING_GRACE, DEFAULT_GRACE, ENDING_GRACE, Stop
-from procession.verdict import ABORTED, sort_failures
-from procession.waiter import HandleWaiter, Key, SelectorWaiter, make_waiter
 
 _NEVER = float("inf")
 _LONGEST_WAIT = (

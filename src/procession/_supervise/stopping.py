@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from procession._linux.signals import name_signal
 from procession._python.unpatched import RLock
 from procession._rank.life import EXIT_BOUND
-from procession.hangs import state_of_process
-from procession.member import Member
+from procession._supervise.rank_state import Member
+from procession._supervise.stack_dump import state_of_process
 
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""

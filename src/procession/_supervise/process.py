@@ -17,8 +17,8 @@ from procession._cleanup.children import (
 )
 from procession._linux import fds, syscalls
 from procession._python import unpatched
-from procession.inquiry import Inquiry
-from procession.process_attributes import ProcessAttributes
+from procession._supervise.process_attributes import ProcessAttributes
+from procession._supervise.stack_request import Inquiry
 
 if TYPE_CHECKING:
     from procession._python.greenlets import ChildWatch

@@ -6,9 +6,9 @@ import os
 import threading
 import time
 
-from procession import launches
 from procession._python import unpatched
-from procession.gang import Gang
+from procession._supervise import launches
+from procession._supervise.supervisor import Gang
 
 _LONGEST_WAIT = (
     1.0  # seconds: another thread may see the launch to its end between a look and the wait

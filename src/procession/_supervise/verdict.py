@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from procession._supervise.stack_dump import group_stacks
 from procession.exceptions import (
     ProcessException,
     ProcessExitedException,
@@ -14,7 +15,6 @@ from procession.exceptions import (
     note_on,
 )
 from procession.failure import Failure
-from procession.hangs import group_stacks
 
 ABORTED = frozenset({"SIGABRT", "SIGIOT"})
 """The signal by which libraries end a process that has lost a peer, by both its names."""

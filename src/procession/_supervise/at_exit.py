@@ -10,9 +10,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from procession import forwarding, launches
 from procession._python import unpatched
-from procession.gang import Gang
+from procession._supervise import forwarding, launches
+from procession._supervise.supervisor import Gang
 
 _LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
 _CONTENDED = 0.01  # seconds to leave a launch to another thread

@@ -10,8 +10,8 @@ from procession._linux.procstat import state_of
 from procession._python.unpatched import sleep
 from procession._rank import life, stacks
 from procession._rank.wire import shorten
-from procession.inquiry import PATIENCE
-from procession.member import Member
+from procession._supervise.rank_state import Member
+from procession._supervise.stack_request import PATIENCE
 from procession.protocol import Process
 
 _LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event

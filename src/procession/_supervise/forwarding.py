@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from procession._python.defer_signals import take_deferred
 from procession._python.imported import get_loaded
-from procession.launches import list_running
+from procession._supervise.launches import list_running
 
 if TYPE_CHECKING:
-    from procession.gang import Gang
+    from procession._supervise.supervisor import Gang
 
 ENDING: tuple[int, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)

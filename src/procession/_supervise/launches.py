@@ -1,7 +1,7 @@
 """The launches of this process that have not ended, and what becomes of them when it exits.
 
 A launch belongs to the process that made it, not to its `ProcessContext`: ranks of a context that nobody
-keeps run on, as multiprocessing's children do (`procession.at_exit` sees to them at the end).  A
+keeps run on, as multiprocessing's children do (`procession._supervise.at_exit` sees to them at the end).  A
 failure that no `join` has raised is logged.
 """
 
@@ -14,8 +14,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from procession._supervise.supervisor import Gang
     from procession.context import ProcessContext
-    from procession.gang import Gang
 
 log: logging.Logger = logging.getLogger("procession")
 
@@ -107,6 +107,6 @@ def _register_at_exit() -> None:
 
 def _end_all() -> None:
     if _owner == os.getpid() and _contexts:
-        from procession.at_exit import end_all
+        from procession._supervise.at_exit import end_all
 
         end_all()

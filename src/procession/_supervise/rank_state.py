@@ -9,7 +9,7 @@ from procession._linux.procstat import is_ending, read_mask
 from procession._linux.signals import name_signal
 from procession._python.interpreter import doubt_interpreter
 from procession._python.log import warn
-from procession.channel import UnreceivedError
+from procession._supervise.channel import UnreceivedError
 from procession.failure import Failure
 from procession.protocol import ErrorChannel, Process, Report, Sentinel
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from procession._python import unpatched
-from procession.gang import Gang
+from procession._supervise.supervisor import Gang
 
 _LONGEST_WAIT = 86_400.0  # seconds: event loops refuse far longer ones
 _RECHECK = 0.05
