@@ -96,9 +96,9 @@ def warm() -> None:
 
 def stop_servers() -> None:
     """End the forkservers, which otherwise stay for the next launch."""
-    from procession import forkservers
+    from procession._forkserver import client
 
-    forkservers.stop_servers()
+    client.stop_servers()
 
 
 def take_stock(folder: Path) -> stock.Stock:

@@ -18,9 +18,9 @@ from procession import (
     get_context,
     run,
     start_processes,
-    starting,
 )
-from procession.payloadfile import OUT_OF_BAND, PayloadFile
+from procession._launch import starting
+from procession._launch.payload_file import OUT_OF_BAND, PayloadFile
 from procession.protocol import Started
 
 BY_PICKLE = pytest.mark.parametrize("start_method", ["spawn", "forkserver"])

@@ -22,7 +22,7 @@ from procession import (
     run,
     start_processes,
 )
-from procession.platform import count_processors
+from procession._launch.platform import count_processors
 
 
 def test_results_are_kept_only_if_they_are_asked_for(start_method: str) -> None:

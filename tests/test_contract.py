@@ -28,7 +28,7 @@ from procession import (
     get_context,
     start_processes,
 )
-from procession.checks import KEYWORDS
+from procession._launch.checks import KEYWORDS
 from procession.testing.stage import Stage
 
 

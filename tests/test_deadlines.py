@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import ProcessTimeoutError, forkservers, run, start_processes
+from procession import ProcessTimeoutError, run, start_processes
+from procession._forkserver import client
 from procession._linux.procstat import state_of
 from scripts import execute
 
@@ -22,7 +23,7 @@ SHORT = 1.0
 
 def stop_server() -> int:
     """Stop the forkserver that was used last; return its process id."""
-    server = next(reversed(forkservers._servers.values())).process
+    server = next(reversed(client._servers.values())).process
     assert server is not None
     os.kill(server.pid, signal.SIGSTOP)
     while state_of(server.pid) != "T":
@@ -120,7 +121,7 @@ def test_a_launch_waits_for_another_one_s_server_until_its_deadline(
 
     thread = threading.Thread(target=launch)
     thread.start()
-    while not any(one.process for one in list(forkservers._servers.values())):
+    while not any(one.process for one in list(client._servers.values())):
         time.sleep(0.002)
     with pytest.raises(ProcessTimeoutError):
         run(ranks.give, start_method="forkserver", timeout=SHORT, options=options)

@@ -20,12 +20,11 @@ from procession import (
     ProcessExitedException,
     ProcessRaisedException,
     ResultError,
-    forkservers,
     run,
-    served,
     start_processes,
 )
 from procession._cleanup import marks, reaper_client, tree
+from procession._forkserver import client, handles
 from procession._supervise.process import RankProcess
 from procession.testing.acts import start_program, start_session
 from procession.testing.stage import Stage, state_of
@@ -175,16 +174,16 @@ def test_a_handler_may_look_at_ranks_in_the_middle_of_a_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     context = start_processes(ranks.nothing, nprocs=2, join=False, start_method="forkserver")
-    real = served.ServedLaunch._read
+    real = handles.ServedLaunch._read
     seen: list[list[bool]] = []
 
-    def read(launch: served.ServedLaunch, timeout: float) -> bool | None:
+    def read(launch: handles.ServedLaunch, timeout: float) -> bool | None:
         if len(seen) < 3:
             seen.append([])
             seen[-1] += [process.is_alive() for process in context.processes]
         return real(launch, timeout)
 
-    monkeypatch.setattr(served.ServedLaunch, "_read", read)
+    monkeypatch.setattr(handles.ServedLaunch, "_read", read)
     assert context.wait()
     assert seen
 
@@ -206,7 +205,7 @@ def test_what_a_preloaded_module_does_to_signals_is_its_own_business(
     answers = run(ranks.give, nprocs=4, start_method="forkserver", options=options)
     assert answers == [(0,), (1,), (2,), (3,)]
     assert time.monotonic() - begun < 3  # not a second a rank
-    server = next(reversed(forkservers._servers.values())).process
+    server = next(reversed(client._servers.values())).process
     assert server is not None
     assert server.is_alive()
 
@@ -214,7 +213,7 @@ def test_what_a_preloaded_module_does_to_signals_is_its_own_business(
 def test_a_stopped_server_delays_little_and_hides_no_kill() -> None:
     start_processes(ranks.nothing, start_method="forkserver")
     context = start_processes(ranks.work, nprocs=6, join=False, start_method="forkserver")
-    server = next(reversed(forkservers._servers.values())).process
+    server = next(reversed(client._servers.values())).process
     assert server is not None
     os.kill(server.pid, signal.SIGSTOP)
     begun = time.monotonic()

@@ -20,7 +20,7 @@ import pytest
 
 import ranks
 from procession import ProcessRaisedException, get_context, run, start_processes
-from procession.forkcheck import find_threads
+from procession._launch.fork_check import find_threads
 from procession.testing.stage import state_of
 
 SCRIPT = Path(__file__).parent / "forgetting_caller.py"

@@ -23,8 +23,9 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import UnsafeForkError, UnsafeForkWarning, forkcheck, run, start_processes
-from procession.forkcheck import check_fork, find_certain, find_likely
+from procession import UnsafeForkError, UnsafeForkWarning, run, start_processes
+from procession._launch import fork_check
+from procession._launch.fork_check import check_fork, find_certain, find_likely
 from scripts import execute
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="this platform has no /proc")
@@ -90,7 +91,7 @@ def test_a_rank_that_was_not_forked_does_not_import_the_check(method: str, tmp_p
         from procession import run
 
         def look(rank):
-            return "procession.forkcheck" in sys.modules
+            return "procession._launch.fork_check" in sys.modules
 
         if __name__ == "__main__":
             print(run(look, start_method=sys.argv[1]))
@@ -191,7 +192,7 @@ def raise_error() -> bool:
 def test_a_library_that_cannot_tell_does_not_break_a_launch(
     attributes: dict[str, Any], stand_in: StandIn
 ) -> None:
-    for _, _, module, _ in forkcheck._PROBES:
+    for _, _, module, _ in fork_check._PROBES:
         stand_in(module, **attributes)
     start_processes(ranks.nothing, nprocs=1, start_method="fork")
 
@@ -200,7 +201,7 @@ def test_a_library_that_cannot_tell_does_not_break_a_launch(
 def test_what_is_no_module_does_not_break_a_launch(
     value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _, _, module, _ in forkcheck._PROBES:
+    for _, _, module, _ in fork_check._PROBES:
         monkeypatch.setitem(sys.modules, module, value)
     start_processes(ranks.nothing, nprocs=1, start_method="fork")
 
@@ -219,7 +220,7 @@ def test_the_check_imports_nothing(stand_in: StandIn, monkeypatch: pytest.Monkey
     spec.loader = importlib.util.LazyLoader(spec.loader)
     lazy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lazy)
-    for _, _, module, _ in forkcheck._PROBES:
+    for _, _, module, _ in fork_check._PROBES:
         monkeypatch.setitem(sys.modules, module, Curious(module))
     monkeypatch.setitem(sys.modules, "torch.cuda", lazy)
     imported: list[str] = []
@@ -237,7 +238,7 @@ def test_the_check_imports_nothing(stand_in: StandIn, monkeypatch: pytest.Monkey
         patch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
         patch.setattr(builtins, "__import__", note)
         check_fork("error")
-    own = {"_thread", "procession.foreign_threads", "procession"}
+    own = {"_thread", "procession._launch.foreign_threads", "procession"}
     assert set(imported) <= own
 
 
@@ -249,7 +250,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that the check takes for a GPU's device node."""
     node = tmp_path / "nvidia-uvm"
     node.touch()
-    monkeypatch.setattr(forkcheck, "_DRIVERS", {str(node): "CUDA", "/dev/no-such-node": "ROCm"})
+    monkeypatch.setattr(fork_check, "_DRIVERS", {str(node): "CUDA", "/dev/no-such-node": "ROCm"})
     return node
 
 
@@ -290,8 +291,8 @@ def test_cupy_is_asked_for_a_context_only_where_a_driver_is_open(
 
 
 def test_without_a_driver_no_descriptor_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forkcheck, "_DRIVERS", {"/dev/no-such-node": "ROCm"})
-    monkeypatch.setattr(forkcheck, "_read_links", pytest.fail)
+    monkeypatch.setattr(fork_check, "_DRIVERS", {"/dev/no-such-node": "ROCm"})
+    monkeypatch.setattr(fork_check, "_read_links", pytest.fail)
     check_fork("error")
 
 

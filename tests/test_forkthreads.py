@@ -14,7 +14,7 @@ import pytest
 
 import ranks
 from procession import UnsafeForkWarning, get_context, start_processes
-from procession.forkcheck import find_likely, find_threads
+from procession._launch.fork_check import find_likely, find_threads
 from scripts import execute
 from test_forkcheck import needs_proc, only_ours, running
 
@@ -166,7 +166,7 @@ import ctypes, glob, os, sys, warnings
 import numpy
 import sklearn
 from procession import UnsafeForkWarning, run
-from procession.foreign_threads import find_foreign_threads
+from procession._launch.foreign_threads import find_foreign_threads
 
 assert find_foreign_threads() == [], find_foreign_threads()  # OpenBLAS's are prepared for a fork
 [library] = glob.glob(os.path.join(os.path.dirname(sklearn.__file__), "../scikit_learn.libs/libgomp*"))

@@ -355,7 +355,7 @@ def test_preload_option(start_method: str) -> None:
 
 
 def test_servers_are_kept_by_configuration_and_replaced_when_dead() -> None:
-    from procession.forkservers import _servers
+    from procession._forkserver.client import _servers
 
     first = run(os.getpgid, start_method="forkserver") and set(_servers)
     run(os.getpgid, start_method="forkserver")

@@ -11,7 +11,7 @@ import pytest
 
 import ranks
 from procession import Launch, ProcessContext, ProcessRaisedException, Started, get_backend
-from procession.starting import undo
+from procession._launch.starting import undo
 
 
 class Recording:

@@ -193,7 +193,7 @@ def test_idle_servers_are_few_and_changed_modules_get_new_ones(
 ) -> None:
     import importlib
 
-    from procession.forkservers import MOST_IDLE, _servers
+    from procession._forkserver.client import MOST_IDLE, _servers
 
     monkeypatch.syspath_prepend(str(tmp_path))
     for number in range(MOST_IDLE + 3):
@@ -240,11 +240,11 @@ def test_files_in_the_working_directory_do_not_stand_for_the_library(
 
 def test_a_server_survives_a_launcher_that_lets_go_at_once() -> None:
     """As an interrupt makes it, between the request and the reply."""
-    from procession import forkservers
+    from procession._forkserver import client
     from procession._linux import fds, messages
 
     assert run(ranks.give, start_method="forkserver") == [(0,)]
-    server = next(reversed(forkservers._servers.values()))
+    server = next(reversed(client._servers.values()))
     assert server.process is not None
     pid = server.process.pid
     ours, theirs = fds.open_channel_pair()

@@ -46,7 +46,7 @@ LOCKS = {
 MODULES_OF_LOCKS = {
     "_supervise/supervisor": "its callers hold the lock, which `run` waits for with a deadline",
     "_supervise/process": "held for no call that waits",
-    "served": "held while a server is waited for, for `_PATIENCE` a launch",
+    "_forkserver/handles": "held while a server is waited for, for `_PATIENCE` a launch",
     "_supervise/stopping": "held while a step of a stop sends signals",
     "remote/link": "held while there is something to read or room to write: nothing of a link blocks",
     "remote/process": "held while what has come is looked at",

@@ -12,6 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     __version__: str
+    from procession._launch.per_rank import PerRank
     from procession._rank.stop_request import stop_requested
     from procession.api import get_context, run, spawn, start_processes
     from procession.context import ProcessContext, SpawnContext
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     )
     from procession.failure import Failure
     from procession.launch_options import LaunchOptions
-    from procession.per_rank import PerRank
     from procession.protocol import (
         PROTOCOL_VERSION,
         Availability,
@@ -85,7 +85,7 @@ _HOME = {
     ),
     "failure": ("Failure",),
     "launch_options": ("LaunchOptions",),
-    "per_rank": ("PerRank",),
+    "_launch.per_rank": ("PerRank",),
     "protocol": (
         "PROTOCOL_VERSION",
         "Availability",
@@ -101,7 +101,7 @@ _HOME = {
     ),
     "rankinfo": ("RankInfo", "RankPlace", "rank_info"),
     "registry": ("BackendInfo", "get_backend", "list_backends", "register_backend"),
-    "stop_request": ("stop_requested",),
+    "_rank.stop_request": ("stop_requested",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from procession._launch.per_rank import PerRank
     from procession.context import ProcessContext
     from procession.launch_options import LaunchOptions
-    from procession.per_rank import PerRank
     from procession.protocol import Backend
 
     R = TypeVar("R")
@@ -114,7 +114,7 @@ def start_processes(
         ProcessExitedException: a rank was ended by a signal or exited with a failure (if ``join``).
         ProcessTimeoutError: ``timeout`` passed (if ``join``).
     """
-    from procession import launcher
+    from procession._launch import launcher
 
     given = {
         "fn": fn,
@@ -234,7 +234,7 @@ def run(
         ResultError: a rank left no return value (it exited early, or the value cannot be pickled).
         Exception: as `start_processes` does.
     """
-    from procession import launcher
+    from procession._launch import launcher
 
     results: list[Any] = launcher.complete(
         start_method,

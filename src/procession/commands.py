@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession._cleanup import marks
 from procession._launch.death_pipes import death_pipes
+from procession._launch.environment import merge
 from procession._launch.exit_barrier import exit_barrier
+from procession._launch.platform import missing_mechanism, tell_interpreter
+from procession._launch.spec import tracker_fd, write_fresh_orders
+from procession._launch.starting import Handles, begin, hand_over, start_each
 from procession._linux import memory
 from procession._python import unpatched
 from procession._python.interpreter import compose_command, interpreter_flags
 from procession._rank.identity import name_process
 from procession._supervise.channel import SocketChannel
 from procession._supervise.process import RankProcess
-from procession.environment import merge
-from procession.orders import tracker_fd, write_fresh_orders
-from procession.platform import missing_mechanism, tell_interpreter
 from procession.protocol import Availability, Capabilities, Launch, Started
-from procession.starting import Handles, begin, hand_over, start_each
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
     from procession._cleanup.tree import Tree
+    from procession._launch.environment import Changes
     from procession._rank.bootstrap import FreshOrders
-    from procession.environment import Changes
 
 CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
 """What holds for ranks that are started as commands."""
@@ -71,7 +71,7 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
         Exception: what pickling or ``start`` raised; no rank is left running.
     """
     from procession._cleanup.tree import planted
-    from procession.payload import pickled_call
+    from procession._launch.payload import pickled_call
 
     orders = write_fresh_orders(launch, "spawn", forked=False)
     own = dict(os.environ)

@@ -148,7 +148,12 @@ def loky(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> No
 
 
 _OURS = (
-    *("procession", "procession.launcher", "procession.context", "procession.backends.fork"),
+    *(
+        "procession",
+        "procession._launch.launcher",
+        "procession.context",
+        "procession.backends.fork",
+    ),
     "multiprocessing.context",
 )
 CONTESTANTS = {

@@ -39,7 +39,7 @@ def launch(
     """Launch ranks that do nothing; ``of_main``: fn is of the main module, ``cold``: no server runs yet."""
     fn = vars(sys.modules["__main__"])["nothing"] if of_main else work.nothing
     if cold:
-        importlib.import_module("procession.forkservers").stop_servers()
+        importlib.import_module("procession._forkserver.client").stop_servers()
     seconds = clock(lambda: contestant.launch(fn, (), ranks, method))
     return {"seconds": seconds, "seconds a rank": seconds / ranks}
 

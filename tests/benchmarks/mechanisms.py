@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from callers import Caller
-from procession import ProcessRaisedException, forkcheck, start_processes
+from procession import ProcessRaisedException, start_processes
 from procession._cleanup import cgroups, marks, reaper_client
-from procession._launch import death_pipes
+from procession._launch import death_pipes, fork_check
 from procession._linux import fds
 from procession._rank import parent_death, stacks
 from procession.testing.stage import state_of
@@ -147,7 +147,7 @@ def main() -> None:
     report("a rank arms its guard", clock(arm), 1000)
     report("a rank carries the mark", clock(lambda: marks.put(0, 1 << 61)), 1000)
     report("a rank offers its stacks", clock(stacks.offer), 1000)
-    report("the fork check", clock(lambda: forkcheck.check_fork("error")), 1000)
+    report("the fork check", clock(lambda: fork_check.check_fork("error")), 1000)
     report("the warden is told of a launch and its end", clock(tell_warden), 1000)
     report("the warden is started (once a caller)", start_warden, 10)
     processes = sum(name.isdigit() for name in os.listdir("/proc"))

@@ -34,7 +34,12 @@ _STARTING = 120.0  # seconds for the caller's own imports, which are not measure
 _TOKEN = "SIDE_BY_SIDE"
 _LOCKS = 10  # RLIMIT_LOCKS, see procession._cleanup.marks
 _MEMORY = Path("/dev/shm")
-_HELPERS = ("resource_tracker", "forkserver", "procession.server", "procession._cleanup.reaper")
+_HELPERS = (
+    "resource_tracker",
+    "forkserver",
+    "procession._forkserver.server",
+    "procession._cleanup.reaper",
+)
 """What a caller may keep for as long as it lives: each is a child of it and ends with it."""
 
 

@@ -31,16 +31,11 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from procession import (  # noqa: E402
-    ProcessException,
-    ProcessTimeoutError,
-    forkservers,
-    run,
-    start_processes,
-)
-from procession.testing.cases import CASES, Case, play  # noqa: E402
-from procession.testing.outcomes import assert_gone, assert_told  # noqa: E402
-from procession.testing.stage import Stage  # noqa: E402
+from procession import ProcessException, ProcessTimeoutError, run, start_processes
+from procession._forkserver import client
+from procession.testing.cases import CASES, Case, play
+from procession.testing.outcomes import assert_gone, assert_told
+from procession.testing.stage import Stage
 
 METHODS = {"fork": 6, "forkserver": 3, "spawn": 1}  # by how often: by how cheap they are
 GROWTH = 2.0
@@ -198,7 +193,7 @@ def play_one(scenario: Callable[[Launch, str], None], method: str) -> str:
 
 def take_stock() -> dict[str, float]:
     """Return how many things this process has, and its private memory in MiB."""
-    forkservers.stop_servers()
+    client.stop_servers()
     gc.collect()
     memory = Path("/proc/self/smaps_rollup").read_text()
     private = sum(map(int, re.findall(r"^Private_\w+:\s+(\d+) kB", memory, re.MULTILINE)))

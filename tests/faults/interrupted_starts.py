@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import procession
-from procession import forkservers, start_processes
+from procession import start_processes
 from procession._cleanup.marks import list_children
+from procession._forkserver import client
 
 pytestmark = pytest.mark.faults
 
@@ -65,7 +66,7 @@ def start(start_method: str, at: int) -> tuple[Interrupter, bool]:
 
 def list_left() -> set[int]:
     """Return this process's children but for its forkservers, which may have been replaced."""
-    servers = [*forkservers._servers.values(), *forkservers._retired]
+    servers = [*client._servers.values(), *client._retired]
     known = {one.process.pid for one in servers if one.process is not None}
     return set(list_children(os.getpid())) - known
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import forkservers, run, start_processes
+from procession import run, start_processes
+from procession._forkserver import client
 from procession._linux import fds, messages, syscalls
 from procession._supervise import supervisor
 from scripts import execute
@@ -171,7 +172,7 @@ def test_an_interrupt_while_a_server_starts_ranks(monkeypatch: pytest.MonkeyPatc
 
 def test_a_server_killed_between_launches_is_replaced() -> None:
     assert run(ranks.give, start_method="forkserver") == [(0,)]
-    server = next(reversed(forkservers._servers.values())).process
+    server = next(reversed(client._servers.values())).process
     assert server is not None
     server.kill()
     server.join()

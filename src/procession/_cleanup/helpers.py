@@ -42,7 +42,7 @@ def _is_child() -> bool:
 
 def _end() -> None:
     if _owner == os.getpid():
-        stop_servers = get_loaded("procession.forkservers", "stop_servers")
+        stop_servers = get_loaded("procession._forkserver.client", "stop_servers")
         if stop_servers is not None:
             stop_servers(_PATIENCE)
         end_warden = get_loaded("procession._cleanup.reaper_client", "end")

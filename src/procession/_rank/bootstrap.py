@@ -1,6 +1,6 @@
 """A rank in an interpreter of its own: reads its orders and payload, then lives as any rank does.
 
-The payload is one file in memory that all ranks of a launch share (`procession.payloadfile` writes it).
+The payload is one file in memory that all ranks of a launch share (`_launch.payload_file` writes it).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from procession.platform import missing_mechanism
+from procession._launch.platform import missing_mechanism
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 
 

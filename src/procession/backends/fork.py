@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from procession._launch.death_pipes import choose, death_pipes
 from procession._launch.exit_barrier import exit_barrier, inherited
+from procession._launch.fork_check import check_fork
+from procession._launch.forking import Forked, Live, fork_each
+from procession._launch.platform import missing_mechanism, tell_availability, tell_capabilities
+from procession._launch.spec import find_entry_module, write_orders
+from procession._launch.starting import note_start, undo
 from procession._python import defer_signals
 from procession._rank import life
 from procession._rank.after_fork import cut_off, import_for_ranks, open_no_input
@@ -16,12 +21,7 @@ from procession._rank.identity import name_process
 from procession._rank.report import Reporter
 from procession._supervise.channel import SocketChannel
 from procession._supervise.process import RankProcess
-from procession.forkcheck import check_fork
-from procession.forking import Forked, Live, fork_each
-from procession.orders import find_entry_module, write_orders
-from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
-from procession.starting import note_start, undo
 
 if TYPE_CHECKING:
     from procession._cleanup.tree import Tree
@@ -31,7 +31,7 @@ class ForkBackend:
     """Starts ranks by `os.fork`: nothing is pickled, nothing imported, and nothing needs a main module.
 
     What a fork cannot copy is the caller's threads: a lock that one of them holds stays held.  So the
-    caller is looked at first (`procession.forkcheck`).
+    caller is looked at first (`procession._launch.fork_check`).
     """
 
     name: str = "fork"

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from procession._launch.death_pipes import death_pipes
+from procession._launch.environment import plain_str
 from procession._launch.exit_barrier import exit_barrier
+from procession._launch.platform import missing_mechanism, tell_availability, tell_capabilities
+from procession._launch.spec import find_entry_module, find_folder, tracker_fd, write_fresh_orders
+from procession._launch.starting import hand_over
 from procession._linux import fds
 from procession._python import unpatched
 from procession._python.imported import get_loaded
 from procession._rank.fork_signals import read_actions
-from procession.environment import plain_str
-from procession.orders import find_entry_module, find_folder, tracker_fd, write_fresh_orders
-from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import (
     PROTOCOL_VERSION,
     Availability,
@@ -25,7 +26,6 @@ from procession.protocol import (
     Started,
     unwrap,
 )
-from procession.starting import hand_over
 
 if TYPE_CHECKING:
     from procession._cleanup.tree import Tree
@@ -63,10 +63,10 @@ class ForkserverBackend:
 
             return start(launch, "forkserver")
         from procession._cleanup.tree import planted
+        from procession._forkserver.client import start_on_server
+        from procession._forkserver.configuration import Configuration
+        from procession._launch.payload import pickled_call
         from procession._linux.credentials import read_standing
-        from procession.configuration import Configuration
-        from procession.forkservers import start_on_server
-        from procession.payload import pickled_call
 
         orders = write_fresh_orders(launch, "forkserver", forked=True)
         # before `_streams` fills the place of one that is closed

@@ -21,6 +21,8 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from procession._launch.spec import write_orders
+from procession._launch.starting import Handles, start_each
 from procession._linux.procstat import state_of
 from procession._python import unpatched
 from procession._rank import life as rank_life
@@ -29,9 +31,7 @@ from procession._rank.fork_signals import Inheritance
 from procession._rank.identity import name_process
 from procession._rank.report import Reporter
 from procession._supervise.channel import to_report
-from procession.orders import write_orders
 from procession.protocol import Launch, Report, Started
-from procession.starting import Handles, start_each
 
 _LOOK = 0.005  # seconds between looks at what is being ended
 

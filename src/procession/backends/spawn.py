@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from procession._launch.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession._python.interpreter import start_interpreter
-from procession.platform import missing_mechanism, tell_availability, tell_capabilities
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 
 if TYPE_CHECKING:

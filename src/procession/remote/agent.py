@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from procession._cleanup import marks
+from procession._launch.rendezvous import find_free_port
 from procession._linux import fds
 from procession._linux.syscalls import pidfd_open
 from procession.remote import link as frames
@@ -23,7 +24,6 @@ from procession.remote.handshake import greet_hub
 from procession.remote.link import Link, await_end, await_frame, keep_alive
 from procession.remote.placement import VARIABLE, unpack
 from procession.remote.seat import VERSION, read_boot_id
-from procession.rendezvous import find_free_port
 
 _CONNECT_TIME = 10.0  # seconds for each step of the way to the hub
 

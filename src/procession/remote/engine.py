@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from procession._cleanup import marks
 from procession._cleanup.tree import Tree
+from procession._launch.environment import merge
 from procession._linux import fds
 from procession._linux.signals import name_signal
 from procession._python.defer_signals import held_back
 from procession._python.unpatched import close, get_subprocess
-from procession.environment import merge
 from procession.protocol import Launch, Started
 from procession.remote.launching import start_agents
 from procession.remote.placement import Agents

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from procession._launch.spec import find_folder, write_fresh_orders
 from procession._python.defer_signals import held_back
 from procession._rank.identity import name_process
 from procession.errors import StartError
-from procession.orders import find_folder, write_fresh_orders
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames
 from procession.remote.briefing import Briefing
@@ -134,7 +134,7 @@ def _gather(
 @contextmanager
 def _payload_of(launch: Launch, orders: FreshOrders) -> Iterator[int]:
     """Provide the payload of a launch, complete but for the orders, as a file."""
-    from procession.payload import pickled_call
+    from procession._launch.payload import pickled_call
 
     with pickled_call(launch) as pickled:
         if pickled.fds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from procession.environment import plain_str
+from procession._launch.environment import plain_str
 
 OPTIONS: frozenset[str] = frozenset(
     {"advertise", "port", "python", "start_timeout", "contact_timeout"}

@@ -90,7 +90,7 @@ def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -
     """Start more ranks than there are descriptors for; print how that ends, and what is left of it."""
     import resource
 
-    from procession import forkservers
+    from procession._forkserver import client
 
     call = {"start_method": backend, "options": options}
     procession.start_processes(ranks.nothing, **call)  # what stays for all launches is there now
@@ -106,7 +106,7 @@ def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -
         print(f"{type(error).__name__}: {error}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     print("children:", _count_children() - before)
-    forkservers.stop_servers()
+    client.stop_servers()
 
 
 def _count_children() -> int:

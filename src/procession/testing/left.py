@@ -20,7 +20,7 @@ Census: TypeAlias = dict[int, str]
 _STAY = (
     *HELPERS,
     "procession._cleanup.reaper",
-    "procession.server",
+    "procession._forkserver.server",
 )  # of the process that tests, for its life
 _PARENT, _BIRTH = 1, 19  # fields of `read_stat`
 

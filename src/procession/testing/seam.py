@@ -14,8 +14,8 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
+from procession._launch.starting import undo
 from procession.protocol import ErrorChannel, Process, Report, Started
-from procession.starting import undo
 from procession.testing import ranks
 from procession.testing.own_process import find_shared
 from procession.testing.stage import is_gone

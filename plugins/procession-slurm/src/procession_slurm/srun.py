@@ -12,8 +12,8 @@ from typing import Any
 
 from procession import Process
 from procession._cleanup import marks
+from procession._launch.environment import merge
 from procession._python.interpreter import SOURCE, find_executable, interpreter_flags
-from procession.environment import merge
 from procession.remote import Agents, Common, Engine
 from procession_slurm.controller import ask
 from procession_slurm.options import compose_flags

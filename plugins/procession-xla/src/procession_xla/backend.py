@@ -18,9 +18,9 @@ from procession import (
     commands,
     get_backend,
 )
-from procession.environment import merge
+from procession._launch.environment import merge
+from procession._launch.fork_check import find_initialised
 from procession.exceptions import note_on
-from procession.forkcheck import find_initialised
 from procession_xla.coordinator import Reservation, find_free_port
 from procession_xla.hardware import has_plugin
 from procession_xla.options import NAMES, Options, read_options

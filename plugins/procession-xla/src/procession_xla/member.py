@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from procession._launch.fork_check import find_initialised
 from procession._rank.identity import when_imported
-from procession.forkcheck import find_initialised
 from procession_xla.cluster import register_cluster
 from procession_xla.coordinator import await_coordinator, is_listening
 from procession_xla.flags import take_over_environment

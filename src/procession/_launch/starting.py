@@ -11,7 +11,7 @@ from procession.exceptions import note_on
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
 
 if TYPE_CHECKING:
-    from procession.payloadfile import PayloadFile
+    from procession._launch.payload_file import PayloadFile
 
 Handles = tuple[Process, Sentinel, ErrorChannel]
 

@@ -11,7 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from procession._cleanup.helpers import end_at_exit
+from procession._forkserver.configuration import Configuration
+from procession._forkserver.handles import ServedLaunch, ServedProcess
 from procession._launch.death_pipes import death_pipes
+from procession._launch.spec import list_arguments
+from procession._launch.starting import undo
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
 from procession._linux.fd_numbers import above_streams
@@ -26,12 +30,8 @@ from procession._python.locks import await_readable, held, owns
 from procession._rank.identity import name_process
 from procession._supervise.channel import SocketChannel
 from procession._supervise.process import RankProcess
-from procession.configuration import Configuration
 from procession.exceptions import note_on
-from procession.orders import list_arguments
 from procession.protocol import Launch, Started
-from procession.served import ServedLaunch, ServedProcess
-from procession.starting import undo
 
 if TYPE_CHECKING:
     from procession._linux.credentials import Settings
@@ -143,7 +143,7 @@ class Server:
         try:
             with death_pipes(1) as pipes, held_back():
                 popen = start_interpreter(
-                    compose_command("procession.server", "main", (theirs, *pipes)),
+                    compose_command("procession._forkserver.server", "main", (theirs, *pipes)),
                     pass_fds=(theirs, *pipes),
                     env=environment,
                     new_session=True,

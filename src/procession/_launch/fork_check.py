@@ -115,7 +115,7 @@ def _find_foreign_threads() -> list[str]:
             return []
     except OSError:  # no /proc
         return []
-    from procession.foreign_threads import find_foreign_threads
+    from procession._launch.foreign_threads import find_foreign_threads
 
     return find_foreign_threads()
 

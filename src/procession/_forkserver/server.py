@@ -18,6 +18,7 @@ from typing import Any
 from procession._cleanup import cgroups, marks
 from procession._cleanup.children import collect_child, signal_group, terminate_child
 from procession._launch.death_pipes import choose
+from procession._launch.forking import Forked, fork_each
 from procession._linux import credentials, fds, messages
 from procession._linux.syscalls import pidfd_wait_status
 from procession._python import unpatched
@@ -25,7 +26,6 @@ from procession._python.imported import get_loaded
 from procession._rank import after_fork, bootstrap, life, parent_death
 from procession._rank.fork_signals import Inheritance
 from procession._rank.report import describe
-from procession.forking import Forked, fork_each
 
 
 def main(control: int, guard_fd: int) -> None:
@@ -236,7 +236,7 @@ def _find_threads() -> list[str]:
 
 def _refusal_in(error: BaseException) -> str:
     """Return why an import was not to go on: it started ranks; "" if it failed for another reason."""
-    kind = get_loaded("procession.checks", "ImportingError")
+    kind = get_loaded("procession._launch.checks", "ImportingError")
     return str(error) if kind is not None and isinstance(error, kind) else ""
 
 

@@ -6,8 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from procession._launch.spec import list_arguments, list_path
 from procession._python.interpreter import find_executable, interpreter_flags
-from procession.orders import list_arguments, list_path
 
 if TYPE_CHECKING:
     from procession._linux.credentials import Standing

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+from procession._launch.environment import plan_environments
+from procession._launch.numbering import identify_ranks
 from procession._python.imported import get_loaded
-from procession.environment import plan_environments
-from procession.numbering import identify_ranks
 from procession.protocol import Backend, Launch, Signals, unwrap
 
 KEYWORDS: dict[str, Any] = {
@@ -63,7 +63,7 @@ def check_launch(
     count = check_nprocs(backend, nprocs, chosen)
     name, remote = check_name(given["name"], fn), backend.capabilities.remote
     if kwargs is not None or type(args).__name__ == "PerRank":
-        from procession.per_rank import bind
+        from procession._launch.per_rank import bind
 
         fn, args = bind(fn, args, kwargs, count, remote=remote)
     rendezvous = check_rendezvous(given["rendezvous"], backend)
@@ -179,7 +179,7 @@ def check_nprocs(backend: Backend, nprocs: Any, options: Mapping[str, Any]) -> i
         if default is not None:
             nprocs = default(options)
         elif not backend.capabilities.remote:
-            from procession.platform import count_processors
+            from procession._launch.platform import count_processors
 
             nprocs = count_processors()
         else:

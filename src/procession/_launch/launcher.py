@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from procession._launch.checks import check_launch
+from procession._launch.starting import undo
 from procession._python.defer_signals import (
     aborted_by_endings,
     deferred_endings,
@@ -14,8 +16,6 @@ from procession._python.defer_signals import (
 from procession._python.imported import get_loaded
 from procession._supervise import oom
 from procession.built_in import get_built_in
-from procession.checks import check_launch
-from procession.starting import undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable

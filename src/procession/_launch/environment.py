@@ -16,7 +16,7 @@ def plan_environments(
     """Return each rank's changes to the environment: the rendezvous of local ranks, then ``env``."""
     places: list[dict[str, str]] = [{}] * nprocs
     if rendezvous:
-        from procession.rendezvous import plan_local
+        from procession._launch.rendezvous import plan_local
 
         places = plan_local(nprocs)
     plans = []

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from procession._launch.environment import plain_str
 from procession._python.imported import get_loaded
-from procession.environment import plain_str
 from procession.protocol import Launch
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from procession._launch.payload_file import OUT_OF_BAND, PayloadFile
 from procession._python.main_module import find_import
 from procession._rank.locations import locate
 from procession._rank.rebuild import CallPerRank, InheritedFd, make_array, make_view
 from procession.exceptions import note_on
-from procession.payloadfile import OUT_OF_BAND, PayloadFile
 from procession.protocol import Launch, unwrap
 
 if TYPE_CHECKING:

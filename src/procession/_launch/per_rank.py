@@ -42,7 +42,7 @@ def bind(
 
 
 def _list_args(values: Any, nprocs: int, *, remote: bool) -> Iterator[tuple[Any, ...]]:
-    from procession.checks import check_args
+    from procession._launch.checks import check_args
 
     if callable(values):
         places = RankPlace.plan(nprocs, remote=remote)
