@@ -17,7 +17,8 @@ from procession import (
     get_context,
     start_processes,
 )
-from procession._supervise.verdict import make_exception, sort_failures
+from procession._supervise.verdict import sort_failures
+from procession.exceptions import make_exception
 
 
 def raised(rank: int, time: int, **more: bool) -> Failure:
@@ -121,7 +122,7 @@ def test_what_torch_does_not_tell_is_in_the_notes_and_shown() -> None:
     assert error.msg == "process 1 terminated with signal SIGKILL"
     assert ranks.notes_on(error) == [
         "other ranks that failed:\n  rank 0 (pid 0) E",
-        "stopped by the launcher, in consequence: rank 2",
+        "then stopped: rank 2",
     ]
     if sys.version_info < (3, 11):
         assert "other ranks that failed" in str(error)

@@ -16,21 +16,19 @@ if TYPE_CHECKING:
     from procession._rank.stop_request import stop_requested
     from procession.api import get_context, run, spawn, start_processes
     from procession.context import ProcessContext, SpawnContext
-    from procession.errors import (
+    from procession.exceptions import (
         AmbiguousBackendError,
         BackendLoadError,
         BackendUnavailableError,
         IncompatibleBackendError,
         InvalidBackendError,
-        StartError,
-        UnknownBackendError,
-    )
-    from procession.exceptions import (
         ProcessException,
         ProcessExitedException,
         ProcessRaisedException,
         ProcessTimeoutError,
         ResultError,
+        StartError,
+        UnknownBackendError,
         UnsafeForkError,
         UnsafeForkWarning,
     )
@@ -65,21 +63,19 @@ if _first_folder is None:
 _HOME = {
     "api": ("get_context", "run", "spawn", "start_processes"),
     "context": ("ProcessContext", "SpawnContext"),
-    "errors": (
+    "exceptions": (
         "AmbiguousBackendError",
         "BackendLoadError",
         "BackendUnavailableError",
         "IncompatibleBackendError",
         "InvalidBackendError",
-        "StartError",
-        "UnknownBackendError",
-    ),
-    "exceptions": (
         "ProcessException",
         "ProcessExitedException",
         "ProcessRaisedException",
         "ProcessTimeoutError",
         "ResultError",
+        "StartError",
+        "UnknownBackendError",
         "UnsafeForkError",
         "UnsafeForkWarning",
     ),

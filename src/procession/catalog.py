@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from procession.built_in import BUILT_IN
-from procession.errors import AmbiguousBackendError, UnknownBackendError
+from procession.exceptions import AmbiguousBackendError, UnknownBackendError
 from procession.packaging import is_distribution_name, normalize
 
 if TYPE_CHECKING:

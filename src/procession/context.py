@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from procession._supervise import launches, oom
 from procession._supervise.forwarding import waiting
 from procession._supervise.supervisor import Gang
-from procession._supervise.verdict import make_exception, make_timeout
-from procession.exceptions import ResultError, note_on
+from procession._supervise.verdict import make_timeout
+from procession.exceptions import ResultError, make_exception, note_on
 from procession.failure import Failure
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
 

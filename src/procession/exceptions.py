@@ -1,19 +1,31 @@
-"""What a failed launch raises: torch's exceptions, with every rank's failure on them.
+"""Every exception that procession raises; all can be pickled.
+
+What a failed launch raises, with torch 2.13's constructor arguments, attributes and messages:
 
     Exception
      └─ ProcessException
          ├─ ProcessRaisedException   a rank's function, or what led up to it, raised
          ├─ ProcessExitedException   a rank's process ended by a signal, an exit code, or was lost
          └─ ProcessTimeoutError      the launch's deadline passed (also a TimeoutError)
+
+What torch does not tell (other failures, evidence) is in the exception's notes; Python 3.10, which prints no
+notes, has them ahead of the message in its string.  What the registry and a start method raise:
+
+    ValueError
+     └─ UnknownBackendError          no start method of that name
+    ImportError
+     └─ BackendLoadError             its entry point cannot be imported
+    TypeError
+     └─ InvalidBackendError          it is there, but it is no backend
     RuntimeError
-     ├─ ResultError                  a return value cannot be had
-     └─ UnsafeForkError              a fork of this process is certain to break something
+     ├─ BackendUnavailableError      it cannot be used on this machine
+     ├─ AmbiguousBackendError        several distributions provide the name
+     ├─ IncompatibleBackendError     it speaks another version of the protocol
+     ├─ StartError                   its engine did not bring up all ranks
+     ├─ UnsafeForkError              a fork of this process is certain to break something
+     └─ ResultError                  a rank left no return value
     RuntimeWarning
      └─ UnsafeForkWarning            a fork of this process is likely to break something
-
-Constructor arguments, attributes and messages are those of torch 2.13's ``torch.multiprocessing``.
-What torch does not tell (the other failures, the evidence) is in the notes of the exception, and
-on Python 3.10, which prints no notes, ahead of the message in its string.
 """
 
 from __future__ import annotations
@@ -22,7 +34,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # ranks import what the launcher's main module does: these exceptions, for one
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from procession.failure import Failure
@@ -67,8 +79,6 @@ class ProcessException(Exception):
         Raises:
             RuntimeError: Python 3.10, and the package exceptiongroup is not installed.
         """
-        from procession._supervise.verdict import make_group
-
         return make_group(self, load=load)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -174,3 +184,217 @@ def note_on(error: BaseException, note: str) -> None:
         error.args = (f"{error.args[0]}\n{note}", *error.args[1:])
         if isinstance(error, ImportError):  # whose string is another attribute
             error.msg = error.args[0]
+
+
+class _Fields:
+    """Pickles an exception by its keyword fields; the subclass composes the message from them."""
+
+    _fields: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._values())
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._fields}
+
+    def explained(self, because: str) -> Any:
+        """Return a copy whose ``because``, and so its message, names one more cause."""
+        both = " ".join(filter(None, (getattr(self, "because", ""), because)))
+        return _rebuild(type(self), {**self._values(), "because": both})
+
+
+def _rebuild(cls: type[Any], fields: dict[str, Any]) -> Any:
+    return cls(**fields)
+
+
+def _with_cause(text: str, because: str) -> str:
+    return f"{text}. {because}" if because else text
+
+
+class UnknownBackendError(_Fields, ValueError):
+    """Raised when no start method has the name that was asked for."""
+
+    _fields = ("name", "known", "suggestion", "install", "broken", "because")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        known: tuple[str, ...] = (),
+        suggestion: str | None = None,
+        install: str | None = None,
+        broken: tuple[tuple[str, str], ...] = (),
+        because: str = "",
+    ) -> None:
+        self.name = name
+        self.known = known
+        self.suggestion = suggestion
+        self.install = install
+        self.broken = broken
+        self.because = because
+        guess = f" (did you mean {suggestion!r}?)" if suggestion else ""
+        text = f"cannot find start method {name!r}{guess}; known: {', '.join(known)}"
+        if install:
+            text += f". It comes with: pip install {install}"
+        for candidate, reason in broken:
+            text += f". {candidate} could not be read: {reason}"
+        super().__init__(_with_cause(text, because))
+
+
+class BackendLoadError(_Fields, ImportError):
+    """Raised when the entry point of a start method cannot be imported; ``__cause__`` says why."""
+
+    _fields = ("backend", "origin", "reason", "because")
+
+    def __init__(self, backend: str, *, origin: str, reason: str, because: str = "") -> None:
+        self.backend = backend
+        self.origin = origin
+        self.reason = reason
+        self.because = because
+        text = f"start method {backend!r} ({origin}) cannot be imported: {reason}"
+        super().__init__(_with_cause(text, because))
+
+
+class InvalidBackendError(_Fields, TypeError):
+    """Raised when an object that should be a backend lacks a part of the protocol."""
+
+    _fields = ("backend", "origin", "problems", "because")
+
+    def __init__(
+        self, backend: str, *, origin: str, problems: tuple[str, ...], because: str = ""
+    ) -> None:
+        self.backend = backend
+        self.origin = origin
+        self.problems = problems
+        self.because = because
+        text = f"start method {backend!r} ({origin}) is no backend: {'; '.join(problems)}"
+        super().__init__(_with_cause(text, because))
+
+
+class BackendUnavailableError(_Fields, RuntimeError):
+    """Raised when a start method exists but cannot be used on this machine."""
+
+    _fields = ("backend", "reason", "hint", "because")
+
+    def __init__(self, backend: str, *, reason: str, hint: str = "", because: str = "") -> None:
+        self.backend = backend
+        self.reason = reason
+        self.hint = hint
+        self.because = because
+        text = f"start method {backend!r} cannot be used here: {reason}"
+        super().__init__(_with_cause(f"{text} ({hint})" if hint else text, because))
+
+
+class AmbiguousBackendError(_Fields, RuntimeError):
+    """Raised when several distributions claim the name that was asked for."""
+
+    _fields = ("name", "candidates", "because")
+
+    def __init__(
+        self, name: str, *, candidates: tuple[tuple[str, str], ...], because: str = ""
+    ) -> None:
+        self.name = name
+        self.candidates = candidates
+        self.because = because
+        claims = ", ".join(f"{dist} ({target})" for dist, target in candidates)
+        ways = " or ".join(repr(f"{dist}:{name}") for dist, _ in candidates)
+        text = f"several distributions provide start method {name!r}: {claims}; use {ways}"
+        super().__init__(_with_cause(text, because))
+
+
+class IncompatibleBackendError(_Fields, RuntimeError):
+    """Raised when a backend was written for a version of the protocol that is not supported."""
+
+    _fields = ("backend", "origin", "version", "supported", "because")
+
+    def __init__(
+        self,
+        backend: str,
+        *,
+        origin: str,
+        version: int,
+        supported: tuple[int, ...],
+        because: str = "",
+    ) -> None:
+        self.backend = backend
+        self.origin = origin
+        self.version = version
+        self.supported = supported
+        self.because = because
+        wanted = " and ".join(map(str, supported))
+        text = (
+            f"start method {backend!r} ({origin}) speaks version {version} of the backend protocol,"
+            f" this procession speaks {wanted}; install matching versions of the two"
+        )
+        super().__init__(_with_cause(text, because))
+
+
+class StartError(_Fields, RuntimeError):
+    """Raised when an engine did not bring up all ranks of a launch; those that had come were ended.
+
+    ``nprocs`` were asked for, ``came`` had come, or ``slots`` are all there is (None: unknown).
+    """
+
+    _fields = ("backend", "nprocs", "came", "slots", "reason", "because")
+
+    def __init__(
+        self,
+        backend: str,
+        *,
+        nprocs: int,
+        reason: str,
+        came: int = 0,
+        slots: int | None = None,
+        because: str = "",
+    ) -> None:
+        self.backend = backend
+        self.nprocs = nprocs
+        self.came = came
+        self.slots = slots
+        self.reason = reason
+        self.because = because
+        there = f"{came} have come" if slots is None else f"there are {slots} slots"
+        text = f"start method {backend!r} cannot start {nprocs} ranks ({there}): {reason}"
+        super().__init__(_with_cause(text, because))
+
+
+def make_exception(failures: Sequence[Failure]) -> ProcessException:
+    """Return the exception for failures of which the first is the root cause, as torch words it."""
+    root, others = failures[0], failures[1:]
+    common: Any = {"failures": failures, "host": root.host}
+    error: ProcessException
+    if root.kind == "raised":
+        error = ProcessRaisedException(root.torch_message, root.rank, root.pid, **common)
+    else:
+        how = root.exit_code, root.signal_name
+        error = ProcessExitedException(root.torch_message, root.rank, root.pid, *how, **common)
+    for note in root.list_notes(others):
+        error.add_note(note)
+    return error
+
+
+def make_group(error: ProcessException, *, load: bool) -> Any:
+    """Return the failures of a launch as an ExceptionGroup (a BaseExceptionGroup where one has to be)."""
+    chosen = [one for one in error.failures if not one.collateral] or list(error.failures)
+    singles = [_make_single(one, load=load) for one in chosen] or [error]
+    text = f"{len(singles)} of the launch's ranks failed"
+    return _base_group()(text, singles)
+
+
+def _make_single(failure: Failure, *, load: bool) -> BaseException:
+    loaded = failure.load_exception() if load else None
+    if loaded is None:
+        return make_exception([failure])
+    note_on(loaded, f"raised in rank {failure.rank} (pid {failure.pid}):\n{failure.traceback}")
+    return loaded
+
+
+def _base_group() -> Any:
+    from importlib import import_module
+
+    module = "builtins" if sys.version_info >= (3, 11) else "exceptiongroup"
+    try:
+        return import_module(module).BaseExceptionGroup
+    except ImportError:
+        text = "exception groups came with Python 3.11: pip install exceptiongroup"
+        raise RuntimeError(text) from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Failure(NamedTuple):
@@ -68,3 +71,32 @@ class Failure(NamedTuple):
         except Exception:
             return None
         return value if isinstance(value, BaseException) else None
+
+    @property
+    def torch_message(self) -> str:
+        """The message of torch's exception for this failure; what torch does not tell follows it."""
+        if self.kind == "raised":
+            message = f"\n\n-- Process {self.rank:d} terminated with the following error:\n{self.traceback}"
+            return message + (f"host: {self.host}\n" if self.host else "")
+        if self.kind == "lost":
+            ending = f"was lost: {self.message}"
+        elif self.signal_name:
+            ending = f"terminated with signal {self.signal_name}"
+        else:
+            ending = f"terminated with exit code {self.exit_code:d}"
+        if self.kind == "exited" and self.message:
+            ending += f": {self.message}"
+        where = f"\nhost: {self.host}" if self.host else ""
+        return f"process {self.rank:d} {ending}{where}"
+
+    def list_notes(self, others: Sequence[Failure]) -> list[str]:
+        """Return what to note on the exception for this root cause, given the other failures."""
+        notes = [self.evidence] if self.evidence else []
+        own = [one for one in others if not one.collateral]
+        if own:
+            notes.append("other ranks that failed:\n" + "\n".join(f"  {one}" for one in own))
+        stopped = sorted(one.rank for one in others if one.collateral)
+        if stopped:
+            notes.append(f"then stopped: rank {', '.join(map(str, stopped))}")
+        notes += [f"rank {one.rank}: {one.message}" for one in others if one.kind == "lost"]
+        return notes

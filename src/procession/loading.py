@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock, RLock
 from typing import Any
 
-from procession.errors import BackendLoadError
+from procession.exceptions import BackendLoadError
 from procession.protocol import Backend
 from procession.validation import validate
 

@@ -12,7 +12,7 @@ from procession.catalog import (
     find_candidate,
     list_candidates,
 )
-from procession.errors import (
+from procession.exceptions import (
     AmbiguousBackendError,
     BackendLoadError,
     BackendUnavailableError,

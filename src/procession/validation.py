@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from inspect import iscoroutinefunction, signature
 from typing import Any
 
-from procession.errors import IncompatibleBackendError, InvalidBackendError
+from procession.exceptions import IncompatibleBackendError, InvalidBackendError
 from procession.protocol import PROTOCOL_VERSION, Availability, Backend, Capabilities
 
 SUPPORTED = tuple(version for version in (PROTOCOL_VERSION, PROTOCOL_VERSION - 1) if version > 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from procession._launch.rendezvous import compose_variables, find_master
 from procession._linux import fds
 from procession._python.interpreter import interpreter_flags
-from procession.errors import StartError
+from procession.exceptions import StartError
 from procession.protocol import Launch
 from procession.remote import link as frames
 from procession.remote.seat import Seat, number_locally

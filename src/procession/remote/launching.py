@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from procession._launch.spec import find_folder, write_fresh_orders
 from procession._python.defer_signals import held_back
 from procession._rank.identity import name_process
-from procession.errors import StartError
+from procession.exceptions import StartError
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames
 from procession.remote.briefing import Briefing

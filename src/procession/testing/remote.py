@@ -15,8 +15,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from procession.errors import StartError
-from procession.exceptions import ProcessException, ProcessExitedException, ProcessRaisedException
+from procession.exceptions import (
+    ProcessException,
+    ProcessExitedException,
+    ProcessRaisedException,
+    StartError,
+)
 from procession.testing import callers, elsewhere
 from procession.testing.conformance import BackendConformance
 from procession.testing.stage import is_gone
