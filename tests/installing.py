@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from procession import BackendInfo, discovery, list_backends
+from procession import BackendInfo, list_backends
+from procession._registry import metadata
 from procession.testing import listing
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def open_site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PROCESSION_PLUGINS", raising=False)
     monkeypatch.delenv("PROCESSION_START_METHOD", raising=False)
     monkeypatch.syspath_prepend(str(folder))
-    discovery.refresh()
+    metadata.refresh()
     return folder
 
 

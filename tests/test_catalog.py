@@ -16,9 +16,9 @@ from procession import (
     get_backend,
     list_backends,
 )
-from procession.built_in import BUILT_IN
-from procession.catalog import FIRST_PARTY
-from procession.registry import check_backend
+from procession._registry.builtin import BUILT_IN
+from procession._registry.catalog import FIRST_PARTY
+from procession._registry.listing import check_backend
 
 # Names that are claimed twice
 

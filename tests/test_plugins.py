@@ -10,7 +10,8 @@ import pytest
 
 import procession
 from installing import TORCH_KILLER, install, write_distribution
-from procession import BackendLoadError, discovery, get_backend, list_backends
+from procession import BackendLoadError, get_backend, list_backends
+from procession._registry import metadata
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def rank_and_arguments(rank: int, *arguments: str) -> tuple[int, tuple[str, ...]
 def with_installed(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The installed distributions are on the path; the malformed one has warned already."""
     monkeypatch.syspath_prepend(str(installed))
-    discovery.refresh()
+    metadata.refresh()
     with pytest.warns(RuntimeWarning, match="procession-test-malformed"):
         list_backends()
 

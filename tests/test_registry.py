@@ -33,11 +33,11 @@ from procession import (
     InvalidBackendError,
     UnknownBackendError,
     get_backend,
-    loading,
 )
-from procession.built_in import BUILT_IN, import_built_in
-from procession.loading import import_target
-from procession.registry import check_backend
+from procession._registry import loading
+from procession._registry.builtin import BUILT_IN, import_built_in
+from procession._registry.listing import check_backend
+from procession._registry.loading import import_target
 
 # Built-in names
 
@@ -63,7 +63,7 @@ def test_a_built_in_needs_no_metadata() -> None:
     code = (
         "import sys, procession\n"
         "for name in ('fork', 'spawn', 'forkserver', None): procession.get_backend(name)\n"
-        "heavy = {'importlib_metadata', 'importlib.metadata', 'procession.discovery', 'difflib',"
+        "heavy = {'importlib_metadata', 'importlib.metadata', 'procession._registry.metadata', 'difflib',"
         " 'typing_extensions'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -76,7 +76,7 @@ import sys
 from procession import run
 
 run(abs, start_method={name!r})
-print({{"procession.registration", "dataclasses", "inspect"}} & set(sys.modules))
+print({{"procession._registry.registration", "dataclasses", "inspect"}} & set(sys.modules))
 from procession import get_backend, register_backend
 
 class Refusing:

@@ -14,7 +14,7 @@ from procession import (
     InvalidBackendError,
     get_backend,
 )
-from procession.validation import validate
+from procession._registry.validation import validate
 
 
 def make(**changes: Any) -> Any:

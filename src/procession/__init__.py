@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     __version__: str
     from procession._launch.per_rank import PerRank
     from procession._rank.stop_request import stop_requested
+    from procession._registry.listing import BackendInfo, list_backends
+    from procession._registry.lookup import get_backend
+    from procession._registry.registration import register_backend
     from procession.api import get_context, run, spawn, start_processes
     from procession.context import ProcessContext, SpawnContext
     from procession.exceptions import (
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
         Started,
     )
     from procession.rankinfo import RankInfo, RankPlace, rank_info
-    from procession.registry import BackendInfo, get_backend, list_backends, register_backend
 
 _first_folder: str | None = getattr(
     sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", None
@@ -96,7 +98,9 @@ _HOME = {
         "Started",
     ),
     "rankinfo": ("RankInfo", "RankPlace", "rank_info"),
-    "registry": ("BackendInfo", "get_backend", "list_backends", "register_backend"),
+    "_registry.listing": ("BackendInfo", "list_backends"),
+    "_registry.lookup": ("get_backend",),
+    "_registry.registration": ("register_backend",),
     "_rank.stop_request": ("stop_requested",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -115,7 +115,9 @@ def start_processes(
         ProcessTimeoutError: ``timeout`` passed (if ``join``).
     """
     from procession._launch import launcher
+    from procession._registry.lookup import get_backend
 
+    backend = get_backend(start_method)
     given = {
         "fn": fn,
         "args": args,
@@ -126,8 +128,8 @@ def start_processes(
         "keywords": launch,
     }
     if not join:
-        return launcher.start(start_method, **given)
-    launcher.complete(start_method, lambda context: context.wait(), **given)
+        return launcher.start(backend, **given)
+    launcher.complete(backend, lambda context: context.wait(), **given)
     return None
 
 
@@ -235,9 +237,10 @@ def run(
         Exception: as `start_processes` does.
     """
     from procession._launch import launcher
+    from procession._registry.lookup import get_backend
 
     results: list[Any] = launcher.complete(
-        start_method,
+        get_backend(start_method),
         lambda context: context.results(return_exceptions=return_exceptions),
         fn=fn,
         args=args,
@@ -259,7 +262,7 @@ def get_context(start_method: StartMethod = "spawn") -> BaseContext:
     """
     import multiprocessing
 
-    from procession.registry import get_backend
+    from procession._registry.lookup import get_backend
 
     backend = get_backend(start_method)
     name = backend.capabilities.context

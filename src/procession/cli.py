@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from procession.targets import TargetError, import_function
 
 if TYPE_CHECKING:
-    from procession.registry import BackendInfo
+    from procession._registry.listing import BackendInfo
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit statuses
 
@@ -104,7 +104,7 @@ def _complain(error: BaseException) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from procession.registry import check_backend
+    from procession._registry.listing import check_backend
 
     try:
         if options.name is not None:
@@ -119,7 +119,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _list_all(*, load: bool) -> list[BackendInfo]:
-    from procession.registry import check_backend, list_backends
+    from procession._registry.listing import check_backend, list_backends
 
     return [
         check_backend(f"{info.distribution}:{info.name}")

@@ -186,8 +186,8 @@ def note_on(error: BaseException, note: str) -> None:
             error.msg = error.args[0]
 
 
-class _Fields:
-    """Pickles an exception by its keyword fields; the subclass composes the message from them."""
+class Explained(Exception):
+    """Pickles an exception by its keyword fields, and can add to why it came about (``because``)."""
 
     _fields: tuple[str, ...] = ()
 
@@ -211,7 +211,7 @@ def _with_cause(text: str, because: str) -> str:
     return f"{text}. {because}" if because else text
 
 
-class UnknownBackendError(_Fields, ValueError):
+class UnknownBackendError(Explained, ValueError):
     """Raised when no start method has the name that was asked for."""
 
     _fields = ("name", "known", "suggestion", "install", "broken", "because")
@@ -241,7 +241,7 @@ class UnknownBackendError(_Fields, ValueError):
         super().__init__(_with_cause(text, because))
 
 
-class BackendLoadError(_Fields, ImportError):
+class BackendLoadError(Explained, ImportError):
     """Raised when the entry point of a start method cannot be imported; ``__cause__`` says why."""
 
     _fields = ("backend", "origin", "reason", "because")
@@ -255,7 +255,7 @@ class BackendLoadError(_Fields, ImportError):
         super().__init__(_with_cause(text, because))
 
 
-class InvalidBackendError(_Fields, TypeError):
+class InvalidBackendError(Explained, TypeError):
     """Raised when an object that should be a backend lacks a part of the protocol."""
 
     _fields = ("backend", "origin", "problems", "because")
@@ -271,7 +271,7 @@ class InvalidBackendError(_Fields, TypeError):
         super().__init__(_with_cause(text, because))
 
 
-class BackendUnavailableError(_Fields, RuntimeError):
+class BackendUnavailableError(Explained, RuntimeError):
     """Raised when a start method exists but cannot be used on this machine."""
 
     _fields = ("backend", "reason", "hint", "because")
@@ -285,7 +285,7 @@ class BackendUnavailableError(_Fields, RuntimeError):
         super().__init__(_with_cause(f"{text} ({hint})" if hint else text, because))
 
 
-class AmbiguousBackendError(_Fields, RuntimeError):
+class AmbiguousBackendError(Explained, RuntimeError):
     """Raised when several distributions claim the name that was asked for."""
 
     _fields = ("name", "candidates", "because")
@@ -302,7 +302,7 @@ class AmbiguousBackendError(_Fields, RuntimeError):
         super().__init__(_with_cause(text, because))
 
 
-class IncompatibleBackendError(_Fields, RuntimeError):
+class IncompatibleBackendError(Explained, RuntimeError):
     """Raised when a backend was written for a version of the protocol that is not supported."""
 
     _fields = ("backend", "origin", "version", "supported", "because")
@@ -329,7 +329,7 @@ class IncompatibleBackendError(_Fields, RuntimeError):
         super().__init__(_with_cause(text, because))
 
 
-class StartError(_Fields, RuntimeError):
+class StartError(Explained, RuntimeError):
     """Raised when an engine did not bring up all ranks of a launch; those that had come were ended.
 
     ``nprocs`` were asked for, ``came`` had come, or ``slots`` are all there is (None: unknown).

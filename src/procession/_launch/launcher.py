@@ -1,4 +1,4 @@
-"""Starts a launch: finds its start method, checks its arguments, has a context supervise its ranks."""
+"""Starts a launch: checks its arguments, starts its ranks, and has a context supervise them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from procession._python.defer_signals import (
 )
 from procession._python.imported import get_loaded
 from procession._supervise import oom
-from procession.built_in import get_built_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def complete(
-    start_method: str | Backend | None,
+    backend: Backend,
     conclude: Callable[[ProcessContext], T],
     **arguments: Any,
 ) -> T:
     """Start the ranks of one call, and return what ``conclude`` makes of their context."""
-    backend, launch = prepare(start_method, **arguments)
+    launch = check_launch(backend, **arguments)
     made: list[ProcessContext] = []
     try:
         with deferred_endings(*launch.signals.forward):
@@ -45,9 +44,9 @@ def complete(
         raise
 
 
-def start(start_method: str | Backend | None, **arguments: Any) -> ProcessContext:
+def start(backend: Backend, **arguments: Any) -> ProcessContext:
     """Start the ranks of one call; see `procession.api.start_processes` for arguments and errors."""
-    backend, launch = prepare(start_method, **arguments)
+    launch = check_launch(backend, **arguments)
     made: list[ProcessContext] = []
     try:
         with deferred_endings(*launch.signals.forward) as have_come:
@@ -67,12 +66,6 @@ def _end(made: list[ProcessContext], error: BaseException) -> None:
             context.interrupt()
         else:
             context.terminate()
-
-
-def prepare(start_method: str | Backend | None, **arguments: Any) -> tuple[Backend, Launch]:
-    """Find the start method of a call, and check the arguments."""
-    backend = get_built_in(start_method) or resolve(start_method)
-    return backend, check_launch(backend, **arguments)
 
 
 def begin(backend: Backend, launch: Launch, made: list[ProcessContext]) -> None:
@@ -95,13 +88,6 @@ def _start(backend: Backend, launch: Launch) -> Started:
         return backend.start(launch)
     with aborted_by_endings():  # no rank begins before all can
         return backend.start(launch)
-
-
-def resolve(start_method: str | Backend | None) -> Backend:
-    """Ask the registry for a backend."""
-    from procession.registry import get_backend
-
-    return get_backend(start_method)
 
 
 def supervise(

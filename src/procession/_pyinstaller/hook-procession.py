@@ -7,7 +7,7 @@ from PyInstaller.utils.hooks import (  # type: ignore[import-untyped]
     collect_submodules,
 )
 
-from procession.packaging import GROUP
+from procession._registry.packaging import GROUP
 
 UNUSED = ("procession._pyinstaller", "procession.testing")  # would bring PyInstaller and pytest
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from procession.registry import BackendInfo, get_backend, list_backends
+from procession._registry.listing import BackendInfo, list_backends
+from procession._registry.lookup import get_backend
 from procession.testing.subject import Subject
 
 _IMPORTS = """

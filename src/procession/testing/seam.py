@@ -15,12 +15,12 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from procession._launch.starting import undo
+from procession._registry.validation import ask_availability, validate
 from procession.protocol import ErrorChannel, Process, Report, Started
 from procession.testing import ranks
 from procession.testing.own_process import find_shared
 from procession.testing.stage import is_gone
 from procession.testing.subject import Subject, wait_until
-from procession.validation import ask_availability, validate
 
 SOON = 10.0
 """Seconds within which what must happen without waiting for anything has happened."""

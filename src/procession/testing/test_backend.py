@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from procession._registry.lookup import get_backend
 from procession.protocol import Backend
-from procession.registry import get_backend
 from procession.testing import ranks
 from procession.testing.conformance import BackendConformance
 from procession.testing.remote import NOT_RUN, RemoteConformance

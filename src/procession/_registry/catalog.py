@@ -11,12 +11,12 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from procession.built_in import BUILT_IN
+from procession._registry.builtin import BUILT_IN
+from procession._registry.packaging import is_distribution_name, normalize
 from procession.exceptions import AmbiguousBackendError, UnknownBackendError
-from procession.packaging import is_distribution_name, normalize
 
 if TYPE_CHECKING:
-    from procession.discovery import Claim, Scan
+    from procession._registry.metadata import Claim, Scan
 
 CORE = "procession"
 
@@ -78,7 +78,7 @@ def add_version(candidate: Candidate) -> Candidate:
     """Return a built-in candidate with the version of the core, which resolving it does not read."""
     if candidate.origin != "built-in":
         return candidate
-    from procession.discovery import scans
+    from procession._registry.metadata import scans
 
     return candidate._replace(version=next((each.version for each in next(scans(CORE)).claims), ""))
 
@@ -89,7 +89,7 @@ def _built_in(name: str) -> Candidate:
 
 def _look_up(method: str, distribution: str) -> list[Candidate]:
     """Read one distribution where it is known which, else all; once more if that finds nothing."""
-    from procession.discovery import scans
+    from procession._registry.metadata import scans
 
     allowed = read_allow_list()
     if allowed is not None and not allowed:
@@ -103,7 +103,7 @@ def _look_up(method: str, distribution: str) -> list[Candidate]:
 
 
 def _scan_everything() -> Scan:
-    from procession.discovery import Scan, scans
+    from procession._registry.metadata import Scan, scans
 
     return Scan() if read_allow_list() == frozenset() else next(scans())
 

@@ -8,11 +8,11 @@ from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession.built_in import BUILT_IN
-from procession.catalog import FIRST_PARTY, Candidate
-from procession.loading import forget_backend, is_factory, make_backend
+from procession._registry.builtin import BUILT_IN, get_built_in, replaced
+from procession._registry.catalog import FIRST_PARTY, Candidate, find_candidate
+from procession._registry.loading import forget_backend, import_target, is_factory, make_backend
+from procession._registry.validation import validate
 from procession.protocol import Backend
-from procession.validation import validate
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +39,7 @@ class Registration:
             _registered[self.name] = stack
             if not stack:
                 del _registered[self.name]
+                replaced.discard(self.name)
         forget_backend(self)
 
     def __enter__(self) -> Self:
@@ -85,6 +86,8 @@ def register_backend(
         if not replace and (stack or name in BUILT_IN or name in FIRST_PARTY):
             raise ValueError(f"start method {name!r} exists already; replace=True replaces it")
         _registered[name] = (*stack, source)
+        if name in BUILT_IN:
+            replaced.add(name)
     if not is_factory(backend):
         load_source(source)
     return registration
@@ -94,6 +97,24 @@ def active_sources() -> dict[str, Source]:
     """Return the registration in force of every name that has one."""
     with _lock:
         return {name: stack[-1] for name, stack in _registered.items()}
+
+
+def find_source(name: str) -> Source:
+    """Return where the backend of a name comes from: a registration, else what is installed.
+
+    Raises:
+        UnknownBackendError: there is none.
+        AmbiguousBackendError: several distributions provide it.
+    """
+    active = active_sources()
+    return active.get(name) or as_source(find_candidate(name, registered=active))
+
+
+def as_source(candidate: Candidate) -> Source:
+    """Return the source of a built-in backend, or of an entry point."""
+    if candidate.origin == "built-in":
+        return Source(candidate, candidate.target, lambda: get_built_in(candidate.name))
+    return Source(candidate, candidate.target, lambda: import_target(candidate.target))
 
 
 def load_source(source: Source) -> Backend:

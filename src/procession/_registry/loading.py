@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable
 from threading import Lock, RLock
 from typing import Any
 
+from procession._registry.validation import validate
 from procession.exceptions import BackendLoadError
 from procession.protocol import Backend
-from procession.validation import validate
 
 PATIENCE = 10.0
 """Seconds for which a thread waits for another one that is making the same backend."""

@@ -1,8 +1,6 @@
-"""The backends of the core, which are had without the registry as long as nobody else has needed that."""
+"""The built-in backends, resolved without the rest of the registry."""
 
 from __future__ import annotations
-
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,20 +16,17 @@ BUILT_IN = {
 }
 """What the core provides; equal to the entry points in its pyproject.toml."""
 
+replaced: set[str] = set()
+"""The built-in names that this process has registered another backend for."""
 
-def get_built_in(name: object) -> Backend | None:
-    """Return the backend of a name if that can mean no other and it can be used here; else ask the registry.
+_made: dict[str, Backend] = {}
 
-    The registry's modules take a third of the time that a script's first launch would spend on imports.
-    """
-    if (
-        not isinstance(name, str)
-        or name not in BUILT_IN
-        or "procession.registration" in sys.modules
-    ):
-        return None
-    backend: Backend = import_built_in(name)()
-    return backend if backend.availability().ok else None
+
+def get_built_in(name: str) -> Backend:
+    """Return the built-in backend of that name, made when first asked for."""
+    if name not in _made:
+        _made.setdefault(name, import_built_in(name)())
+    return _made[name]
 
 
 def import_built_in(name: str) -> Any:

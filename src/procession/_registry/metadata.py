@@ -13,7 +13,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from procession.packaging import GROUP, is_distribution_name, normalize, parse_entry_points
+from procession._registry.packaging import (
+    GROUP,
+    is_distribution_name,
+    normalize,
+    parse_entry_points,
+)
 
 
 class Claim(NamedTuple):
