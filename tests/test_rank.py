@@ -15,7 +15,7 @@ import pytest
 import ranks
 from procession import RankInfo, get_context, rank_info, run, start_processes
 from procession._launch.numbering import identify_ranks
-from procession.rankinfo import set_rank_info
+from procession.rank_place import set_rank_info
 
 TITLES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 

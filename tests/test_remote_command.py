@@ -24,7 +24,6 @@ from procession import (
     ProcessRaisedException,
     StartError,
     get_backend,
-    rank_info,
     run,
     start_processes,
 )

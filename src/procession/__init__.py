@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         Signals,
         Started,
     )
-    from procession.rankinfo import RankInfo, RankPlace, rank_info
+    from procession.rank_place import RankInfo, RankPlace, rank_info
 
 _first_folder: str | None = getattr(
     sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", None
@@ -97,7 +97,7 @@ _HOME = {
         "Signals",
         "Started",
     ),
-    "rankinfo": ("RankInfo", "RankPlace", "rank_info"),
+    "rank_place": ("RankInfo", "RankPlace", "rank_info"),
     "_registry.listing": ("BackendInfo", "list_backends"),
     "_registry.lookup": ("get_backend",),
     "_registry.registration": ("register_backend",),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from procession._rank.rebuild import CallPerRank
-from procession.rankinfo import RankPlace
+from procession.rank_place import RankPlace
 
 
 class PerRank:

@@ -124,7 +124,7 @@ def see_environment(rank: int, *names: str) -> list[str | None]:
 
 def see_rank_info(rank: int) -> tuple[int, int]:
     """Return what `procession.rank_info` says."""
-    from procession.rankinfo import rank_info
+    from procession.rank_place import rank_info
 
     info = rank_info()
     assert info is not None
