@@ -24,6 +24,7 @@ from procession import (
     ProcessRaisedException,
     StartError,
     get_backend,
+    rank_info,
     run,
     start_processes,
 )
@@ -254,9 +255,9 @@ agent.await_frame(control)
 
 def test_an_agent_that_cannot_start_its_rank_says_why() -> None:
     code = (
-        "from procession.remote import agent, holding\n"
+        "from procession.remote import agent, agent_session\n"
         "def fail(*_, **__): raise OSError('no processes left')\n"
-        "holding.start_held = fail\nagent.main()"
+        "agent_session.start_held = fail\nagent.main()"
     )
     with pytest.raises(StartError, match="no processes left"):
         launch(give, nprocs=2, more=f"if rank: command = {[sys.executable, '-c', code]!r}")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from procession.remote import host_agent
+from procession.remote.agent_connection import Seat
 from procession.remote.hub import Hub
 from procession.remote.placement import pack
-from procession.remote.seat import Seat
 from procession.testing.stage import is_gone
 from procession.testing.subject import wait_until
 

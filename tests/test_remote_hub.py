@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 
 from procession.remote import agent, hub
+from procession.remote.agent_connection import (
+    VERSION,
+    Seat,
+    note_clock,
+    number_locally,
+    read_boot_id,
+)
 from procession.remote.handshake import greet_hub
 from procession.remote.hub import Hub, RefusalError
 from procession.remote.link import Link, await_end
-from procession.remote.seat import VERSION, Seat, note_clock, number_locally, read_boot_id
 
 Open = Callable[..., Hub]
 

@@ -296,7 +296,7 @@ def test_a_body_that_there_is_no_room_for_is_lost_alone(no_descriptors: list[int
 
 AGENT = """
 import sys
-from procession.remote import holding
+from procession.remote import agent_session
 from procession.remote.agent import main
 
 def send(self, report):
@@ -306,7 +306,7 @@ def send(self, report):
     else:
         real(self, report)
 
-real, holding.Holding._send_report = holding.Holding._send_report, send
+real, agent_session.Holding._send_report = agent_session.Holding._send_report, send
 main()
 """
 

@@ -13,7 +13,7 @@ SOURCE = Path(procession.__file__).parent
 
 ELSEWHERE = re.compile(
     r"(testing|_pyinstaller|_rank)/|(.*/)?(server|reaper)\.py"
-    r"|remote/(agent|holding|hosting|handshake)\.py"  # ranks, servers, agents; the last for both
+    r"|remote/(agent|agent_session|worker_agent|handshake)\.py"  # ranks, servers, agents; the last for both
 )
 """Modules that the caller does not wait in."""
 
@@ -66,7 +66,7 @@ REASONS = {
     "_supervise/rank_state: self.channel.receive()": "a channel never blocks (`protocol.ErrorChannel`)",
     "_linux/messages: sock.recv(size - len(data))": "`_bound` has set a timeout",
     "_linux/messages: sock.recvmsg(size, space, flags)": "`_bound` has set a timeout, or the flags one",
-    "remote/briefing: seat.control.receive()": "a link never blocks",
+    "remote/dispatch: seat.control.receive()": "a link never blocks",
     "remote/hub: link.receive()": "a link never blocks",
     "remote/hub: guest.sock.recv(guest.greeting.missing)": "the socket does not block",
     "remote/hub: listener.accept()": "the socket does not block",
@@ -78,9 +78,9 @@ REASONS = {
     "remote/link: sock.recv(min(self._left, _CHUNK) or self._missing())": "the socket does not block",
     "remote/process: control.receive()": "a link never blocks",
     "remote/process: self._control.receive()": "a link never blocks",
-    "remote/relay: self._listener.accept()": "the selector has said that there is a connection",
-    "remote/tunnel: self._thread.join()": "its loop is told to end, and waits for nothing else",
-    "remote/tunnel: stream.sock.recv(_CHUNK)": "the socket does not block",
+    "remote/relay/ends: self._listener.accept()": "the selector has said that there is a connection",
+    "remote/relay/tunnel: self._thread.join()": "its loop is told to end, and waits for nothing else",
+    "remote/relay/tunnel: stream.sock.recv(_CHUNK)": "the socket does not block",
     "_linux/credentials: unpatched.read(fd, 1 << 16)": "a file of /proc",
     "_python/unpatched: poller.poll(seconds * 1000)": "its caller gives the end",
     "_python/unpatched: greenlets.acquire(lock, seconds)": "its caller gives the end",

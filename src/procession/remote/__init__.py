@@ -9,10 +9,10 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from procession.remote.engine import Engine, start_by_command
-    from procession.remote.hosting import HostedAgent, host_agent
     from procession.remote.launching import CAPABILITIES, start_agents
     from procession.remote.options import OPTIONS, Common, read_common
     from procession.remote.placement import VARIABLE, Agents, Placement
+    from procession.remote.worker_agent import HostedAgent, host_agent
 
 _MODULE_OF = {
     "CAPABILITIES": "launching",
@@ -20,10 +20,10 @@ _MODULE_OF = {
     "Agents": "placement",
     "Common": "options",
     "Engine": "engine",
-    "HostedAgent": "hosting",
+    "HostedAgent": "worker_agent",
     "Placement": "placement",
     "VARIABLE": "placement",
-    "host_agent": "hosting",
+    "host_agent": "worker_agent",
     "read_common": "options",
     "start_agents": "launching",
     "start_by_command": "engine",

@@ -20,10 +20,10 @@ from procession._launch.rendezvous import find_free_port
 from procession._linux import fds
 from procession._linux.syscalls import pidfd_open
 from procession.remote import link as frames
+from procession.remote.agent_connection import VERSION, read_boot_id
 from procession.remote.handshake import greet_hub
 from procession.remote.link import Link, await_end, await_frame, keep_alive
 from procession.remote.placement import VARIABLE, unpack
-from procession.remote.seat import VERSION, read_boot_id
 
 _CONNECT_TIME = 10.0  # seconds for each step of the way to the hub
 
@@ -49,7 +49,7 @@ def main() -> None:
         )
     except EOFError:
         sys.exit("procession: the caller has closed the connection to this agent")
-    from procession.remote.holding import Holding  # the caller sees to the orders meanwhile
+    from procession.remote.agent_session import Holding  # the caller sees to the orders meanwhile
 
     try:
         guard, payload = _find_guard(description), description.get("payload", -1)

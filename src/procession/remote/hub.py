@@ -16,9 +16,9 @@ from typing import Any
 
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
+from procession.remote.agent_connection import VERSION, Seat, note_clock
 from procession.remote.handshake import Greeting
 from procession.remote.link import HELLO, Link, keep_alive
-from procession.remote.seat import VERSION, Seat, note_clock
 
 GREETING_TIME = 10.0
 """Seconds that who has connected has for its proof."""

@@ -22,12 +22,12 @@ from procession._rank.identity import name_process
 from procession.exceptions import StartError
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames
-from procession.remote.briefing import Briefing
+from procession.remote.agent_connection import Seat
+from procession.remote.dispatch import Briefing
 from procession.remote.hub import Hub, RefusalError
 from procession.remote.options import Common, read_common
 from procession.remote.placement import Agents, Placement, describe_agents
 from procession.remote.process import RemoteChannel, RemoteProcess
-from procession.remote.seat import Seat
 
 if TYPE_CHECKING:
     from procession._rank.bootstrap import FreshOrders

@@ -15,7 +15,7 @@ from procession._supervise.channel import NO_DESCRIPTORS, map_file, miss_result
 from procession._supervise.process_attributes import ProcessAttributes
 from procession.protocol import Report
 from procession.remote import link as frames
-from procession.remote.seat import Seat
+from procession.remote.agent_connection import Seat
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 

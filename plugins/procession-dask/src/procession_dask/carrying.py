@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from procession.remote.relay import CallerRelay
-from procession.remote.tunnel import Item
+from procession.remote.relay import CallerRelay, Item
 from procession_dask import worker
 
 

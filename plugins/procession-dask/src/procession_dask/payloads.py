@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from procession.remote.briefing import SHARED_FROM
+from procession.remote.dispatch import SHARED_FROM
 
 
 def choose_receivers(relayed: Sequence[str], answers: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from procession.remote.agent_connection import VERSION as CORE_VERSION
+from procession.remote.agent_connection import read_boot_id
 from procession.remote.relay import WorkerRelay
-from procession.remote.seat import VERSION as CORE_VERSION
-from procession.remote.seat import read_boot_id
 from procession_dask.clients import load
 from procession_dask.places import Place, Ticket
 

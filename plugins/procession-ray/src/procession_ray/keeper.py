@@ -11,8 +11,7 @@ from typing import Any
 from procession.remote import HostedAgent, host_agent
 from procession.remote.handshake import greet_hub
 from procession.remote.placement import unpack
-from procession.remote.relay import WorkerRelay
-from procession.remote.tunnel import Item
+from procession.remote.relay import Item, WorkerRelay
 
 UNREACHABLE = "unreachable"
 """What `keep` returns where the caller's hub cannot be reached from here."""

@@ -14,10 +14,9 @@ from functools import partial
 from typing import Any
 
 from procession.remote import Agents
-from procession.remote.briefing import SHARED_FROM
+from procession.remote.dispatch import SHARED_FROM
 from procession.remote.placement import unpack
-from procession.remote.relay import CallerRelay
-from procession.remote.tunnel import Item
+from procession.remote.relay import CallerRelay, Item
 from procession_ray.connection import ray
 from procession_ray.keeper import UNREACHABLE, Keeper, keep
 from procession_ray.options import Options

@@ -15,7 +15,7 @@ from procession._python.interpreter import interpreter_flags
 from procession.exceptions import StartError
 from procession.protocol import Launch
 from procession.remote import link as frames
-from procession.remote.seat import Seat, number_locally
+from procession.remote.agent_connection import Seat, number_locally
 
 if TYPE_CHECKING:
     from procession._rank.bootstrap import FreshOrders

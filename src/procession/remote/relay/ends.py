@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 from procession._linux import fds
 from procession.remote.link import keep_alive
-from procession.remote.tunnel import LIMIT, Item, Pump, Tunnel, connect
+from procession.remote.relay.tunnel import LIMIT, Item, Pump, Tunnel, connect
 
 log: logging.Logger = logging.getLogger("procession")
 
