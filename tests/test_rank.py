@@ -278,7 +278,7 @@ def test_a_rank_imports_no_more_than_it_needs(start_method: str, tmp_path: Path)
         "procession._rank.parent_death",
         "procession._rank.identity",
         "procession._linux",
-        "procession._linux.fd_numbers",
+        "procession._python.fd_numbers",
         "procession._linux.memory",  # a result may be large
         "procession._rank",
         "procession._rank.life",

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from procession._cleanup.marks import list_children, read_mark
 from procession._linux import fds, syscalls
-from procession._linux.fd_numbers import above_streams
 from procession._linux.procstat import read_mask
 from procession._python import unpatched
+from procession._python.fd_numbers import above_streams
 
 
 def collect_child(pid: int, mark: int = 0) -> int | None:

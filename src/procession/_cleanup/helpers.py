@@ -9,21 +9,34 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from procession._python.imported import get_loaded
 
-_PATIENCE = 0.2  # seconds for a forkserver to end by itself: a rank that failed has hardly more
+_owner = 0  # the process that ends its helpers at its exit
+_ends: list[Callable[[], None]] = []
 
-_owner = 0  # the process that ends them at its exit
 
+def end_at_exit(end: Callable[[], None], *, first: bool = False) -> None:
+    """Have ``end`` called when this process exits, after its launches, if it is a rank or a child.
 
-def end_at_exit() -> None:
-    """Have `_end` called when this process exits, after its launches, if it is a rank or a child."""
+    Args:
+        end: ends one kind of helper; may be given again.
+        first: call it before the others.
+    """
     global _owner
-    if _owner == os.getpid() or not _is_child():
+    if not _is_child():
         return
-    _owner = os.getpid()
+    if _owner != os.getpid():
+        _owner = os.getpid()
+        _ends.clear()
+        _register()
+    if end not in _ends:
+        _ends.insert(0 if first else len(_ends), end)
+
+
+def _register() -> None:
     import atexit
 
     atexit.register(_end)
@@ -42,9 +55,5 @@ def _is_child() -> bool:
 
 def _end() -> None:
     if _owner == os.getpid():
-        stop_servers = get_loaded("procession._forkserver.client", "stop_servers")
-        if stop_servers is not None:
-            stop_servers(_PATIENCE)
-        end_warden = get_loaded("procession._cleanup.reaper_client", "end")
-        if end_warden is not None:
-            end_warden()
+        for end in _ends:
+            end()

@@ -121,7 +121,7 @@ def _start() -> None:
     finally:
         unpatched.close(theirs)
     marks.spare(pid)  # this process may be a rank: what it has started ends with it, but for this
-    end_at_exit()
+    end_at_exit(end)
     _born = read_birth(pid)
     _line = fds.keep(ours), os.fstat(ours).st_ino, os.getpid(), pid
 

@@ -18,9 +18,9 @@ from procession._launch.spec import list_arguments
 from procession._launch.starting import undo
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
-from procession._linux.fd_numbers import above_streams
 from procession._python import unpatched
 from procession._python.defer_signals import held_back
+from procession._python.fd_numbers import above_streams
 from procession._python.interpreter import (
     compose_command,
     doubt_interpreter,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from procession._linux.credentials import Settings
 
 _END_PATIENCE = 0.5  # seconds for a server to end by itself
+_PATIENCE_OF_RANK = 0.2  # in a rank: one that failed has hardly more
 _CLOSE_PATIENCE = 5.0  # seconds for a thread that waits for a server which is to be closed
 
 MOST_IDLE = 4
@@ -139,7 +140,7 @@ class Server:
         ours, theirs = fds.open_channel_pair()
         self._fd = fds.keep(ours)
         self.is_usable = True
-        end_at_exit()
+        end_at_exit(_stop_servers_of_rank, first=True)
         try:
             with death_pipes(1) as pipes, held_back():
                 popen = start_interpreter(
@@ -279,6 +280,10 @@ def stop_servers(patience: float = _END_PATIENCE) -> None:
         _retired.clear()
     for server in servers:
         server.close(patience)
+
+
+def _stop_servers_of_rank() -> None:
+    stop_servers(_PATIENCE_OF_RANK)
 
 
 def _choose(

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from procession._linux.fd_numbers import above_streams
 from procession._python import unpatched
+from procession._python.fd_numbers import above_streams
 
 if TYPE_CHECKING:
     from socket import socket

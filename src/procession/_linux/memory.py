@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from procession._linux.fd_numbers import above_streams
+from procession._python.fd_numbers import above_streams
 
 _REFUSALS = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # of a sandbox, or an old kernel
 

@@ -10,8 +10,8 @@ import signal
 import sys
 from time import monotonic
 
-from procession._linux.fd_numbers import above_streams
 from procession._python import unpatched
+from procession._python.fd_numbers import above_streams
 
 _PIDFD_SEND_SIGNAL = 424
 _PIDFD_OPEN = 434  # the same numbers on every architecture: they are newer than the split

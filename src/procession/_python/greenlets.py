@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from procession._linux.fd_numbers import above_streams
 from procession._python import unpatched
+from procession._python.fd_numbers import above_streams
 
 _FAULTS = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}  # faulthandler's
 

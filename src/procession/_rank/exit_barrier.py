@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
-from procession._linux.fd_numbers import lift
 from procession._python import unpatched
+from procession._python.fd_numbers import lift
 
 _ends: list[int] = []
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from procession._linux.fd_numbers import lift
+from procession._python.fd_numbers import lift
 
 _system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
 

@@ -12,7 +12,7 @@ import os
 import sys
 from time import monotonic_ns
 
-from procession._linux.fd_numbers import lift
+from procession._python.fd_numbers import lift
 from procession._rank import wire
 
 TYPE_CHECKING = False

@@ -43,7 +43,7 @@ def offer() -> None:
     try:
         import faulthandler
 
-        from procession._linux.fd_numbers import lift
+        from procession._python.fd_numbers import lift
 
         module = __import__("_signal")
         old, fd = _offered, lift(os.memfd_create(FILE, os.MFD_CLOEXEC))

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from procession._supervise.supervisor import Gang
-    from procession.context import ProcessContext
 
 log: logging.Logger = logging.getLogger("procession")
 
-_contexts: dict[Gang, weakref.ref[ProcessContext]] = {}
+_contexts: dict[Gang, weakref.ref[Any]] = {}
 """Each launch that runs, or that has failed without anybody having learned of it."""
 
 _owner = 0  # the process whose launches these are: a fork of it has none
 
 
-def note(gang: Gang, context: ProcessContext) -> None:
+def note(gang: Gang, context: object) -> None:
     """Note a launch that has just been started."""
     global _owner, _contexts
     if _owner != os.getpid():

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from procession._linux.fd_numbers import above_streams
 from procession._linux.procstat import read_stat
 from procession._python import unpatched
+from procession._python.fd_numbers import above_streams
 from procession._rank import stacks
 
 PATIENCE = 1.0

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from procession._linux import fds
-from procession._linux.fd_numbers import above_streams
 from procession._python import unpatched
+from procession._python.fd_numbers import above_streams
 
 _POLLIN = unpatched.POLLIN  # EPOLLIN has the same value
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession._linux import fds, memory
-from procession._linux.fd_numbers import above_streams
 from procession._linux.messages import NUMBER, UNKNOWN
 from procession._linux.procstat import state_of
+from procession._python.fd_numbers import above_streams
 from procession._python.interpreter import start_interpreter
 from procession._supervise import oom
 from procession._supervise.channel import UnreceivedError

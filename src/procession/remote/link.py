@@ -18,9 +18,9 @@ from threading import RLock
 from typing import Any, NamedTuple
 
 from procession._linux import fds, memory
-from procession._linux.fd_numbers import above_streams
 from procession._linux.messages import NO_SIGNAL
 from procession._python.defer_signals import held_back
+from procession._python.fd_numbers import above_streams
 
 HELLO, ORDERS, PAYLOAD, SHARE = b"h", b"o", b"p", b"s"
 WANTED, STARTED, UNABLE = b"w", b"b", b"u"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from procession._linux import fds
-from procession._linux.fd_numbers import above_streams
 from procession._linux.messages import NO_SIGNAL
+from procession._python.fd_numbers import above_streams
 from procession.remote.link import is_unacknowledged
 
 Item = tuple[int, bytes | None]

@@ -1,0 +1,62 @@
+"""The rooms of the package keep their order, and nothing but its own code imports what is private."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imports import ROOMS, list_imports, list_modules, list_upward, room_of
+
+EXCEPTIONS = {
+    ("procession._cleanup.helpers", "procession._rank.life"): "asks whether this process is a rank",
+    (
+        "procession._rank.fork_signals",
+        "procession._supervise.forwarding",
+    ): "the module of a handler of ours",
+    (
+        "procession._launch.spec",
+        "procession",
+    ): "the first working directory, noted at the first import",
+}
+"""What may look upward, and why; the first two name a module in a string, and import nothing."""
+
+IN_A_RANK = {"_rank", "_python", "_linux", "_cleanup", "protocol"}
+"""What `_rank` may import where it is imported itself."""
+
+
+def test_a_module_imports_from_rooms_below_its_own() -> None:
+    upward = {(one.source, one.target) for one in list_upward()}
+    assert upward == set(EXCEPTIONS)
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert {room_of(name) for name in list_modules()} == set(ROOMS)
+
+
+def test_a_rank_imports_no_more_than_it_must_have() -> None:
+    top = {
+        room_of(one.target)
+        for one in list_imports()
+        if room_of(one.source) == "_rank" and one.how == "top"
+    }
+    assert top <= IN_A_RANK | {"exceptions"}
+
+
+def test_private_rooms_are_one_level_deep_and_import_nothing_themselves() -> None:
+    for name, path in list_modules().items():
+        if path.name == "__init__.py" and room_of(name).startswith("_") and room_of(name) in ROOMS:
+            if name in ("procession", "procession._pyinstaller"):
+                continue
+            assert path.read_text() == "", name
+            assert name.count(".") == 1, name
+
+
+def list_circles() -> Iterator[tuple[str, str]]:
+    """Return the pairs of modules that import each other, of whatever room."""
+    pairs = {(one.source, one.target) for one in list_imports() if one.how != "text"}
+    for source, target in pairs:
+        if source < target and (target, source) in pairs and source != "procession":
+            yield source, target
+
+
+def test_no_two_modules_import_each_other() -> None:
+    assert list(list_circles()) == []
