@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 
 PATIENCE = 30.0
 """Seconds for which a test waits for a cue that has to come."""
@@ -63,9 +63,9 @@ class Caller:
 
 def act(rank: int, how: str, folder: str) -> None:
     """Be a rank of such a caller."""
-    from procession.testing.acts import fork_daemon, start_program, start_stranger
-    from procession.testing.peers import lock_forever
-    from procession.testing.stage import Stage
+    from procession.testing.bystanders import lock_forever
+    from procession.testing.faults import fork_daemon, start_program, start_stranger
+    from procession.testing.scratch import Stage
 
     stage = Stage(folder, 60)
     if how == "stubborn":

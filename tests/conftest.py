@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from installing import WritePlugin, open_site, write_unique_plugin
-from procession.testing import stock
+from procession.testing import resources
 
 START_METHODS = ("fork", "spawn", "forkserver")
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -79,7 +79,7 @@ def leftovers(
         return
     stop_servers()
     gc.collect()  # the test's own queues and locks may hang on the traceback of what it caught
-    left = stock.find_left(lambda: take_stock(folder), before)
+    left = resources.find_left(lambda: take_stock(folder), before)
     assert not left, f"left behind: {sorted(left)}"
 
 
@@ -101,9 +101,9 @@ def stop_servers() -> None:
     client.stop_servers()
 
 
-def take_stock(folder: Path) -> stock.Stock:
+def take_stock(folder: Path) -> resources.Stock:
     """Return what this process has right now, files in its temporary folder too."""
-    kinds = map(stock.take_stock, ("child", "descriptor", "thread", "memory"))
+    kinds = map(resources.take_stock, ("child", "descriptor", "thread", "memory"))
     files = {("file", name) for name in os.listdir(folder) if not name.startswith(_FOLDERS)}
     return frozenset().union(files, *kinds)
 

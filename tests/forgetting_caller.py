@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from procession import ProcessContext, get_context, start_processes
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 
 def act(rank: int, folder: str, what: str, queue: Any) -> None:
@@ -67,7 +67,7 @@ def main(method: str, how: str, what: str, folder: str) -> None:
 def list_children() -> list[int]:
     """Return the children of this process that have ended and were not reaped."""
     from procession._cleanup.marks import list_children
-    from procession.testing.stage import state_of
+    from procession.testing.scratch import state_of
 
     return [pid for pid in list_children(os.getpid()) if state_of(pid) == "Z"]
 

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from procession.testing.cases import CASES
-from procession.testing.stage import Stage, state_of
+from procession.testing.scratch import Stage, state_of
 
 LONG = 60  # seconds that a healthy rank works: far longer than any test waits for it
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import standin
 from procession import Signals, run, start_processes, stop_requested
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 
 def save(rank: int, folder: str, what: str) -> None:
@@ -65,10 +65,12 @@ def prepare(how: str, stage: Stage) -> None:
 def main(method: str, how: str, what: str, folder: str) -> None:
     """Launch two ranks, and wait for them in one way."""
     stage = Stage(folder, 60)
+    fn, args = (count, (folder,)) if what == "count" else (save, (folder, what))
     arguments: dict[str, Any] = {
-        "fn": count if what == "count" else save,
-        "args": (folder,) if what == "count" else (folder, what),
+        "fn": fn,
+        "args": args,
         "nprocs": 2,
+        "timeout": 2 if how == "timeout" else None,
         "start_method": method,
         "grace_period": 1 if "ignore" in what and how != "impatient" else None,
         "signals": Signals(forward=(signal.SIGUSR1,)) if what == "SIGUSR1" else None,
@@ -76,8 +78,6 @@ def main(method: str, how: str, what: str, folder: str) -> None:
     if method == "command":
         arguments["options"] = standin.options("")
     prepare(how, stage)
-    if how == "timeout":
-        arguments["timeout"] = 2
     if how == "run":
         run(**arguments)
     elif how == "await":
@@ -93,8 +93,7 @@ def main(method: str, how: str, what: str, folder: str) -> None:
     elif how == "two":
         del arguments["grace_period"]
         first = start_processes(join=False, **arguments)
-        other = os.path.join(folder, "second")
-        os.mkdir(other)
+        os.mkdir(other := os.path.join(folder, "second"))
         start_processes(join=False, **(arguments | {"fn": count, "args": (other,)}))
         first.wait(timeout=0)  # from here on a signal is passed on
         stage.tell("waits")

@@ -28,7 +28,7 @@ from procession import (
     start_processes,
 )
 from procession._supervise.supervisor import SETTLING
-from procession.testing.stage import Stage, is_gone
+from procession.testing.scratch import Stage, is_gone
 
 
 def test_traceback_begins_in_fn(start_method: str) -> None:

@@ -13,8 +13,8 @@ import ranks
 from callers import Caller
 from procession import ProcessRaisedException, run, start_processes
 from procession._cleanup import cgroups
-from procession.testing.acts import start_session
-from procession.testing.stage import Stage, state_of
+from procession.testing.faults import start_session
+from procession.testing.scratch import Stage, state_of
 
 
 def is_delegated() -> bool:

@@ -22,7 +22,7 @@ from procession import (
     start_processes,
 )
 from procession.commands import CAPABILITIES, Command, availability, start_commands
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 
 Start = Callable[[Command], "subprocess.Popen[Any]"]
 

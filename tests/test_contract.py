@@ -29,7 +29,7 @@ from procession import (
     start_processes,
 )
 from procession._launch.checks import KEYWORDS
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 
 def test_signature_is_torchs_and_then_some() -> None:

@@ -16,8 +16,8 @@ import pytest
 import ranks
 from procession import ProcessRaisedException, run, start_processes
 from procession._cleanup import marks
-from procession.testing.acts import fork_daemon, start_program, start_session, start_stranger
-from procession.testing.stage import Stage, state_of
+from procession.testing.faults import fork_daemon, start_program, start_session, start_stranger
+from procession.testing.scratch import Stage, state_of
 from scripts import execute
 
 

@@ -26,8 +26,8 @@ from procession import (
 from procession._cleanup import marks, reaper_client, tree
 from procession._forkserver import client, handles
 from procession._supervise.process import RankProcess
-from procession.testing.acts import start_program, start_session
-from procession.testing.stage import Stage, state_of
+from procession.testing.faults import start_program, start_session
+from procession.testing.scratch import Stage, state_of
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_without_descriptors_the_cause_is_still_the_ranks(
     with pytest.raises(ProcessRaisedException, match="boom"):
         start_processes(ranks.fail_in, (0, "ValueError"), start_method=start_method)
     assert "cannot look for what a launch's ranks have started" in caplog.text
-    assert withdrawn == []  # the warden stays responsible
+    assert withdrawn == []  # the reaper stays responsible
     for mark in list(reaper_client._live):
         real(mark)
 

@@ -34,7 +34,7 @@ class Through:
 
     base: str
     entry: tuple[str, Any] | None = None
-    together: bool = False
+    exit_barrier: bool = False
     name: str = "through"
     protocol_version: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Through:
         return get_backend(self.base).availability()
 
     def start(self, launch: Launch) -> Started:
-        launch = launch._replace(entry=self.entry, together=self.together)
+        launch = launch._replace(entry=self.entry, exit_barrier=self.exit_barrier)
         return get_backend(self.base).start(launch)
 
 
@@ -172,7 +172,7 @@ def test_preload_main_is_a_bool() -> None:
 def test_ranks_leave_together(
     start_method: str, tmp_path: Path, rank_that_returns_at_once: int
 ) -> None:
-    backend = Through(start_method, ("test_entry:greet", str(tmp_path)), together=True)
+    backend = Through(start_method, ("test_entry:greet", str(tmp_path)), exit_barrier=True)
     args = (rank_that_returns_at_once, str(tmp_path))
     with start_processes(
         work_unless, args, 2, join=False, collect_results=True, start_method=backend
@@ -202,7 +202,7 @@ def work_unless(rank: int, quick: int, folder: str) -> int:
 def test_a_rank_that_waits_for_others_is_stopped_if_one_fails(
     start_method: str, tmp_path: Path
 ) -> None:
-    backend = Through(start_method, together=True)
+    backend = Through(start_method, exit_barrier=True)
     with pytest.raises(ProcessRaisedException, match="of rank 1") as caught:
         start_processes(fail_second, (str(tmp_path),), 2, start_method=backend)
     assert caught.value.error_index == 1
@@ -218,7 +218,7 @@ def fail_second(rank: int, folder: str) -> None:
 
 def test_a_rank_that_waits_can_have_started_what_stays(start_method: str) -> None:
     """A process that fn has forked does not keep the others waiting."""
-    backend = Through(start_method, together=True)
+    backend = Through(start_method, exit_barrier=True)
     start_processes(fork_and_return, nprocs=2, start_method=backend)
 
 
@@ -229,7 +229,7 @@ def fork_and_return(rank: int) -> None:
 
 
 def test_threads_of_a_rank_can_start_ranks(start_method: str) -> None:
-    backend = Through(start_method, together=True)
+    backend = Through(start_method, exit_barrier=True)
     assert run(start_in_thread, nprocs=1, start_method=backend, timeout=60) == [[0]]
 
 
@@ -242,7 +242,7 @@ def start_in_thread(rank: int) -> list[int]:
 
 
 def test_launches_from_threads_do_not_wait_for_each_other(start_method: str) -> None:
-    backend = Through(start_method, together=True)
+    backend = Through(start_method, exit_barrier=True)
     first = start_processes(wait_for_word, nprocs=2, join=False, start_method=backend)
     threads = [
         threading.Thread(
@@ -266,7 +266,7 @@ def wait_for_word(rank: int) -> None:
 
 
 def test_ranks_leave_together_though_nobody_stands_by(start_method: str) -> None:
-    backend = Through(start_method, together=True)
+    backend = Through(start_method, exit_barrier=True)
     context = start_processes(abs, nprocs=2, join=False, start_method=backend)
     for process in context.processes:
         process.join(60)
@@ -275,7 +275,7 @@ def test_ranks_leave_together_though_nobody_stands_by(start_method: str) -> None
 
 
 def test_ranks_that_exit_leave_together_too(start_method: str, tmp_path: Path) -> None:
-    backend = Through(start_method, together=True)
+    backend = Through(start_method, exit_barrier=True)
     start_processes(exit_or_leave, (0,), 3, start_method=backend)
     start_processes(exit_or_leave, (1,), 3, start_method=backend, allow_early_exit=True)
 

@@ -21,7 +21,7 @@ import pytest
 import ranks
 from procession import ProcessRaisedException, get_context, run, start_processes
 from procession._launch.fork_check import find_threads
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 
 SCRIPT = Path(__file__).parent / "forgetting_caller.py"
 PATIENCE = 30.0  # seconds

@@ -17,7 +17,7 @@ import pytest
 
 import ranks
 from procession import Signals, run, start_processes
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 from scripts import execute
 
 FRESH = {

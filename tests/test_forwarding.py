@@ -17,7 +17,7 @@ import ranks
 import standin
 from conftest import START_METHODS
 from procession import ProcessContext, Signals, run, start_processes, stop_requested
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 
 SCRIPT = Path(__file__).parent / "signalled_caller.py"
 PATIENCE = 30.0  # seconds

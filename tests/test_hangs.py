@@ -21,8 +21,8 @@ from procession import ProcessContext, ProcessTimeoutError, get_context, start_p
 from procession._linux import procstat
 from procession._rank import stacks
 from procession._supervise import stack_dump
-from procession.testing.peers import lock_forever
-from procession.testing.stage import Stage
+from procession.testing.bystanders import lock_forever
+from procession.testing.scratch import Stage
 
 
 def deadlock(stage: Stage) -> None:
@@ -237,11 +237,11 @@ def test_equal_stacks_are_told_once() -> None:
 
 
 def test_a_process_without_a_way_to_ask_says_so() -> None:
-    from procession._supervise.rank_state import Member
+    from procession._supervise.rank_state import RankState
 
     process: Any = type("Plain", (), {"pid": 1, "is_alive": lambda self: True})()
     channel: Any = None
-    told = stack_dump.collect_stacks([Member(0, process, 0, channel)])
+    told = stack_dump.collect_stacks([RankState(0, process, 0, channel)])
     assert told == {0: "(this start method cannot show stacks)"}
 
 

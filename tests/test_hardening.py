@@ -65,19 +65,19 @@ def test_an_exception_between_a_report_and_its_note_loses_nothing(
     start_method: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a signal handler may raise one, where the report is read but not yet kept."""
-    from procession._supervise.rank_state import Member
+    from procession._supervise.rank_state import RankState
 
-    real = Member.take_report
+    real = RankState.take_report
     raised: list[bool] = []
 
-    def interrupted(member: Member) -> bool:
-        receive = member.channel.receive
+    def interrupted(rank_state: RankState) -> bool:
+        receive = rank_state.channel.receive
         if not raised and receive() is not None:
             raised.append(True)
             raise TimeoutError("from a handler")
-        return real(member)
+        return real(rank_state)
 
-    monkeypatch.setattr(Member, "take_report", interrupted)
+    monkeypatch.setattr(RankState, "take_report", interrupted)
     context = start_processes(
         give_text, (size,), 2, join=False, collect_results=True, start_method=start_method
     )
@@ -95,10 +95,10 @@ def test_an_exception_in_the_middle_of_a_wait_loses_nothing(
     start_method: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a signal handler may raise one, between any two steps."""
-    from procession._supervise.rank_state import Member
-    from procession._supervise.supervisor import Gang
+    from procession._supervise.rank_state import RankState
+    from procession._supervise.supervisor import Supervisor
 
-    real = getattr(Member, place) if place == "take_report" else Gang._dismiss
+    real = getattr(RankState, place) if place == "take_report" else Supervisor._dismiss
     raised: list[bool] = []
 
     def interrupted(*arguments: Any) -> Any:
@@ -107,8 +107,8 @@ def test_an_exception_in_the_middle_of_a_wait_loses_nothing(
             raise TimeoutError("from a handler")
         return real(*arguments)
 
-    owner: Any = Member if place == "take_report" else Gang
-    monkeypatch.setattr(owner, place if owner is Member else "_dismiss", interrupted)
+    owner: Any = RankState if place == "take_report" else Supervisor
+    monkeypatch.setattr(owner, place if owner is RankState else "_dismiss", interrupted)
     context = start_processes(
         ranks.give, nprocs=3, join=False, collect_results=True, start_method=start_method
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from procession import ProcessRaisedException, start_processes
-from procession.testing.stage import Stage, is_gone
+from procession.testing.scratch import Stage, is_gone
 
 
 def test_what_a_rank_started_and_cleans_up_after_it_is_left_to_do_so(

@@ -16,7 +16,7 @@ import pytest
 
 from procession._linux import fds, memory, syscalls
 from procession._linux.signals import name_signal
-from procession._python.defer_signals import held_back
+from procession._python.defer_signals import defer_sigint
 from procession._rank.fork_signals import Inheritance
 from procession._supervise import oom
 from procession._supervise.waiter import HandleWaiter, SelectorWaiter
@@ -173,7 +173,7 @@ def test_one_descriptor_may_have_two_keys() -> None:
 
 def test_interrupts_are_held_back_and_then_raised() -> None:
     reached = []
-    with pytest.raises(KeyboardInterrupt), held_back():  # noqa: PT012  # what goes on is the point
+    with pytest.raises(KeyboardInterrupt), defer_sigint():  # noqa: PT012  # what goes on is the point
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
         reached.append(True)
@@ -182,7 +182,7 @@ def test_interrupts_are_held_back_and_then_raised() -> None:
 
 
 def test_handlers_of_forked_children_are_their_own() -> None:
-    with held_back():
+    with defer_sigint():
         inheritance = Inheritance(keep_handlers=True)
         pid = os.fork()
         if pid == 0:

@@ -69,7 +69,7 @@ def list_ranks():
 def is_rank(pid):
     with open(f"/proc/{pid}/cmdline") as file:
         command = file.read()
-    return not any(word in command for word in ("warden", "server", "resource_tracker"))
+    return not any(word in command for word in ("reaper", "server", "resource_tracker"))
 """
 
 
@@ -353,7 +353,7 @@ EXEMPT = {
     "unpatched.py",
     "greenlets.py",  # which means the patched ones
     *("fresh.py", "forked.py", "report.py", "guard.py", "stacks.py"),  # of ranks, which import less
-    *("warden.py", "memory.py"),  # a process without user code; regular files are closed at once
+    *("reaper.py", "memory.py"),  # a process without user code; regular files are closed at once
     "forkservers.py",  # its locks are never held across a switch
     "loading.py",
 }

@@ -32,7 +32,7 @@ from procession.remote.link import is_unacknowledged
 from procession.remote.placement import unpack
 from procession.remote.relay import CallerRelay, WorkerRelay
 from procession.remote.relay.tunnel import LIMIT, Item
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import wait_until
 
 if sys.platform != "linux":

@@ -11,7 +11,7 @@ import pytest
 
 import ranks
 from procession import Launch, ProcessContext, ProcessRaisedException, Started, get_backend
-from procession._launch.starting import undo
+from procession._launch.starting import abort_start
 
 
 class Recording:
@@ -82,7 +82,7 @@ def test_what_cannot_be_ended_is_not_released_while_it_runs() -> None:
     assert list(releases(started)) == [[]]
     inner: Any = started.processes[0]
     inner.inner.kill()
-    undo(started)
+    abort_start(started)
     assert list(releases(started)) == [[False]]
 
 
@@ -112,5 +112,5 @@ def test_a_release_that_raises_hides_no_failure(start_method: str) -> None:
 
 def test_a_start_that_is_undone_releases_once(start_method: str) -> None:
     _, started = start(start_method, ClosesTwice, ranks.work)
-    undo(started)
+    abort_start(started)
     assert list(releases(started)) == [[False], [False]]

@@ -30,7 +30,7 @@ from procession import (
 )
 from procession._supervise import oom
 from procession.testing.ranks import give, make_large, work
-from procession.testing.stage import Stage, is_gone
+from procession.testing.scratch import Stage, is_gone
 from procession.testing.subject import wait_until
 
 
@@ -172,7 +172,7 @@ def test_what_cannot_travel_is_refused_before_anything_starts() -> None:
 def test_ranks_cannot_leave_together() -> None:
     backend = get_backend("command")
     call = Launch(
-        give, (), 1, "command", environments=({},), options=standin.options(), together=True
+        give, (), 1, "command", environments=({},), options=standin.options(), exit_barrier=True
     )
     with pytest.raises(ValueError, match="cannot have ranks leave together"):
         backend.start(call)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from procession.remote import host_agent
-from procession.remote.agent_connection import Seat
+from procession.remote.agent_connection import AgentConnection
 from procession.remote.hub import Hub
 from procession.remote.placement import pack
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import wait_until
 
 WORKER = """
@@ -43,30 +43,30 @@ def describe(hub: Hub) -> str:
     return pack({"hub": hub.address, "secret": hub.secret, "contact_timeout": 10})
 
 
-def gather(hub: Hub) -> Seat:
-    seats = hub.gather(time.monotonic() + 30, lambda: None)
-    assert seats is not None
-    return seats[0]
+def gather(hub: Hub) -> AgentConnection:
+    connections = hub.gather(time.monotonic() + 30, lambda: None)
+    assert connections is not None
+    return connections[0]
 
 
 def test_an_agent_ends_with_its_worker_at_any_time(hub: Hub) -> None:
     """Here, before it was told what its rank is to do; a fork of the worker runs on."""
     command = [sys.executable, "-c", textwrap.dedent(WORKER), describe(hub)]
     worker = subprocess.Popen(command)
-    seat = gather(hub)
+    connection = gather(hub)
     worker.kill()
     worker.wait()
-    wait_until(partial(is_gone, seat.hello["pid"]), "the agent runs on", 2)
-    seat.close()
+    wait_until(partial(is_gone, connection.hello["pid"]), "the agent runs on", 2)
+    connection.close()
 
 
 def test_a_signal_to_the_group_of_a_worker_is_not_for_its_agent(hub: Hub) -> None:
     """Ray sends one once the worker is dead: to the caller, its rank is lost then, and was not stopped."""
     agent: Any = host_agent(describe(hub), 0)
-    seat = gather(hub)
+    connection = gather(hub)
     assert os.getpgid(agent.pid) == agent.pid
     agent.stop()
-    seat.close()
+    connection.close()
 
 
 def test_an_agent_can_be_stopped_by_many(hub: Hub) -> None:
@@ -74,13 +74,13 @@ def test_an_agent_can_be_stopped_by_many(hub: Hub) -> None:
     import threading
 
     agent: Any = host_agent(describe(hub), 0)
-    seat = gather(hub)
+    connection = gather(hub)
     assert agent.wait(0.01) is None
     threads = [threading.Thread(target=agent.stop) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert is_gone(seat.hello["pid"])
+    assert is_gone(connection.hello["pid"])
     assert agent.wait() is not None
-    seat.close()
+    connection.close()

@@ -13,7 +13,7 @@ import pytest
 from procession.remote import agent, hub
 from procession.remote.agent_connection import (
     VERSION,
-    Seat,
+    AgentConnection,
     note_clock,
     number_locally,
     read_boot_id,
@@ -66,13 +66,13 @@ def come(to: Hub, **changes: Any) -> threading.Thread:
     return thread
 
 
-def gather(of: Hub, seconds: float = 30) -> list[Seat] | None:
+def gather(of: Hub, seconds: float = 30) -> list[AgentConnection] | None:
     return of.gather(time.monotonic() + seconds, lambda: None)
 
 
-def finish(of: Hub, seats: list[Seat] | None, *threads: threading.Thread) -> None:
-    for seat in seats or ():
-        seat.close()
+def finish(of: Hub, connections: list[AgentConnection] | None, *threads: threading.Thread) -> None:
+    for connection in connections or ():
+        connection.close()
     of.close()
     for thread in threads:
         thread.join()
@@ -88,20 +88,24 @@ def connect(to: Hub, data: bytes = b"") -> socket.socket:
 def test_agents_come_in_any_order_and_are_seated_by_rank(open_hub: Open) -> None:
     ours = open_hub(3)
     threads = [come(ours, rank=rank) for rank in (2, 0, 1)]
-    seats = gather(ours)
-    assert seats is not None
-    assert [(seat.rank, seat.hello["rank"]) for seat in seats] == [(0, 0), (1, 1), (2, 2)]
-    assert number_locally(seats) == [(0, 3), (1, 3), (2, 3)]
-    finish(ours, seats, *threads)
+    connections = gather(ours)
+    assert connections is not None
+    assert [(one.rank, one.hello["rank"]) for one in connections] == [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+    ]
+    assert number_locally(connections) == [(0, 3), (1, 3), (2, 3)]
+    finish(ours, connections, *threads)
 
 
 def test_agents_that_know_no_rank_are_numbered(open_hub: Open) -> None:
     ours = open_hub(2)
     threads = [come(ours), come(ours)]
-    seats = gather(ours)
-    assert seats is not None
-    assert [seat.rank for seat in seats] == [0, 1]
-    finish(ours, seats, *threads)
+    connections = gather(ours)
+    assert connections is not None
+    assert [connection.rank for connection in connections] == [0, 1]
+    finish(ours, connections, *threads)
 
 
 STRANGERS = {
@@ -127,9 +131,9 @@ def test_strangers_keep_no_agent_away(open_hub: Open, name: str) -> None:
     for stranger in strangers[10:]:
         stranger.close()
     threads = [come(ours, rank=rank) for rank in range(2)]
-    seats = gather(ours)
-    assert seats is not None
-    finish(ours, seats, *threads)
+    connections = gather(ours)
+    assert connections is not None
+    finish(ours, connections, *threads)
     for stranger in strangers:
         stranger.close()
 
@@ -176,9 +180,9 @@ def test_of_too_many_strangers_the_oldest_goes(
         assert len(stranger.recv(32)) == 32
     assert strangers[0].recv(1) == b""
     threads = [come(ours, rank=0)]
-    seats = gather(ours)
-    assert seats is not None
-    finish(ours, seats, *threads)
+    connections = gather(ours)
+    assert connections is not None
+    finish(ours, connections, *threads)
     for stranger in strangers:
         stranger.close()
 
@@ -218,9 +222,9 @@ def test_an_agent_that_goes_before_it_is_seated_leaves_nothing(open_hub: Open) -
     sock.close()
     greeting.join()
     thread = come(ours, rank=0)
-    seats = gather(ours)
-    assert seats is not None
-    finish(ours, seats, thread)
+    connections = gather(ours)
+    assert connections is not None
+    finish(ours, connections, thread)
 
 
 def test_the_check_ends_the_waiting(open_hub: Open) -> None:
@@ -257,8 +261,11 @@ def test_clocks_of_other_machines_are_compared() -> None:
 
 def test_hosts_are_told_apart_by_name() -> None:
     hosts = ["a", "b", "a", "b", "c"]
-    seats = [Seat(rank, None, None, {"host": host}) for rank, host in enumerate(hosts)]  # type: ignore[arg-type]
-    assert number_locally(seats) == [(0, 2), (0, 2), (1, 2), (1, 2), (0, 1)]
+    connections = [
+        AgentConnection(rank, None, None, {"host": host})  # type: ignore[arg-type]
+        for rank, host in enumerate(hosts)
+    ]
+    assert number_locally(connections) == [(0, 2), (0, 2), (1, 2), (1, 2), (0, 1)]
 
 
 def test_what_is_no_hello_is_a_mistake(open_hub: Open) -> None:

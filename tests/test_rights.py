@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 from scripts import execute
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop its rights")
@@ -280,9 +280,9 @@ KILLED = """
 
 
 @needs_root
-@pytest.mark.parametrize("guarded", ["by the warden as well", "alone"])
+@pytest.mark.parametrize("guarded", ["by the reaper as well", "alone"])
 def test_ranks_end_with_a_caller_that_had_been_root(guarded: str, tmp_path: Path) -> None:
-    """The warden is root's still, as the first death pipe is, which ranks of another user cannot open."""
+    """The reaper is root's still, as the first death pipe is, which ranks of another user cannot open."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(KILLED))
     alone = [] if guarded != "alone" else ["keep daemons"]

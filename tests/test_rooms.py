@@ -50,13 +50,26 @@ def test_private_rooms_are_one_level_deep_and_import_nothing_themselves() -> Non
             assert name.count(".") == 1, name
 
 
+CIRCLES = {
+    (
+        "procession._python.greenlets",
+        "procession._python.unpatched",
+    ): "only where gevent or eventlet is",
+    (
+        "procession._supervise.at_exit",
+        "procession._supervise.launches",
+    ): "only at the caller's exit",
+}
+"""Pairs of modules of which one imports the other late, and why."""
+
+
 def list_circles() -> Iterator[tuple[str, str]]:
     """Return the pairs of modules that import each other, of whatever room."""
-    pairs = {(one.source, one.target) for one in list_imports() if one.how != "text"}
+    pairs = {(one.source, one.target) for one in list_imports() if one.how in ("top", "lazy")}
     for source, target in pairs:
         if source < target and (target, source) in pairs and source != "procession":
             yield source, target
 
 
 def test_no_two_modules_import_each_other() -> None:
-    assert list(list_circles()) == []
+    assert set(list_circles()) == set(CIRCLES)

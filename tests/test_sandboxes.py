@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from procession import run, start_processes
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import wait_until
 from scripts import execute
 

@@ -151,7 +151,7 @@ def test_running_out_of_descriptors_leaves_no_rank(start_method: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "Too many open files" in done.stdout
     assert "while starting rank" in done.stdout or "descriptors" in done.stdout
-    stays = {"fork": 1, "spawn": 2, "forkserver": 3}  # warden, resource tracker, forkserver
+    stays = {"fork": 1, "spawn": 2, "forkserver": 3}  # reaper, resource tracker, forkserver
     assert f"children: {stays[start_method]}" in done.stdout
 
 
@@ -184,7 +184,7 @@ def test_running_out_of_processes_leaves_no_rank(start_method: str, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "BlockingIOError" in done.stdout
     assert "while starting rank" in done.stdout
-    assert "children: 1" in done.stdout  # the warden
+    assert "children: 1" in done.stdout  # the reaper
 
 
 UNGUARDED = """

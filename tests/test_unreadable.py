@@ -22,7 +22,7 @@ from procession._rank import wire
 from procession._rank.report import Reporter
 from procession._supervise.channel import SocketChannel, UnreceivedError
 from procession.remote.link import REPORT, RESULT, GarbledError, Link, await_frame
-from procession.testing.stage import Stage, is_gone
+from procession.testing.scratch import Stage, is_gone
 from ranks import LONG
 from scripts import execute
 

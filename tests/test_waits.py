@@ -36,7 +36,7 @@ BOUNDED = re.compile(
 """What shows that a wait has an end."""
 
 LOCKS = {
-    "fds.LOCK": "held while descriptors are made, and for the warden's start and answer (1 s)",
+    "fds.LOCK": "held while descriptors are made, and for the reaper's start and answer (1 s)",
     "LOCK": "fds.LOCK",
     "held_back()": "no lock",
     "_lock": "held for no call that waits",

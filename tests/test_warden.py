@@ -1,4 +1,4 @@
-"""The warden: one a launcher, told of each launch, and in nobody's way."""
+"""The reaper: one a launcher, told of each launch, and in nobody's way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import ranks
 from procession import start_processes
 from procession._cleanup import reaper, reaper_client
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 from scripts import execute
 
 
@@ -45,7 +45,7 @@ def test_there_is_one_for_all_launches() -> None:
     assert reaper_client._line == first
 
 
-@pytest.mark.leaves_things  # another warden, which stays as the first did
+@pytest.mark.leaves_things  # another reaper, which stays as the first did
 def test_one_that_was_killed_is_replaced(start_method: str) -> None:
     start_processes(ranks.nothing, start_method=start_method)
     assert reaper_client._line is not None
@@ -64,8 +64,8 @@ def test_one_that_was_killed_is_replaced(start_method: str) -> None:
 UNDER_WAY = """
         import os, signal, sys
         sys.path.insert(0, sys.argv[3])
-        from procession.testing.acts import start_stranger
-        from procession.testing.stage import Stage
+        from procession.testing.faults import start_stranger
+        from procession.testing.scratch import Stage
         from procession import lifeline, start_processes
 
         def work(rank, folder):
@@ -165,7 +165,7 @@ def test_without_one_launches_go_on_with_a_warning(
     monkeypatch.setattr(reaper_client, "find_executable", lambda: "/nowhere/python")
     with caplog.at_level(logging.WARNING):
         start_processes(ranks.nothing, start_method=start_method)
-    assert "cannot start a warden" in caplog.text
+    assert "cannot start a reaper" in caplog.text
 
 
 def test_a_fork_of_the_launcher_has_its_own(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from procession._launch.death_pipes import death_pipes
 from procession._launch.environment import merge
 from procession._launch.exit_barrier import exit_barrier
 from procession._launch.platform import missing_mechanism, tell_interpreter
-from procession._launch.spec import tracker_fd, write_fresh_orders
+from procession._launch.spec import make_bootstrap_spec, tracker_fd
 from procession._launch.starting import Handles, begin, hand_over, start_each
 from procession._linux import memory
 from procession._python import unpatched
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from procession._cleanup.tree import Tree
     from procession._launch.environment import Changes
-    from procession._rank.bootstrap import FreshOrders
+    from procession._rank.spec import BootstrapSpec
 
 CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
 """What holds for ranks that are started as commands."""
@@ -73,19 +73,19 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
     from procession._cleanup.tree import planted
     from procession._launch.payload import pickled_call
 
-    orders = write_fresh_orders(launch, "spawn", forked=False)
+    spec = make_bootstrap_spec(launch, "spawn", forked=False)
     own = dict(os.environ)
     with (
         pickled_call(launch) as pickled,
         exit_barrier(launch) as ends,
-        planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
+        planted(spec["launch_id"], keep_daemons=launch.keep_daemons) as tree,
     ):
-        pickled.describe_in(orders)
-        orders["fds"], orders["tracker"] = pickled.fds, tracker_fd()
-        orders["together"] = ends
-        orders["mark"] = 0 if marks.can_mark_children() else tree.mark
-        shared = [fd for fd in (*pickled.fds, *ends, orders["tracker"]) if fd >= 0]
-        pickled.file.write_orders(orders)
+        pickled.describe_in(spec)
+        spec["fds"], spec["tracker"] = pickled.fds, tracker_fd()
+        spec["exit_barrier"] = ends
+        spec["mark"] = 0 if marks.can_mark_children() else tree.mark
+        shared = [fd for fd in (*pickled.fds, *ends, spec["tracker"]) if fd >= 0]
+        pickled.file.write_spec(spec)
         ranks = _Ranks(
             start,
             own,
@@ -106,7 +106,7 @@ def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> St
 def start_held(
     rank: int,
     changes: Changes,
-    orders: FreshOrders,
+    spec: BootstrapSpec,
     payload: int,
     start: Callable[[Command], Popen[Any]],
     *,
@@ -118,8 +118,8 @@ def start_held(
     Args:
         rank: which.
         changes: those to this process's environment.
-        orders: what it is told.
-        payload: the descriptor of the launch's payload, which is complete and holds no orders.
+        spec: the rank's.
+        payload: the descriptor of the launch's payload, which is complete and holds no spec.
         start: as in `start_commands`.
         keep_daemons: as in `procession.Launch`.
         flags: the options of the launcher's interpreter, which this one's may not have.
@@ -128,15 +128,15 @@ def start_held(
 
     from procession._cleanup.tree import planted
 
-    told = memory.file_of("procession-orders", dumps(dict(orders)))
+    told = memory.file_of("procession-spec", dumps(dict(spec)))
     try:
         # a mark of its own: what ends on one rank's account must not end another's on this host
         with planted(os.urandom(8).hex(), keep_daemons=keep_daemons) as tree:
             files = [payload, told]
-            daemon, identity = orders["daemon"], orders["identity"]
+            daemon, identity = spec["daemon"], spec["identity"]
             ranks = _Ranks(start, dict(os.environ), daemon, identity, files, [], tree, flags)
             process, sentinel, channel = ranks.start_one(rank, changes)
-            if orders["buffers"]:
+            if spec["buffers"]:
                 begin(channel)
             return tree.attach(Started([process], [sentinel], [channel]))
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession._supervise import launches, oom
 from procession._supervise.forwarding import waiting
-from procession._supervise.supervisor import Gang
+from procession._supervise.supervisor import Supervisor
 from procession._supervise.verdict import make_timeout
 from procession.exceptions import ResultError, make_exception, note_on
 from procession.failure import Failure
@@ -57,37 +57,37 @@ class ProcessContext:
         return context
 
     def _begin(self, launch: Launch, started: Started, kills: dict[str, int]) -> None:
-        self._gang = Gang(launch, started, kills)
+        self._supervisor = Supervisor(launch, started, kills)
         self._results: list[Any] | None = None
-        launches.note(self._gang, self)
+        launches.note(self._supervisor, self)
         if launch.supervise:
             from procession._supervise.background import supervise
 
-            supervise(self._gang)
+            supervise(self._supervisor)
 
     def __repr__(self) -> str:
-        launch = self._gang.launch
-        state = "finished" if self._gang.finished else f"pids={self.pids()}"
+        launch = self._supervisor.launch
+        state = "finished" if self._supervisor.finished else f"pids={self.pids()}"
         return f"<{type(self).__name__} {launch.start_method} nprocs={launch.nprocs} {state}>"
 
     @property
     def processes(self) -> Sequence[Process]:
         """The ranks' processes, by rank."""
-        return [member.process for member in self._gang.members]
+        return [rank_state.process for rank_state in self._supervisor.rank_states]
 
     @property
     def sentinels(self) -> dict[Sentinel, int]:
         """A sentinel of each rank that `join` has yet to tell of, and the rank; callers may pop them."""
-        return self._gang.sentinels
+        return self._supervisor.sentinels
 
     @property
     def error_channels(self) -> Sequence[ErrorChannel]:
         """The launcher's ends of the ranks' error channels, by rank."""
-        return [member.channel for member in self._gang.members]
+        return [rank_state.channel for rank_state in self._supervisor.rank_states]
 
     def pids(self) -> list[int]:
         """Return the process ids, by rank."""
-        return [int(member.process.pid or 0) for member in self._gang.members]
+        return [int(rank_state.process.pid or 0) for rank_state in self._supervisor.rank_states]
 
     def join(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
         """Wait until a rank has ended, as in torch; when one fails, end them all and raise with the cause.
@@ -111,16 +111,16 @@ class ProcessContext:
             ProcessExitedException: a rank was ended by a signal or exited with a failure.
             ProcessTimeoutError: the launch's own deadline passed.
         """
-        sentinels = self._gang.sentinels
+        sentinels = self._supervisor.sentinels
         if not sentinels:
             timeout = 0
         finished = self._wait(timeout, grace_period, self._has_end_to_tell)
         for sentinel, rank in list(sentinels.items()):
-            if self._gang.members[rank].ended:
+            if self._supervisor.rank_states[rank].ended:
                 sentinels.pop(sentinel, None)
         if sentinels:
             return False
-        if not finished and all(member.ended for member in self._gang.members):
+        if not finished and all(rank_state.ended for rank_state in self._supervisor.rank_states):
             finished = self._wait(None, grace_period)  # what remains is to clear up
         return self._conclude() if finished else True
 
@@ -153,7 +153,7 @@ class ProcessContext:
                 not asked for.
             ProcessException: as `wait` does.
         """
-        if not self._gang.launch.wants_results:
+        if not self._supervisor.launch.wants_results:
             raise ResultError(0, NOT_COLLECTED)
         if not self._wait(timeout, None):
             raise TimeoutError(f"the ranks have not ended within {timeout} s: they go on")
@@ -161,7 +161,7 @@ class ProcessContext:
             return self._collect()
         self._conclude()
         if self._results is None:
-            self._results = [self._load(rank) for rank in range(len(self._gang.members))]
+            self._results = [self._load(rank) for rank in range(len(self._supervisor.rank_states))]
         return self._results
 
     def dump_stacks(self) -> dict[int, str]:
@@ -171,7 +171,7 @@ class ProcessContext:
         (`faulthandler`), and goes on.  If its main thread is in C and others run, the main thread is
         shown alone.  Where a rank does not answer, the text says why, with the state of its process.
         """
-        return self._gang.collect_stacks()
+        return self._supervisor.collect_stacks()
 
     def terminate(self, grace_period: float | None = None) -> None:
         """Stop all ranks and reap them: SIGTERM, then SIGKILL.
@@ -179,7 +179,7 @@ class ProcessContext:
         Args:
             grace_period: seconds between the two; None: the launch's, else 5.
         """
-        self._gang.stop(grace_period)
+        self._supervisor.stop(grace_period)
         try:
             self._run()
         except KeyboardInterrupt:
@@ -191,7 +191,7 @@ class ProcessContext:
 
         What does not end by itself is ended as by `terminate`.
         """
-        self._gang.stop(grace_period, interrupt=True)
+        self._supervisor.stop(grace_period, interrupt=True)
         try:
             self._run()
         except KeyboardInterrupt:
@@ -199,14 +199,14 @@ class ProcessContext:
 
     def pass_on_deferred(self) -> None:
         """Act on signals that came while the ranks were started: for the launcher."""
-        with waiting(self._gang):
+        with waiting(self._supervisor):
             pass
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not self._gang.finished:
+        if not self._supervisor.finished:
             self.terminate()
         if error is not None:
             self._note_failures(error)
@@ -218,10 +218,10 @@ class ProcessContext:
     async def _await(self) -> bool:
         from procession._supervise.event_loop import wait_for_event
 
-        with waiting(self._gang):
-            while not self._gang.finished:
-                await wait_for_event(self._gang)
-                self._gang.try_step()
+        with waiting(self._supervisor):
+            while not self._supervisor.finished:
+                await wait_for_event(self._supervisor)
+                self._supervisor.try_step()
         return self._conclude()
 
     def _wait(
@@ -233,28 +233,28 @@ class ProcessContext:
         """Supervise for some seconds; return whether the launch has finished."""
         until = float("inf") if timeout is None else time.monotonic() + timeout
         try:
-            with waiting(self._gang):
-                return self._gang.run(until, grace_period, enough)
+            with waiting(self._supervisor):
+                return self._supervisor.run(until, grace_period, enough)
         except KeyboardInterrupt:
             self.interrupt(grace_period)
             raise
 
     def _run(self) -> None:
         """Supervise until the launch has finished."""
-        with waiting(self._gang):
-            self._gang.run()
+        with waiting(self._supervisor):
+            self._supervisor.run()
 
     def _has_end_to_tell(self) -> bool:
         """Whether a rank has ended that `join` has not told of."""
-        members = self._gang.members
-        return any(members[rank].ended for rank in list(self._gang.sentinels.values()))
+        rank_states = self._supervisor.rank_states
+        return any(rank_states[rank].ended for rank in list(self._supervisor.sentinels.values()))
 
     def _collect(self) -> list[Any]:
         """Return each rank's result, or the exception in its place."""
-        launches.conclude(self._gang)
-        failures = {one.rank: one for one in self._gang.failures()}
+        launches.conclude(self._supervisor)
+        failures = {one.rank: one for one in self._supervisor.failures()}
         places: list[Any] = []
-        for rank in range(len(self._gang.members)):
+        for rank in range(len(self._supervisor.rank_states)):
             try:
                 failed = failures.get(rank)
                 places.append(self._load(rank) if failed is None else self._explain(failed))
@@ -264,31 +264,31 @@ class ProcessContext:
 
     def _explain(self, failure: Failure) -> Exception:
         """Return the exception for one rank: that the deadline found it running, or how it failed."""
-        gang = self._gang
-        if failure.rank not in gang.timed_out:
+        supervisor = self._supervisor
+        if failure.rank not in supervisor.timed_out:
             return make_exception([failure])
-        stacks = {rank: text for rank, text in gang.stacks.items() if rank == failure.rank}
-        return make_timeout(gang.launch.timeout or 0, [failure.rank], [failure], stacks)
+        stacks = {rank: text for rank, text in supervisor.stacks.items() if rank == failure.rank}
+        return make_timeout(supervisor.launch.timeout or 0, [failure.rank], [failure], stacks)
 
     def _conclude(self) -> bool:
-        launches.conclude(self._gang)
-        failures = self._gang.failures()
+        launches.conclude(self._supervisor)
+        failures = self._supervisor.failures()
         if failures and not failures[0].collateral:
             raise make_exception(failures)
-        if self._gang.timed_out:
-            gang, seconds = self._gang, self._gang.launch.timeout or 0
-            raise make_timeout(seconds, gang.timed_out, failures, gang.stacks)
+        if self._supervisor.timed_out:
+            supervisor, seconds = self._supervisor, self._supervisor.launch.timeout or 0
+            raise make_timeout(seconds, supervisor.timed_out, failures, supervisor.stacks)
         return True
 
     def _note_failures(self, error: BaseException) -> None:
         """Note on what leaves the block why the launch failed, if nobody has learned of that."""
-        if launches.has_failed(self._gang) and launches.conclude(self._gang):
-            text = launches.describe_failure(self._gang)
+        if launches.has_failed(self._supervisor) and launches.conclude(self._supervisor):
+            text = launches.describe_failure(self._supervisor)
             note_on(error, f"meanwhile the launch failed: {text}")
             log.error("a launch that was left by %s failed: %s", type(error).__name__, text)
 
     def _load(self, rank: int) -> Any:
-        report = self._gang.members[rank].report
+        report = self._supervisor.rank_states[rank].report
         if report is None:
             raise ResultError(rank, "it was stopped or left early")
         if report.result is None:
@@ -302,7 +302,7 @@ class ProcessContext:
             raise ResultError(rank, reason) from error
 
     def _kill(self) -> None:
-        self._gang.hurry()
+        self._supervisor.hurry()
         self._run()
 
 

@@ -45,11 +45,11 @@ class Launch(NamedTuple):
     RANK, WORLD_SIZE, MASTER_ADDR and the like, which for local ranks are in ``environments``.
     ``identity`` is multiprocessing's for the process of rank 0; its last number counts on by rank.
 
-    ``entry`` and ``together`` are for a backend that has another one start its ranks.  ``entry`` is
+    ``entry`` and ``exit_barrier`` are for a backend that has another one start its ranks.  ``entry`` is
     ``("module:function", argument)``: each rank calls ``function(rank, argument)``, once its environment is
     in force and before it imports the main module or unpickles anything; what that returns, if not None,
     is called with whether the rank succeeded, once it has reported.  ``argument`` is what `marshal` can
-    write.  With ``together`` a rank whose function has returned stays until all have (or have
+    write.  With ``exit_barrier`` a rank whose function has returned stays until all have (or have
     ended otherwise).
     """
 
@@ -66,7 +66,7 @@ class Launch(NamedTuple):
     wants_results: bool = True
     keep_daemons: bool = False
     entry: tuple[str, Any] | None = None
-    together: bool = False
+    exit_barrier: bool = False
     signals: Signals = Signals()
     supervise: bool = False
     prints_errors: bool = False
@@ -193,7 +193,7 @@ class Capabilities(NamedTuple):
     """What ranks start ends with them (from a session of its own, if a rank fails) and with the caller."""
     stacks: bool = False
     """The stacks of a rank can be had while it hangs."""
-    together: bool = False
+    exit_barrier: bool = False
     """A rank whose function has returned stays until those of all have, or their ranks have ended."""
     rendezvous: bool = False
     """Ranks get RANK, WORLD_SIZE, MASTER_ADDR and the like unless the caller says ``rendezvous=False``."""

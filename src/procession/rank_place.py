@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 
 
 class RankInfo(NamedTuple):
@@ -44,13 +44,13 @@ class RankPlace(NamedTuple):
 
 def rank_info() -> RankInfo | None:
     """Return the place of the rank that this process is; None in a process that is no rank."""
-    current = get_loaded("procession._rank.life", "current")
+    current = get_if_imported("procession._rank.life", "current")
     if current is None:
         return None
-    rank, orders = current
-    nprocs = orders["nprocs"]
-    local_rank, local_nprocs = orders["place"] or (rank, nprocs)
-    method, launch_id = orders["start_method"], orders["launch_id"]
+    rank, spec = current
+    nprocs = spec["nprocs"]
+    local_rank, local_nprocs = spec["place"] or (rank, nprocs)
+    method, launch_id = spec["start_method"], spec["launch_id"]
     return RankInfo(rank, nprocs, local_rank, local_nprocs, method, launch_id)
 
 
@@ -62,10 +62,10 @@ def set_rank_info(info: RankInfo) -> None:
     """
     from procession._rank import life
 
-    orders: Any = {
+    spec: Any = {
         "nprocs": info.nprocs,
         "place": (info.local_rank, info.local_nprocs),
         "start_method": info.start_method,
         "launch_id": info.launch_id,
     }
-    life.current = info.rank, orders
+    life.current = info.rank, spec

@@ -103,7 +103,7 @@ def weigh_array(contestant: Contestant, method: str, ranks: int, mib: int) -> An
 def weigh(contestant: Contestant, method: str, ranks: int, load: Any) -> int:
     """Return how much more memory ranks and caller have than the caller had before, in bytes."""
     before = read_pss(os.getpid())
-    with holding(contestant, method, ranks, load) as (pids, _):
+    with session(contestant, method, ranks, load) as (pids, _):
         return sum(map(read_pss, [os.getpid(), *pids])) - before
 
 
@@ -117,13 +117,13 @@ def read_pss(pid: int) -> int:
 def count_descriptors(contestant: Contestant, method: str, ranks: int) -> Answer:
     """Return how many descriptors a caller has for each rank that runs, and how many a rank has."""
     before = len(os.listdir("/proc/self/fd"))
-    with holding(contestant, method, ranks) as (_, counts):
+    with session(contestant, method, ranks) as (_, counts):
         in_caller = (len(os.listdir("/proc/self/fd")) - before) / ranks
         return {"descriptors": in_caller, "descriptors in a rank": statistics.mean(counts)}
 
 
 @contextmanager
-def holding(
+def session(
     contestant: Contestant, method: str, ranks: int, *load: Any
 ) -> Iterator[tuple[list[int], Sequence[int]]]:
     """Have ranks hold what they are given until the block ends; tells their pids and what they noted."""

@@ -24,7 +24,7 @@ from procession._cleanup import cgroups, marks, reaper_client
 from procession._launch import death_pipes, fork_check
 from procession._linux import fds
 from procession._rank import parent_death, stacks
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 
 Measure = Callable[[], float]
 
@@ -50,14 +50,14 @@ def scan() -> None:
     marks.find(1 << 61)
 
 
-def tell_warden() -> None:
-    """Tell the warden of a launch, and of its end."""
+def tell_reaper() -> None:
+    """Tell the reaper of a launch, and of its end."""
     reaper_client.announce(1 << 61)
     reaper_client.withdraw(1 << 61)
 
 
-def start_warden() -> float:
-    """Start a warden; what it takes of this process's time."""
+def start_reaper() -> float:
+    """Start a reaper; what it takes of this process's time."""
     with fds.LOCK:
         took = clock(reaper_client._start)()
     assert reaper_client._line is not None
@@ -65,8 +65,8 @@ def start_warden() -> float:
     return took
 
 
-def weigh_warden() -> str:
-    """Return the memory of the warden, shared pages divided among their users."""
+def weigh_reaper() -> str:
+    """Return the memory of the reaper, shared pages divided among their users."""
     assert reaper_client._line is not None
     text = Path(f"/proc/{reaper_client._line[3]}/smaps_rollup").read_text()
     (size,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
@@ -148,8 +148,8 @@ def main() -> None:
     report("a rank carries the mark", clock(lambda: marks.put(0, 1 << 61)), 1000)
     report("a rank offers its stacks", clock(stacks.offer), 1000)
     report("the fork check", clock(lambda: fork_check.check_fork("error")), 1000)
-    report("the warden is told of a launch and its end", clock(tell_warden), 1000)
-    report("the warden is started (once a caller)", start_warden, 10)
+    report("the reaper is told of a launch and its end", clock(tell_reaper), 1000)
+    report("the reaper is started (once a caller)", start_reaper, 10)
     processes = sum(name.isdigit() for name in os.listdir("/proc"))
     report(f"a scan for what is left, {processes} processes", clock(scan), 200)
     for method in ("fork", "spawn", "forkserver"):
@@ -165,7 +165,7 @@ def main() -> None:
         report("a process is moved into a new cgroup", migrate, 10)
     except RuntimeError as error:
         print(f"a process is moved into a new cgroup: {error}")
-    print(f"memory of the warden (PSS): {weigh_warden()}")
+    print(f"memory of the reaper (PSS): {weigh_reaper()}")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from typing import Any
 
 from verdicts import explain, judge_error, shorten
 
-from procession.testing.acts import work
 from procession.testing.cases import CASES, RANKS, Case
-from procession.testing.stage import Stage
+from procession.testing.faults import work
+from procession.testing.scratch import Stage
 from ranks import RaisesOnLoad
 
 Function = Callable[..., object]

@@ -84,11 +84,11 @@ class Worker:
         self._folder.cleanup()
 
     def _exchange(self, line: str) -> str:
-        orders, answers = self._process.stdin, self._process.stdout
-        assert orders is not None
+        spec, answers = self._process.stdin, self._process.stdout
+        assert spec is not None
         assert answers is not None
         try:
-            print(line, file=orders, flush=True)
+            print(line, file=spec, flush=True)
             return answers.readline()
         except BrokenPipeError:
             return ""

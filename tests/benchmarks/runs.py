@@ -21,7 +21,7 @@ from peers import PEERS, why_not
 from verdicts import HANG, LOST, NOT_APPLICABLE, Run, judge
 
 from procession._cleanup import marks
-from procession.testing.stage import Stage, state_of
+from procession.testing.scratch import Stage, state_of
 
 HERE = Path(__file__).parent
 PATIENCE = 1.0

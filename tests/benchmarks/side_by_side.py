@@ -23,7 +23,7 @@ exception's text, its notes or those of an exception that it names as its cause.
 that ended otherwise it is its exit code, the signal's name or number; for ``sys.exit(text)``, the
 text.  ``+N left`` counts processes whatever the verdict, ``F`` entries left in TMPDIR and ``S``
 segments left in /dev/shm after the caller's exit.  What a caller keeps as long as it lives is not
-counted until it has exited: resource trackers, forkservers, procession's warden.  ``known`` is when
+counted until it has exited: resource trackers, forkservers, procession's reaper.  ``known`` is when
 a pool had the error that its ``with`` statement raised later, once the other ranks had ended.
 
 Usage: side_by_side.py [--peers NAME...] [--cases NAME...] [--json FILE] [--markdown] [--quick] ...

@@ -35,7 +35,7 @@ from procession import ProcessException, ProcessTimeoutError, run, start_process
 from procession._forkserver import client
 from procession.testing.cases import CASES, Case, play
 from procession.testing.outcomes import assert_gone, assert_told
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 METHODS = {"fork": 6, "forkserver": 3, "spawn": 1}  # by how often: by how cheap they are
 GROWTH = 2.0

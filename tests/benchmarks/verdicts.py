@@ -30,7 +30,9 @@ _DEATHS = {
 }
 """Errors that say no more than that a process ended."""
 
-_SECONDARY = "secondary"  # what a victim of rank 1 raises (procession.testing.peers.follow_soon)
+_SECONDARY = (
+    "secondary"  # what a victim of rank 1 raises (procession.testing.bystanders.follow_soon)
+)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # mpire's tracebacks have colours
 _EXCERPT = 2000
 
@@ -67,8 +69,8 @@ def _tell(error: BaseException | None, seen: set[int]) -> Iterator[str]:
     for name in ("exit_code", "signal_name"):
         if (value := vars(error).get(name)) is not None:
             yield f"{name}: {value!r}"
-    for member in getattr(error, "exceptions", ()):
-        yield from _tell(member, seen)
+    for rank_state in getattr(error, "exceptions", ()):
+        yield from _tell(rank_state, seen)
     yield from _tell(error.__cause__, seen)
     if not error.__suppress_context__:
         yield from _tell(error.__context__, seen)

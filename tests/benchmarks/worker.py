@@ -35,23 +35,23 @@ SETTLING = 0.05
 
 def main() -> None:
     """Answer requests until there are no more; the argument says for which contestant."""
-    orders, answers = take_streams()
+    spec, answers = take_streams()
     raise_limit()
     contestant = CONTESTANTS[sys.argv[1]]
     failed = load(contestant)
-    for line in orders:
+    for line in spec:
         result = failed or answer(contestant, json.loads(line))
         print(json.dumps(result), file=answers, flush=True)
 
 
 def take_streams() -> tuple[TextIO, TextIO]:
     """Keep the pipes from ranks and libraries, whose output goes to standard error."""
-    orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    spec, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
-    return orders, answers
+    return spec, answers
 
 
 def raise_limit() -> None:

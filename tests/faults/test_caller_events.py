@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from callers import Caller
-from procession.testing.stage import state_of
+from procession.testing.scratch import state_of
 
 pytestmark = pytest.mark.faults
 

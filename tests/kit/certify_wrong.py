@@ -12,7 +12,7 @@ from wrong import WRONG
 
 from procession.protocol import Backend
 from procession.testing import BackendConformance
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject
 
 

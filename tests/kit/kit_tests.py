@@ -17,7 +17,7 @@ import pytest
 from wrong import WRONG
 
 from installing import write_distribution
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 
 HERE = Path(__file__).parent
 pytestmark = [

@@ -266,7 +266,7 @@ class PicklesTooOften(SpawnBackend):
 
 
 class LeavesAlone(Sound):
-    capabilities = Sound.capabilities._replace(together=True)
+    capabilities = Sound.capabilities._replace(exit_barrier=True)
     fails = {"test_ranks_leave_together"}
 
 

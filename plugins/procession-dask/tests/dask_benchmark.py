@@ -14,8 +14,8 @@ from typing import Any
 import dask_ranks
 from dask_cluster import THREADS, await_single_threads, get_client
 from procession import ProcessException, run, start_processes
-from procession.testing import elsewhere
-from procession.testing.stage import Stage
+from procession.testing import remote_ranks
+from procession.testing.scratch import Stage
 
 ROUNDS = 5
 SIZE = 200_000_000
@@ -26,7 +26,7 @@ def tell_time(rank: int, data: bytes = b"") -> float:
 
 
 def raise_late(rank: int, folder: str) -> None:
-    stage = elsewhere.settle(rank, folder)
+    stage = remote_ranks.settle(rank, folder)
     if rank == 0:
         time.sleep(300)
     stage.await_cue("asleep 0")
@@ -42,7 +42,7 @@ def start(options: Mapping[str, Any], nprocs: int, *args: Any) -> float:
 def fail(options: Mapping[str, Any], whom: str) -> float:
     """Return the seconds from a failure to the exception."""
     with tempfile.TemporaryDirectory() as folder:
-        fn = raise_late if whom == "raise" else elsewhere.sleep
+        fn = raise_late if whom == "raise" else remote_ranks.sleep
         context = start_processes(fn, (folder,), 2, False, start_method="dask", options=options)
         stage = Stage(folder, 0)
         agent = int(stage.await_cue("agent 1"))

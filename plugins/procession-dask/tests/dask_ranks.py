@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Any
 
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 
 def double(rank: int, number: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dask_hosts import NEAR, Hosts, two_hosts, why_not
-from procession.testing.stage import Stage, is_gone
+from procession.testing.scratch import Stage, is_gone
 from procession.testing.subject import wait_until
 
 START = """
@@ -19,8 +19,8 @@ import os, signal, subprocess, sys, time
 import dask_ranks
 from distributed import Client
 from procession import ProcessException, StartError, run, start_processes
-from procession.testing import elsewhere
-from procession.testing.stage import Stage
+from procession.testing import remote_ranks
+from procession.testing.scratch import Stage
 
 address, *arguments = sys.argv[1:]
 client = Client(address, set_as_default=False)

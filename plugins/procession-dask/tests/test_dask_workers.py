@@ -16,9 +16,9 @@ import pytest
 import dask_ranks
 from dask_cluster import await_single_threads, end, get_client, get_cluster, list_jobs, submit
 from procession import ProcessExitedException, StartError, get_backend, run
-from procession.testing import elsewhere
+from procession.testing import remote_ranks
 from procession.testing.remote import assert_all_gone
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 from procession.testing.subject import Subject, wait_until
 from procession_dask.clients import load
 
@@ -39,7 +39,7 @@ def nothing_stays() -> Iterator[None]:
 def test_a_rank_is_lost_with_its_worker(tmp_path: Path, pair: list[str], transport: str) -> None:
     options = {"client": get_client(), "workers": pair, "transport": transport}
     subject = Subject(get_backend("dask"), options, tmp_path)
-    with subject.start(elsewhere.sleep, str(tmp_path)) as context:
+    with subject.start(remote_ranks.sleep, str(tmp_path)) as context:
         agents = [int(subject.await_cue(f"agent {rank}")) for rank in range(2)]
         [subject.await_cue(f"asleep {rank}") for rank in range(2)]
         begun = time.monotonic()
@@ -86,7 +86,7 @@ def test_busy_threads_are_none(tmp_path: Path, pair: list[str]) -> None:
 def test_ranks_keep_tasks_away_from_their_threads(tmp_path: Path, pair: list[str]) -> None:
     options = {"client": get_client(), "workers": pair}
     subject = Subject(get_backend("dask"), options, tmp_path)
-    with subject.start(elsewhere.sleep, str(tmp_path)):
+    with subject.start(remote_ranks.sleep, str(tmp_path)):
         waiting = submit(pair, os.getpid)
         with pytest.raises(StartError, match="2 of 2 worker threads are busy"):
             subject.run(dask_ranks.double, 1, nprocs=1, options={**options, "start_timeout": 0.1})

@@ -23,9 +23,9 @@ from procession import (
     run,
     start_processes,
 )
-from procession.testing import elsewhere
+from procession.testing import remote_ranks
 from procession.testing.ranks import give, raise_, see_environment
-from procession.testing.stage import Stage, is_gone
+from procession.testing.scratch import Stage, is_gone
 from procession.testing.subject import wait_until
 
 OPEN_MPI = "PROCESSION_TEST_OPENMPI"
@@ -212,4 +212,4 @@ def add_up(rank: int, values: Any) -> float:
 
 
 def test_ranks_of_a_launch_can_meet(options: Mapping[str, Any]) -> None:
-    assert run(elsewhere.meet, (), 2, start_method="mpi", options=options) == [2, 1]
+    assert run(remote_ranks.meet, (), 2, start_method="mpi", options=options) == [2, 1]

@@ -14,7 +14,7 @@ import pytest
 
 from procession import Backend, ProcessExitedException, StartError, get_backend, run
 from procession._linux import fds
-from procession.testing import RemoteConformance, elsewhere, ranks
+from procession.testing import RemoteConformance, ranks, remote_ranks
 from procession.testing.remote import assert_all_gone
 from procession.testing.subject import Subject, wait_until
 from procession_ray.connection import ray
@@ -73,7 +73,7 @@ class TestWorkers(Checked):
 
     def test_a_killed_worker_is_told_at_once(self, subject: Subject) -> None:
         """What it kept is lost, and gone; fn has run once in each rank."""
-        with subject.start(elsewhere.sleep, str(subject.folder)) as context:
+        with subject.start(remote_ranks.sleep, str(subject.folder)) as context:
             for rank in range(2):
                 subject.await_cue(f"asleep {rank}")
             agent = int(subject.await_cue("agent 1"))

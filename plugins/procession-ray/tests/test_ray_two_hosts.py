@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from procession import Backend, get_backend
-from procession.testing import elsewhere
+from procession.testing import remote_ranks
 from procession.testing.hosts import FarHost
 from procession.testing.subject import Subject
 from procession.testing.two_hosts import TwoHostConformance
@@ -42,5 +42,5 @@ class TestTwoHosts(TwoHostConformance):
 
     def test_an_address_is_advertised(self, subject: Subject, far: FarHost) -> None:
         options = {**subject.options, "advertise": far.near_address, "transport": "connect"}
-        where = subject.run(elsewhere.list_addresses, options=options)
+        where = subject.run(remote_ranks.list_addresses, options=options)
         assert [far.far_address in addresses for addresses in where] == [False, True]

@@ -48,7 +48,7 @@ def reduce_with_gloo(rank: int) -> tuple[float, str]:
 
 def save_on_usr1(rank: int, folder: str) -> str:
     """Wait for SIGUSR1; return its name."""
-    from procession.testing.stage import Stage
+    from procession.testing.scratch import Stage
 
     got: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, _: got.append(number))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from procession import ProcessException, ProcessExitedException, StartError, get_backend
-from procession.testing import elsewhere
+from procession.testing import remote_ranks
 from procession.testing.outcomes import assert_gone
 from procession.testing.remote import fail_at
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 from slurm_cluster import CPUS, FAR_CPUS, Cluster, cluster
 from slurm_ranks import reduce_with_gloo, see
@@ -64,7 +64,7 @@ def test_ranks_meet_over_the_network(subject: Subject, cluster: Cluster) -> None
 
 
 def test_a_rank_that_is_killed_on_the_far_host_is_told_at_once(subject: Subject) -> None:
-    took, error = fail_at(subject, partial(elsewhere.kill_beside_a_sleeper, "rank"))
+    took, error = fail_at(subject, partial(remote_ranks.kill_beside_a_sleeper, "rank"))
     assert isinstance(error, ProcessExitedException)
     assert (error.error_index, error.signal_name) == (1, "SIGKILL")
     assert took < 5
@@ -75,7 +75,7 @@ def test_a_cut_cable_is_told_and_the_far_rank_ends_itself(
     subject: Subject, cluster: Cluster
 ) -> None:
     options = {**subject.options, "contact_timeout": 4}
-    with subject.start(elsewhere.sleep, str(subject.folder), options=options) as context:
+    with subject.start(remote_ranks.sleep, str(subject.folder), options=options) as context:
         for rank in range(2):
             subject.await_cue(f"asleep {rank}")
         cluster.set_link("down")

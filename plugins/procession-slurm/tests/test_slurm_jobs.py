@@ -19,7 +19,7 @@ from procession import (
     get_backend,
     start_processes,
 )
-from procession.testing import elsewhere
+from procession.testing import remote_ranks
 from procession.testing.outcomes import assert_gone
 from procession.testing.subject import Subject, wait_until
 from slurm_cluster import CPUS, Cluster, cluster
@@ -130,7 +130,7 @@ def test_a_job_that_is_over_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     with pytest.raises(StartError, match="Invalid job id specified"):
         Subject(get_backend("slurm"), {"advertise": "127.0.0.1"}, tmp_path).run(
-            elsewhere.tell_place
+            remote_ranks.tell_place
         )
 
 
@@ -141,7 +141,7 @@ def subject(cluster: Cluster, tmp_path: Path) -> Subject:
 
 
 def test_a_job_that_is_cancelled_ends_ranks_by_sigterm(subject: Subject, cluster: Cluster) -> None:
-    with subject.start(elsewhere.sleep, str(subject.folder)) as context:
+    with subject.start(remote_ranks.sleep, str(subject.folder)) as context:
         await_ranks(subject)
         [job] = {
             line.split()[0] for line in cluster.list_jobs() if line.startswith("step") is False
@@ -169,7 +169,7 @@ def test_a_signal_of_slurms_reaches_ranks_that_want_it(subject: Subject, cluster
 
 
 def test_ranks_end_with_slurms_own_process_beside_them(subject: Subject, cluster: Cluster) -> None:
-    with subject.start(elsewhere.sleep, str(subject.folder)) as context:
+    with subject.start(remote_ranks.sleep, str(subject.folder)) as context:
         await_ranks(subject)
         killed = time.monotonic()
         os.kill(read_parent(int(subject.await_cue("agent 0"))), signal.SIGKILL)
@@ -208,12 +208,12 @@ def test_a_large_array_arrives(subject: Subject) -> None:
 
 def test_an_interpreter_may_be_named(subject: Subject) -> None:
     options = {**subject.options, "python": sys.executable}
-    assert subject.run(elsewhere.meet, nprocs=2, options=options) == [2, 1]
+    assert subject.run(remote_ranks.meet, nprocs=2, options=options) == [2, 1]
 
 
 def test_options_are_sruns(cluster: Cluster) -> None:
     context = start_processes(
-        elsewhere.meet,
+        remote_ranks.meet,
         nprocs=2,
         join=False,
         start_method="slurm",

@@ -15,7 +15,7 @@ import pytest
 from procession import BackendUnavailableError, StartError, get_backend, run
 from procession._cleanup import cgroups
 from procession._cleanup.marks import list_children
-from procession.testing import callers, elsewhere
+from procession.testing import callers, remote_ranks
 from procession.testing.outcomes import assert_gone
 from procession.testing.subject import Subject, wait_until
 from slurm_cluster import CPUS, Cluster, cluster
@@ -110,7 +110,7 @@ def test_nothing_stays_in_the_queue_for_a_caller_that_is_gone(
     if cgroup == "1" and not os.access(os.path.dirname(cgroups.locate(1)), os.W_OK):
         pytest.skip("cgroup v2 is not delegated to this process")
     monkeypatch.setenv("PROCESSION_CGROUP", cgroup)
-    caller = callers.start(subject, elsewhere.launch_sleepers)
+    caller = callers.start(subject, remote_ranks.launch_sleepers)
     await_queued(cluster)
     caller.send_signal(number)
     caller.communicate()
@@ -120,7 +120,7 @@ def test_nothing_stays_in_the_queue_for_a_caller_that_is_gone(
 def test_nothing_stays_in_the_queue_for_an_srun_without_a_keeper(
     subject: Subject, cluster: Cluster
 ) -> None:
-    caller = callers.start(subject, elsewhere.launch_sleepers)
+    caller = callers.start(subject, remote_ranks.launch_sleepers)
     await_queued(cluster)
     [keeper] = find_keepers(caller.pid)
     os.kill(keeper, signal.SIGKILL)
@@ -149,7 +149,7 @@ def test_nothing_is_left_of_a_caller_that_is_killed_while_it_starts(
     subject: Subject, cluster: Cluster, moment: str
 ) -> None:
     fits = Subject(subject.backend, tell(cluster), subject.folder)
-    caller = callers.start(fits, elsewhere.launch_sleepers)
+    caller = callers.start(fits, remote_ranks.launch_sleepers)
     reached: dict[str, Callable[[], object]] = {
         "keeper": lambda: find_keepers(caller.pid),
         "srun": lambda: any(map(list_children, find_keepers(caller.pid))),

@@ -1,4 +1,4 @@
-"""Ends the processes that a rank has started for itself, its warden and forkservers, before it exits.
+"""Ends the processes that a rank has started for itself, its reaper and forkservers, before it exits.
 
 Otherwise they would end a moment later, as orphans: process 1 of a container, or whoever else adopts
 orphans (PR_SET_CHILD_SUBREAPER), would have to reap those of every rank, and mostly does not.  The first
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 
 _owner = 0  # the process that ends its helpers at its exit
 _ends: list[Callable[[], None]] = []
@@ -47,8 +47,8 @@ def _register() -> None:
 
 def _is_child() -> bool:
     """Whether this process is a rank, or a child of multiprocessing's."""
-    parent_process = get_loaded("multiprocessing.process", "parent_process")
-    return get_loaded("procession._rank.life", "current") is not None or bool(
+    parent_process = get_if_imported("multiprocessing.process", "parent_process")
+    return get_if_imported("procession._rank.life", "current") is not None or bool(
         parent_process is not None and parent_process()
     )
 

@@ -1,8 +1,8 @@
-"""The warden: a process that outlives its launcher by the time it takes to end what the ranks started.
+"""The reaper: a process that outlives its launcher by the time it takes to end what the ranks started.
 
-Ranks die with their launcher by themselves (see `guard`); what they started does not.  The warden's
+Ranks die with their launcher by themselves (see `guard`); what they started does not.  The reaper's
 standard input is a socket on which the launcher tells the marks of its launches.  When the launcher
-is gone, however it went, the warden ends all that carries one of them, and itself.
+is gone, however it went, the reaper ends all that carries one of them, and itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The launcher's side of its warden: started with the first launch, and told of each."""
+"""The launcher's side of its reaper: started with the first launch, and told of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from procession._linux.messages import NO_SIGNAL
 from procession._linux.procstat import read_birth
 from procession._linux.syscalls import pidfd_open, pidfd_send_signal
 from procession._python import unpatched
-from procession._python.defer_signals import held_back
+from procession._python.defer_signals import defer_sigint
 from procession._python.interpreter import SOURCE, find_executable, missing_interpreter
 from procession._python.log import warn
 
@@ -22,18 +22,18 @@ _CODE = (
     f"import sys; sys.path.append({SOURCE!r}); from procession._cleanup.reaper import main; main()"
 )
 
-_PATIENCE = 1.0  # seconds for a warden that is behind, which its start can make it
+_PATIENCE = 1.0  # seconds for a reaper that is behind, which its start can make it
 
-_END_PATIENCE = 3.0  # seconds for a warden to end
+_END_PATIENCE = 3.0  # seconds for a reaper to end
 
-_line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the warden's
-_born = ""  # when the warden was: a process of its number that was born then is no other
+_line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the reaper's
+_born = ""  # when the reaper was: a process of its number that was born then is no other
 _live: set[int] = set()  # the marks of launches that have not finished
 
 
 def announce(mark: int) -> None:
-    """Have the warden end what carries this mark if this process dies before `withdraw`."""
-    with held_back(), fds.LOCK:  # an interrupt between two lines could close the line itself
+    """Have the reaper end what carries this mark if this process dies before `withdraw`."""
+    with defer_sigint(), fds.LOCK:  # an interrupt between two lines could close the line itself
         if _line is not None and _line[2] != os.getpid():
             _live.clear()  # this is a fork: those launches are another's
         _live.add(mark)
@@ -42,27 +42,27 @@ def announce(mark: int) -> None:
 
 
 def withdraw(mark: int) -> None:
-    """Tell the warden that a launch has finished: what is left of it stays."""
-    with held_back(), fds.LOCK:
+    """Tell the reaper that a launch has finished: what is left of it stays."""
+    with defer_sigint(), fds.LOCK:
         if mark in _live:
             _live.discard(mark)
             _tell(FINISHED, mark)
 
 
 def end() -> None:
-    """End and reap this process's warden; first, what is left of launches that have not finished."""
+    """End and reap this process's reaper; first, what is left of launches that have not finished."""
     global _line
     with fds.LOCK:
         if _live and _line is not None and _stands(*_line[:3]):
             line, _line = _line, None
-            fds.drop(line[0])  # the warden now ends what it was told of, and itself
+            fds.drop(line[0])  # the reaper now ends what it was told of, and itself
             _kill(line[3], _born, _END_PATIENCE)
         else:
             _let_go()
 
 
 def _tell(what: bytes, mark: int) -> bool:
-    """Send a record; tell whether there is a warden to read it."""
+    """Send a record; tell whether there is a reaper to read it."""
     if _line is None or not _stands(*_line[:3]):
         return False
     sock = fds.as_socket(_line[0])
@@ -86,7 +86,7 @@ def _stands(fd: int, inode: int, pid: int) -> bool:
 
 
 def _replace() -> None:
-    """Start a warden in the place of one that does not answer, and tell it what that one knew."""
+    """Start a reaper in the place of one that does not answer, and tell it what that one knew."""
     _let_go()
     if missing_interpreter():  # `procession backends` says what that means
         return
@@ -94,7 +94,7 @@ def _replace() -> None:
         _start()
     except OSError as error:
         warn(
-            "cannot start a warden (%s): what ranks start will outlive this process if it is killed",
+            "cannot start a reaper (%s): what ranks start will outlive this process if it is killed",
             error,
         )
         return
@@ -127,7 +127,7 @@ def _start() -> None:
 
 
 def _let_go() -> None:
-    """Forget a warden; if it is this process's, end and reap it, lest it end what it was told of."""
+    """Forget a reaper; if it is this process's, end and reap it, lest it end what it was told of."""
     global _line
     line, _line = _line, None
     if line is None or line[2] != os.getpid():
@@ -138,7 +138,7 @@ def _let_go() -> None:
 
 
 def _kill(pid: int, born: str, patience: float = 0) -> None:
-    """Kill and reap a warden, if that is who has its number still; it may end by itself before."""
+    """Kill and reap a reaper, if that is who has its number still; it may end by itself before."""
     try:
         pidfd = pidfd_open(pid)
     except OSError:  # somebody else has reaped it

@@ -1,4 +1,4 @@
-"""What the ranks of one launch start: its mark, its warden, and its end where the launch fails."""
+"""What the ranks of one launch start: its mark, its reaper, and its end where the launch fails."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Tree:
                 left = marks.describe(self.mark)
                 warn("what a launch's ranks have started could not all be ended: %s", left)
             self._missed = False
-        except OSError as error:  # no descriptors, most likely: the warden stays responsible
+        except OSError as error:  # no descriptors, most likely: the reaper stays responsible
             if error.errno is None:  # a TimeoutError, say, that a signal handler has raised here
                 raise
             self._missed = True

@@ -15,11 +15,11 @@ from procession._forkserver.configuration import Configuration
 from procession._forkserver.handles import ServedLaunch, ServedProcess
 from procession._launch.death_pipes import death_pipes
 from procession._launch.spec import list_arguments
-from procession._launch.starting import undo
+from procession._launch.starting import abort_start
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
 from procession._python import unpatched
-from procession._python.defer_signals import held_back
+from procession._python.defer_signals import defer_sigint
 from procession._python.fd_numbers import above_streams
 from procession._python.interpreter import (
     compose_command,
@@ -142,7 +142,7 @@ class Server:
         self.is_usable = True
         end_at_exit(_stop_servers_of_rank, first=True)
         try:
-            with death_pipes(1) as pipes, held_back():
+            with death_pipes(1) as pipes, defer_sigint():
                 popen = start_interpreter(
                     compose_command("procession._forkserver.server", "main", (theirs, *pipes)),
                     pass_fds=(theirs, *pipes),
@@ -191,7 +191,7 @@ class Server:
                 messages.send(control, request, [theirs.fileno(), *handed], until)
             await_readable(ours, until)
             self.is_usable = usable
-            with held_back(until_owned=True):
+            with defer_sigint(until_owned=True):
                 return self._take_over(launch, ours, until)
 
     def _take_over(self, launch: Launch, sock: fds.Socket, until: float) -> Started:
@@ -300,7 +300,7 @@ def _choose(
         uses.append(server.hold())
         _retired.add(server)
         return server, []
-    with held_back(), _lock:
+    with defer_sigint(), _lock:
         _retire(configuration, request)
         found: Server | None = _servers.pop(configuration, None)
         server = found or Server(configuration)
@@ -365,7 +365,7 @@ def _begin(started: Started) -> None:
             if isinstance(channel, SocketChannel):
                 channel.begin()
     except BaseException as error:
-        undo(started)
+        abort_start(started)
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ECONNRESET):
             raise EOFError("a rank was gone before it began") from error
         raise

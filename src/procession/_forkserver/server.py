@@ -22,7 +22,7 @@ from procession._launch.forking import Forked, fork_each
 from procession._linux import credentials, fds, messages
 from procession._linux.syscalls import pidfd_wait_status
 from procession._python import unpatched
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession._rank import after_fork, bootstrap, life, parent_death
 from procession._rank.fork_signals import Inheritance
 from procession._rank.report import describe
@@ -236,7 +236,7 @@ def _find_threads() -> list[str]:
 
 def _refusal_in(error: BaseException) -> str:
     """Return why an import was not to go on: it started ranks; "" if it failed for another reason."""
-    kind = get_loaded("procession._launch.checks", "ImportingError")
+    kind = get_if_imported("procession._launch.checks", "ImportingError")
     return str(error) if kind is not None and isinstance(error, kind) else ""
 
 
@@ -257,14 +257,14 @@ def _live(
         credentials.adopt(request["settings"], settings)
     after_fork.cut_off(None)  # its input is nothing already
     life.change_environment(request["changes"][index])
-    if not life.may_begin(channel):  # the launcher is gone, and this rank never was
+    if not life.wait_for_go(channel):  # the launcher is gone, and this rank never was
         return 1, False
     payload = bootstrap.Payload(
         file
     )  # read here, not once in the server, which nothing in it may end
-    payload.orders["tracker"] = rest.pop() if payload.orders["tracker"] >= 0 else -1
-    payload.orders["together"] = [rest.pop(0) for _ in payload.orders["together"]]
-    payload.orders["fds"] = rest
+    payload.spec["tracker"] = rest.pop() if payload.spec["tracker"] >= 0 else -1
+    payload.spec["exit_barrier"] = [rest.pop(0) for _ in payload.spec["exit_barrier"]]
+    payload.spec["fds"] = rest
     return bootstrap.live(payload, index, channel, death_pipe)
 
 

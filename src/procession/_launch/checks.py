@@ -12,7 +12,7 @@ from typing import Any
 
 from procession._launch.environment import plan_environments
 from procession._launch.numbering import identify_ranks
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession.protocol import Backend, Launch, Signals, unwrap
 
 KEYWORDS: dict[str, Any] = {
@@ -65,7 +65,7 @@ def check_launch(
     if kwargs is not None or type(args).__name__ == "PerRank":
         from procession._launch.per_rank import bind
 
-        fn, args = bind(fn, args, kwargs, count, remote=remote)
+        fn, args = bind(fn, args, kwargs, count, remote=remote, check_args=check_args)
     rendezvous = check_rendezvous(given["rendezvous"], backend)
     environments = plan_environments(given["env"], count, rendezvous=rendezvous and not remote)
     return Launch(
@@ -228,7 +228,7 @@ def check_options(backend: Backend, options: Any) -> dict[str, Any]:
 
 def check_caller() -> None:
     """Refuse a launch from a process that must not start any."""
-    current_process = get_loaded("multiprocessing.process", "current_process")
+    current_process = get_if_imported("multiprocessing.process", "current_process")
     own = current_process() if current_process is not None else None
     if _is_loading() or getattr(own, "_inheriting", False):  # a process of multiprocessing's own
         raise ImportingError(
@@ -242,7 +242,7 @@ def check_caller() -> None:
 
 def _describe_daemon(name: str) -> str:
     """Say that this process is daemonic, in multiprocessing's words, and the way out."""
-    if get_loaded("procession._rank.life", "current") is not None:
+    if get_if_imported("procession._rank.life", "current") is not None:
         way = "launch the ranks of which it is one without daemon=True"
     elif "PoolWorker" in name:
         way = (
@@ -257,8 +257,10 @@ def _describe_daemon(name: str) -> str:
 
 def _is_loading() -> bool:
     """Tell whether this process is a rank that loads, or this thread one that such a load started."""
-    early = get_loaded("procession._rank.life", "early_threads")
-    return bool(get_loaded("procession._rank.life", "loading") or (early and get_ident() in early))
+    early = get_if_imported("procession._rank.life", "early_threads")
+    return bool(
+        get_if_imported("procession._rank.life", "loading") or (early and get_ident() in early)
+    )
 
 
 def _find_importer() -> str:

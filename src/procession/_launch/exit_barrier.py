@@ -17,7 +17,7 @@ from procession.protocol import Launch
 def exit_barrier(launch: Launch) -> Iterator[list[int]]:
     """Provide what the ranks are to inherit: both ends of a pipe, if they are to leave together."""
     ends: list[int] = []
-    if launch.together:
+    if launch.exit_barrier:
         with fds.LOCK:
             ends = [fds.keep(fd) for fd in fds.open_pipe()]
     try:

@@ -15,7 +15,7 @@ from procession._cleanup.children import hold_child
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
 from procession._python import unpatched
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession._rank import life, wire
 from procession._rank.fork_signals import Inheritance
 from procession._rank.report import describe, write_error
@@ -113,7 +113,7 @@ def _keep_tracker(keep: bool) -> None:
 
     Newer versions of Python have others close its descriptor.
     """
-    intent = get_loaded("multiprocessing.resource_tracker", "_fork_intent")
+    intent = get_if_imported("multiprocessing.resource_tracker", "_fork_intent")
     if intent is not None:
         intent.preserve_fd = keep
 

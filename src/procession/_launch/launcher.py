@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from procession._launch.checks import check_launch
-from procession._launch.starting import undo
+from procession._launch.starting import abort_start
 from procession._python.defer_signals import (
     aborted_by_endings,
+    defer_sigint,
     deferred_endings,
-    held_back,
     until_context,
 )
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession._supervise import oom
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ def begin(backend: Backend, launch: Launch, made: list[ProcessContext]) -> None:
 
     Whoever gives that list owns the context from then on, whatever is raised here.
     """
-    look_after_forgotten = get_loaded("procession._supervise.launches", "look_after_forgotten")
+    look_after_forgotten = get_if_imported("procession._supervise.launches", "look_after_forgotten")
     if look_after_forgotten is not None:
         look_after_forgotten()
     kills, begun = oom.count_kills(), time.monotonic()
     with until_context():
         supervise(launch, _start(backend, launch), kills, made)
         if not backend.capabilities.remote:  # an engine may keep ranks waiting in its queue
-            made[0]._gang.extend(begun - time.monotonic())
+            made[0]._supervisor.extend(begun - time.monotonic())
 
 
 def _start(backend: Backend, launch: Launch) -> Started:
@@ -98,11 +98,11 @@ def supervise(
     What it takes is imported here, while ranks come up.
     """
     try:
-        with held_back(until_owned=True):
+        with defer_sigint(until_owned=True):
             from procession.context import ProcessContext
 
             made.append(ProcessContext._of_launch(launch, started, kills))
     except BaseException:
         if not made:
-            undo(started)
+            abort_start(started)
         raise

@@ -28,8 +28,8 @@ from procession.exceptions import note_on
 from procession.protocol import Launch, unwrap
 
 if TYPE_CHECKING:
-    from procession._rank.bootstrap import FreshOrders
     from procession._rank.locations import Locations
+    from procession._rank.spec import BootstrapSpec
 
 
 class Pickled(NamedTuple):
@@ -43,13 +43,13 @@ class Pickled(NamedTuple):
     made: frozenset[str] = frozenset()
     """Modules that were made at run time, which no rank can import."""
 
-    def describe_in(self, orders: FreshOrders) -> None:
+    def describe_in(self, spec: BootstrapSpec) -> None:
         """Tell ranks what they must import, and where from."""
-        orders["main"], orders["sources"] = self.main, self.sources
-        orders["locations"] = self.locations
+        spec["main"], spec["sources"] = self.main, self.sources
+        spec["locations"] = self.locations
 
 
-class _Nowhere:
+class _NullSink:
     """Stands for a payload's file where only the attempt to pickle counts."""
 
     def write(self, data: bytes | bytearray) -> int:
@@ -123,7 +123,7 @@ def _pickle_by_value(
         _blame(error, launch, _make_pickler)
         raise error
 
-    def make(to: PayloadFile | _Nowhere, *_: type) -> Any:
+    def make(to: PayloadFile | _NullSink, *_: type) -> Any:
         return by_value.make_pickler(to, to.leave_in, _make_pickler(to).dispatch_table, script)
 
     file.restart()
@@ -169,7 +169,7 @@ def _spawning() -> Iterator[list[int]]:
         multiprocessing.context.set_spawning_popen(None)
 
 
-def _make_pickler(file: PayloadFile | _Nowhere, *mixed_in: type) -> Any:
+def _make_pickler(file: PayloadFile | _NullSink, *mixed_in: type) -> Any:
     """Return a pickler with the reducers that `ForkingPickler.register` and copyreg hold, and ours."""
     kind: Any = ForkingPickler
     if mixed_in:
@@ -205,7 +205,7 @@ def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
     from procession._rank.by_value import Watching
 
     for name, part in _list_parts(launch):
-        pickler = make(_Nowhere(), Watching)
+        pickler = make(_NullSink(), Watching)
         try:
             with _spawning():
                 pickler.dump(part)

@@ -18,7 +18,7 @@ from procession._python import unpatched
 from procession._rank.wire import PAYLOAD_HEAD, start_of_page
 
 if TYPE_CHECKING:
-    from procession._rank.bootstrap import FreshOrders
+    from procession._rank.spec import BootstrapSpec
 
 OUT_OF_BAND = 64 * 1024
 """Smallest buffer in bytes that is left out of the pickle."""
@@ -64,14 +64,14 @@ class PayloadFile:
         self._buffers.append(view)
         return False
 
-    def write_orders(self, orders: FreshOrders, *, apart: bool = False) -> None:
+    def write_spec(self, spec: BootstrapSpec, *, apart: bool = False) -> None:
         """Add the orders, with which ranks can start; `fill` adds what they must then wait for.
 
         Orders that go to the ranks ``apart`` are only completed.
         """
-        orders["buffers"] = [view.nbytes for view in self._buffers]
-        orders["imports"] = sorted(self._owners())
-        data = b"" if apart else marshal.dumps(dict(orders))
+        spec["buffers"] = [view.nbytes for view in self._buffers]
+        spec["imports"] = sorted(self._owners())
+        data = b"" if apart else marshal.dumps(dict(spec))
         memory.write(self.fd, data)
         os.pwrite(self.fd, b"".join(n.to_bytes(8, "big") for n in (self._pickled, len(data))), 0)
         if not self._buffers:

@@ -25,7 +25,13 @@ class PerRank:
 
 
 def bind(
-    fn: Callable[..., Any], args: Any, kwargs: Any, nprocs: int, *, remote: bool
+    fn: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    nprocs: int,
+    *,
+    remote: bool,
+    check_args: Callable[[Any, str], tuple[Any, ...]],
 ) -> tuple[Callable[..., Any], Any]:
     """Return a function and arguments that stand for what each rank is to call.
 
@@ -38,12 +44,12 @@ def bind(
         fn = partial(fn, **kwargs) if kwargs else fn
     if not isinstance(args, PerRank):
         return fn, args
-    return CallPerRank(fn, list(_list_args(args.values, nprocs, remote=remote))), ()
+    return CallPerRank(fn, list(_list_args(check_args, args.values, nprocs, remote=remote))), ()
 
 
-def _list_args(values: Any, nprocs: int, *, remote: bool) -> Iterator[tuple[Any, ...]]:
-    from procession._launch.checks import check_args
-
+def _list_args(
+    check_args: Callable[[Any, str], tuple[Any, ...]], values: Any, nprocs: int, *, remote: bool
+) -> Iterator[tuple[Any, ...]]:
     if callable(values):
         places = RankPlace.plan(nprocs, remote=remote)
         values = [values(place) for place in places]

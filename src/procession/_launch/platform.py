@@ -26,7 +26,7 @@ def missing_mechanism() -> str:
     return ""
 
 
-def tell_capabilities(start_method: str) -> Capabilities:
+def get_capabilities(start_method: str) -> Capabilities:
     """Say what a built-in start method can do here."""
     whole = not missing_mechanism()
     by_reference = start_method == "fork"
@@ -35,7 +35,7 @@ def tell_capabilities(start_method: str) -> Capabilities:
     )
 
 
-def tell_availability(start_method: str) -> Availability:
+def get_availability(start_method: str) -> Availability:
     """Say whether a built-in start method can be used here, and if only by way of multiprocessing."""
     import multiprocessing
 

@@ -8,17 +8,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from procession._launch.environment import plain_str
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession.protocol import Launch
 
 if TYPE_CHECKING:
-    from procession._rank.bootstrap import FreshOrders
-    from procession._rank.life import Orders
+    from procession._rank.spec import BootstrapSpec, RankSpec
 
 
-def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
+def make_spec(launch: Launch, context: str, *, forked: bool) -> RankSpec:
     """Return what every rank of a launch is told, whatever its start method."""
-    current_process = get_loaded("multiprocessing.process", "current_process")
+    current_process = get_if_imported("multiprocessing.process", "current_process")
     own = current_process() if current_process is not None else None
     return {
         "start_method": launch.start_method,
@@ -37,7 +36,7 @@ def write_orders(launch: Launch, context: str, *, forked: bool) -> Orders:
         "tracker": -1,
         "entry": launch.entry,
         "coverage": _find_coverage(),
-        "together": [],
+        "exit_barrier": [],
     }
 
 
@@ -56,14 +55,14 @@ def find_entry_module(launch: Launch) -> str:
     return "" if launch.entry is None else launch.entry[0].partition(":")[0]
 
 
-def write_fresh_orders(launch: Launch, context: str, *, forked: bool) -> FreshOrders:
+def make_bootstrap_spec(launch: Launch, context: str, *, forked: bool) -> BootstrapSpec:
     """Return what ranks are told that do not inherit this process's memory."""
     import multiprocessing  # noqa: F401  # its authentication key is this process's from now on
 
     from procession._linux import credentials
 
     return {
-        **write_orders(launch, context, forked=forked),
+        **make_spec(launch, context, forked=forked),
         "sys_path": list_path(),
         "argv": list_arguments(),
         "cwd": None,

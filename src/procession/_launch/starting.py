@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from procession._python.defer_signals import held_back
+from procession._python.defer_signals import defer_sigint
 from procession._supervise.channel import SocketChannel
 from procession.exceptions import note_on
 from procession.protocol import ErrorChannel, Launch, Process, Sentinel, Started
@@ -29,13 +29,13 @@ def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
     rank = 0
     try:
         for rank in range(launch.nprocs):
-            with held_back(until_owned=True) as let_interrupts_through:
+            with defer_sigint(until_owned=True) as let_interrupts_through:
                 started.append(start_one(rank))
                 let_interrupts_through()
         return _gather(started)
     except BaseException as error:
         note_start(error, rank, launch.nprocs)
-        undo(_gather(started))
+        abort_start(_gather(started))
         raise
 
 
@@ -66,7 +66,7 @@ def hand_over(payload: PayloadFile, started: Started) -> Started:
                     begin(channel)
         except BaseException as error:
             note_on(error, "while copying what args hold into memory; no rank is left running")
-            undo(started)
+            abort_start(started)
             raise
     return started
 
@@ -76,7 +76,7 @@ def _gather(started: list[Handles]) -> Started:
     return Started(processes, sentinels, channels)
 
 
-def undo(started: Started) -> None:
+def abort_start(started: Started) -> None:
     """Kill and reap all processes, and free what was made for them."""
     from procession._supervise.rank_state import release_process
 

@@ -98,7 +98,7 @@ def _defer(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def held_back(*, until_owned: bool = False) -> Iterator[Callable[[], None]]:
+def defer_sigint(*, until_owned: bool = False) -> Iterator[Callable[[], None]]:
     """Run the block without KeyboardInterrupt; an interrupt that came meanwhile is raised after it.
 
     The block is given a function that raises one where it is called.  With ``until_owned`` the block starts
@@ -126,7 +126,7 @@ def held_back(*, until_owned: bool = False) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def until_context() -> Iterator[None]:
-    """Start a launch in the block: what `held_back` defers ``until_owned`` acts after the block."""
+    """Start a launch in the block: what `defer_sigint` defers ``until_owned`` acts after the block."""
     global _in_start
     outermost = not _in_start and threading.current_thread() is threading.main_thread()
     try:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession._python.unpatched import get_subprocess
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def find_executable() -> str:
 
 def _get_executable() -> str:
     """Return sys.executable, or what multiprocessing has in its place; empty if that is None or empty."""
-    get_executable = get_loaded("multiprocessing.spawn", "get_executable")
+    get_executable = get_if_imported("multiprocessing.spawn", "get_executable")
     chosen = get_executable() if get_executable is not None else None
     return os.fsdecode(chosen or sys.executable or "")
 

@@ -18,23 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from procession._rank.life import Orders
-    from procession._rank.locations import Locations
-
-    class FreshOrders(Orders):
-        """What a rank needs besides, if it did not inherit its parent's memory."""
-
-        sys_path: list[str]
-        argv: list[str]
-        cwd: str | None
-        main: tuple[str, str] | None  # how to import __main__ ("path" or "name"), and which
-        sources: dict[str, str]  # source text of code that has no file, for tracebacks
-        locations: Locations  # of modules that are not on sys_path
-        fds: list[int]  # descriptors handed over with the payload
-        buffers: list[int]  # sizes of what the pickle leaves out
-        imports: list[str]  # modules that it is sure to need
-        capabilities: tuple[int, int, int] | None  # `standing.find_excess`
-        mark: int  # for the rank to put on itself, where its launcher may not; else 0
+    from procession._rank.spec import BootstrapSpec
 
 
 _FIRST = 1 << 16  # bytes of the payload that are read at once; mostly, that is all of it
@@ -46,7 +30,7 @@ _main: ModuleType | None = None  # the launcher's main module, once it is import
 class Payload:
     """A launch's payload, as its ranks read it.  They share the descriptor's offset: nobody moves it."""
 
-    def __init__(self, fd: int, orders: int = -1) -> None:
+    def __init__(self, fd: int, spec: int = -1) -> None:
         import marshal
 
         self._fd = fd
@@ -54,23 +38,21 @@ class Payload:
         self._pickled = int.from_bytes(self._start[:8], "big")
         ordered = int.from_bytes(self._start[8:PAYLOAD_HEAD], "big")
         self._end = PAYLOAD_HEAD + self._pickled + ordered
-        told = (
-            self._read(PAYLOAD_HEAD + self._pickled, ordered) if orders < 0 else _read_file(orders)
-        )
-        self.orders: FreshOrders = marshal.loads(told)
+        told = self._read(PAYLOAD_HEAD + self._pickled, ordered) if spec < 0 else _read_file(spec)
+        self.spec: BootstrapSpec = marshal.loads(told)
 
     def load(self, channel: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Return fn and args, once the launcher has copied what the pickle leaves out."""
         from _pickle import loads
 
-        sizes = self.orders["buffers"]
+        sizes = self.spec["buffers"]
         if not sizes and self._end <= len(self._start):
             os.close(self._fd)
             fn, args = loads(memoryview(self._start)[PAYLOAD_HEAD:])
             return fn, args
         if sizes:
-            _import_early(self.orders["imports"])
-            if not rank_life.may_begin(channel):
+            _import_early(self.spec["imports"])
+            if not rank_life.wait_for_go(channel):
                 os._exit(1)
         whole = self._map()
         fn, args = loads(whole[PAYLOAD_HEAD:], buffers=self._cut(whole, sizes))
@@ -105,13 +87,13 @@ def _read_file(fd: int) -> bytes:
     return data
 
 
-def main(rank: int, channel: int, guard_fd: int, payload: int, orders: int = -1) -> None:
+def main(rank: int, channel: int, guard_fd: int, payload: int, spec: int = -1) -> None:
     """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded.
 
-    The last four are descriptors; without ``orders``, they are in the payload.
+    The last four are descriptors; without ``spec``, they are in the payload.
     """
-    if rank_life.may_begin(channel):
-        status, succeeded = live(Payload(payload, orders), rank, channel, guard_fd)
+    if rank_life.wait_for_go(channel):
+        status, succeeded = live(Payload(payload, spec), rank, channel, guard_fd)
         # the interpreter's own end would count a stream that it cannot flush as a failure
         if not (succeeded and rank_life.flush_streams()):
             rank_life.leave(status, succeeded)
@@ -122,7 +104,7 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
     reporter = Reporter(channel)
 
     def load() -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        _prepare(payload.orders, rank)
+        _prepare(payload.spec, rank)
         try:
             return payload.load(reporter.fileno())
         except (AttributeError, ImportError) as error:
@@ -131,31 +113,31 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
             note_missing(error)
             raise
 
-    return rank_life.live(payload.orders, rank, reporter, guard_fd, load)
+    return rank_life.live(payload.spec, rank, reporter, guard_fd, load)
 
 
-def _prepare(orders: FreshOrders, rank: int) -> None:
+def _prepare(spec: BootstrapSpec, rank: int) -> None:
     """Make this process such that the payload can be unpickled."""
-    if orders["mark"]:
+    if spec["mark"]:
         from procession._cleanup import marks
 
-        marks.put(0, orders["mark"])
-    if orders["capabilities"] is not None:
+        marks.put(0, spec["mark"])
+    if spec["capabilities"] is not None:
         from procession._linux.credentials import shed_excess
 
-        shed_excess(orders["capabilities"])
-    if orders["fds"]:
+        shed_excess(spec["capabilities"])
+    if spec["fds"]:
         from procession._rank import rebuild
 
-        rebuild.inherited[:] = orders["fds"]
-    _take_place(orders)
-    if orders["locations"]:
+        rebuild.inherited[:] = spec["fds"]
+    _take_place(spec)
+    if spec["locations"]:
         from procession._rank import locations
 
-        locations.use(orders["locations"])
-    rank_life.enter(orders, rank)
-    if orders["main"] is not None:
-        import_main(*orders["main"])
+        locations.use(spec["locations"])
+    rank_life.enter(spec, rank)
+    if spec["main"] is not None:
+        import_main(*spec["main"])
 
 
 def _import_early(names: list[str]) -> None:
@@ -166,22 +148,22 @@ def _import_early(names: list[str]) -> None:
             pass
 
 
-def _take_place(orders: FreshOrders) -> None:
+def _take_place(spec: BootstrapSpec) -> None:
     """Take on the launcher's import path, arguments and working directory."""
-    sys.path[:] = orders["sys_path"]
-    sys.argv[:] = orders["argv"]
-    if orders["cwd"] is not None:
+    sys.path[:] = spec["sys_path"]
+    sys.argv[:] = spec["argv"]
+    if spec["cwd"] is not None:
         try:
-            os.chdir(orders["cwd"])
+            os.chdir(spec["cwd"])
         except FileNotFoundError:  # the launcher's own is gone too
             pass
         except PermissionError:  # the launcher may not go there either, but may be there
-            if os.getcwd() != orders["cwd"]:
+            if os.getcwd() != spec["cwd"]:
                 raise
-    if orders["sources"]:
+    if spec["sources"]:
         import linecache
 
-        for name, text in orders["sources"].items():
+        for name, text in spec["sources"].items():
             linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
 
 

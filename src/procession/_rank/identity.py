@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from procession._rank.life import Orders
+    from procession._rank.spec import RankSpec
 
 outer_group: int | None = None
 """The process group that this rank was in before it led its own; None where it was the leader."""
@@ -27,10 +27,10 @@ _TRACKER_PATIENCE = 0.2  # seconds for a tracker to end: others may use it still
 _own_tracker = 0, 0  # the process that has started one, and the tracker's process id
 
 
-def assume(orders: Orders, rank: int, parent_sentinel: int) -> None:
+def assume(spec: RankSpec, rank: int, parent_sentinel: int) -> None:
     """Take on the identity that the orders give, now or when multiprocessing is imported."""
-    when_imported(_CONTEXT, lambda: _adopt(orders, rank, parent_sentinel))
-    tracker = orders["tracker"]
+    when_imported(_CONTEXT, lambda: _adopt(spec, rank, parent_sentinel))
+    tracker = spec["tracker"]
     when_imported(
         _TRACKER, _start_trackers_apart if tracker < 0 else lambda: _share_tracker(tracker)
     )
@@ -49,7 +49,7 @@ def name_process(start_method: str, first: Sequence[int], rank: int) -> str:
     return f"{start_method.title().replace('server', 'Server')}Process-{numbers}"
 
 
-def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
+def _adopt(spec: RankSpec, rank: int, parent_sentinel: int) -> None:
     import itertools
     from multiprocessing import process as process_module
     from multiprocessing import util as util_module
@@ -57,30 +57,30 @@ def _adopt(orders: Orders, rank: int, parent_sentinel: int) -> None:
     context: Any = sys.modules[_CONTEXT]  # much of what follows has no public name
     process: Any = process_module
     util: Any = util_module
-    method = orders["context"]
+    method = spec["context"]
     context._force_start_method(method)
     process._process_counter = itertools.count(1)
     process._children = set()
     kind = context._concrete_contexts[method].Process
     own = kind.__new__(kind)  # what its __init__ would do is a good part of a forked rank's cost
     own.__dict__.update(
-        _identity=number_process(orders["identity"], rank),
-        _name=name_process(method, orders["identity"], rank),
-        _config={**process._current_process._config, "daemon": orders["daemon"]},
-        _parent_pid=orders["parent_pid"],
-        _parent_name=orders["parent_name"],
+        _identity=number_process(spec["identity"], rank),
+        _name=name_process(method, spec["identity"], rank),
+        _config={**process._current_process._config, "daemon": spec["daemon"]},
+        _parent_pid=spec["parent_pid"],
+        _parent_name=spec["parent_name"],
         _popen=None,
         _closed=False,
         _target=None,
         _args=(),
         _kwargs={},
     )
-    own.authkey = orders["authkey"]
+    own.authkey = spec["authkey"]
     process._current_process = own
     process._parent_process = process._ParentProcess(
-        orders["parent_name"], orders["parent_pid"], parent_sentinel
+        spec["parent_name"], spec["parent_pid"], parent_sentinel
     )
-    if orders["forked"]:
+    if spec["forked"]:
         util._finalizer_registry.clear()
         if len(util._afterfork_registry):
             util._run_after_forkers()

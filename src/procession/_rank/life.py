@@ -15,34 +15,10 @@ from procession._rank.report import describe, write_error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, NoReturn, TypedDict
+    from typing import Any, NoReturn
 
     from procession._rank.report import Reporter
-
-    class Orders(TypedDict):
-        """What every rank of a launch is told; `marshal` can carry it."""
-
-        start_method: str
-        context: str  # the multiprocessing context whose names the rank takes on; empty: none
-        launch_id: str
-        nprocs: int
-        place: (
-            tuple[int, int] | None
-        )  # LOCAL_RANK and LOCAL_WORLD_SIZE, where not all are on one host
-        daemon: bool
-        forked: bool
-        wants_results: bool
-        prints_errors: bool
-        parent_pid: int
-        parent_name: str
-        authkey: bytes
-        identity: tuple[int, ...]
-        tracker: int  # descriptor of the resource tracker, -1 for none
-        entry: tuple[str, Any] | None  # what the rank calls first, as "module:function"
-        coverage: tuple[str, str | None] | None  # how to measure it, see `measure`; mostly not
-        together: list[
-            int
-        ]  # both ends of the pipe that ranks hold until they have returned; or none
+    from procession._rank.spec import RankSpec
 
     Load = Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]
 
@@ -51,7 +27,7 @@ EXIT_BOUND = 0.3
 
 _system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
 
-current: tuple[int, Orders] | None = None
+current: tuple[int, RankSpec] | None = None
 """The rank that this process is, and its orders; None in a process that is no rank."""
 
 mask: Any = None
@@ -67,15 +43,15 @@ _take_leave: Callable[[bool], object] | None = None  # what `enter` was given, t
 
 
 def live(
-    orders: Orders, rank: int, reporter: Reporter, guard_fd: int, load: Load
+    spec: RankSpec, rank: int, reporter: Reporter, guard_fd: int, load: Load
 ) -> tuple[int, bool]:
     """Live one rank's life up to its report; return its exit status and whether it succeeded.
 
     ``guard_fd`` is the read end of the launcher's death pipe (-1: none); ``load`` returns fn and args.
     """
-    status, succeeded = _live(orders, rank, reporter, guard_fd, load)
+    status, succeeded = _live(spec, rank, reporter, guard_fd, load)
     if succeeded:
-        if orders["together"]:
+        if spec["exit_barrier"]:
             from procession._rank.exit_barrier import await_others
 
             await_others()
@@ -84,7 +60,7 @@ def live(
 
 
 def _live(
-    orders: Orders, rank: int, reporter: Reporter, guard_fd: int, load: Load
+    spec: RankSpec, rank: int, reporter: Reporter, guard_fd: int, load: Load
 ) -> tuple[int, bool]:
     global current
     try:
@@ -92,23 +68,23 @@ def _live(
         reporter.lift()
         lead_group()
         stacks.offer()
-        if orders["together"]:
+        if spec["exit_barrier"]:
             from procession._rank.exit_barrier import hold
 
-            hold(orders["together"])
-        current = rank, orders
+            hold(spec["exit_barrier"])
+        current = rank, spec
         if mask is not None:
             signal = __import__("_signal")
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if orders["context"]:
-            identity.assume(orders, rank, sentinel)
+        if spec["context"]:
+            identity.assume(spec, rank, sentinel)
         _note_loading()
         fn, args = load()
         _note_loading(ended=True)
-        reporter.prepare(wanted=orders["wants_results"])
+        reporter.prepare(wanted=spec["wants_results"])
         value = fn(rank, *args)
         flush_streams()
-        reporter.returned(value, wanted=orders["wants_results"])
+        reporter.returned(value, wanted=spec["wants_results"])
     except SystemExit as error:
         _stop_measuring()
         status = reporter.exited(error)
@@ -117,8 +93,8 @@ def _live(
         del_own_frame(error)
         _stop_measuring()
         reporter.raised(error)
-        if orders["prints_errors"]:  # as multiprocessing's processes do
-            name = identity.name_process(orders["context"], orders["identity"], rank)
+        if spec["prints_errors"]:  # as multiprocessing's processes do
+            name = identity.name_process(spec["context"], spec["identity"], rank)
             write_error(f"Process {name}:\n{describe(error)}")
         return 1, False
     return 0, True
@@ -134,21 +110,21 @@ def _note_loading(*, ended: bool = False) -> None:
         early_threads = frozenset(idents - {threading.get_ident()})
 
 
-def may_begin(channel: int) -> bool:
+def wait_for_go(channel: int) -> bool:
     """Wait until the launcher has hold of this process; return whether it ever will."""
     data: bytes = _system.read(channel, 1)
     return data == wire.BEGIN
 
 
-def enter(orders: Orders, rank: int) -> None:
+def enter(spec: RankSpec, rank: int) -> None:
     """Call what the backend has each rank call first, if it does; keep what that returns for the end."""
     global _take_leave
-    if orders["coverage"] is not None:
+    if spec["coverage"] is not None:
         from procession._rank import coverage
 
-        coverage.start(orders["coverage"])
-    if orders["entry"] is not None:
-        where, argument = orders["entry"]
+        coverage.start(spec["coverage"])
+    if spec["entry"] is not None:
+        where, argument = spec["entry"]
         module, _, function = where.partition(":")
         _take_leave = getattr(__import__(module, fromlist=[function]), function)(rank, argument)
 

@@ -210,9 +210,9 @@ def _cut_chains(error: BaseException, cuts: list[_Cut]) -> None:
     while ahead:
         chain = _follow(ahead.pop(), seen)
         for one in (*chain[:LINKS], *chain[LINKS:][-LINKS:]):
-            members: Any = getattr(one, "exceptions", ())
-            if isinstance(members, tuple):
-                ahead += [each for each in members if isinstance(each, BaseException)]
+            rank_states: Any = getattr(one, "exceptions", ())
+            if isinstance(rank_states, tuple):
+                ahead += [each for each in rank_states if isinstance(each, BaseException)]
         left_out = len(chain) - 2 * LINKS
         if left_out > 1:
             last = chain[LINKS - 1]
@@ -283,8 +283,8 @@ def _files_of(error: BaseException) -> set[str]:
         files |= _files_of_traceback(one.__traceback__)
         ahead += (one.__cause__, one.__context__)
         if isinstance(one, group):
-            members: Any = one
-            ahead += members.exceptions
+            rank_states: Any = one
+            ahead += rank_states.exceptions
     return files
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from procession._python import unpatched
 from procession._supervise import forwarding, launches
-from procession._supervise.supervisor import Gang
+from procession._supervise.supervisor import Supervisor
 
 _LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
 _CONTENDED = 0.01  # seconds to leave a launch to another thread
@@ -22,22 +22,22 @@ _RECHECK = 0.05  # seconds between looks where launches cannot be waited for tog
 def end_all() -> None:
     """Wait for the ranks of all launches; end daemonic ones, and all on Ctrl-C; log failures."""
     interrupted = _is_interrupted()
-    for gang in launches.list_running():
-        if gang.launch.daemon:
-            gang.stop()
+    for supervisor in launches.list_running():
+        if supervisor.launch.daemon:
+            supervisor.stop()
         elif interrupted:  # Ctrl-C ends the caller: it reached nobody's wait for these ranks
-            gang.stop(interrupt=True)
-    for act in (_interrupt, Gang.hurry):
+            supervisor.stop(interrupt=True)
+    for act in (_interrupt, Supervisor.hurry):
         try:
             _await_all()
             break
         except KeyboardInterrupt:
-            for gang in launches.list_running():
-                act(gang)
+            for supervisor in launches.list_running():
+                act(supervisor)
     else:
         _await_all()
-    for gang in launches.list_unanswered():
-        launches.log_failure(gang)
+    for supervisor in launches.list_unanswered():
+        launches.log_failure(supervisor)
 
 
 def _is_interrupted() -> bool:
@@ -46,8 +46,8 @@ def _is_interrupted() -> bool:
     return is_script and issubclass(getattr(sys, "last_type", None) or object, KeyboardInterrupt)
 
 
-def _interrupt(gang: Gang) -> None:
-    gang.stop(interrupt=True)
+def _interrupt(supervisor: Supervisor) -> None:
+    supervisor.stop(interrupt=True)
 
 
 def _await_all() -> None:
@@ -55,23 +55,23 @@ def _await_all() -> None:
     while running := launches.list_running():
         with forwarding.waiting(running[0]):
             _await_any(running)
-            stepped = [gang.try_step() for gang in running]
+            stepped = [supervisor.try_step() for supervisor in running]
             if not all(stepped):  # another thread is at one of them
                 unpatched.sleep(_CONTENDED)
 
 
-def _await_any(gangs: Sequence[Gang]) -> None:
+def _await_any(supervisors: Sequence[Supervisor]) -> None:
     """Wait until one of some launches has something to do."""
-    duplicates = [gang.waiter.duplicate() for gang in gangs]
+    duplicates = [supervisor.waiter.duplicate() for supervisor in supervisors]
     fds = [fd for fd in duplicates if fd is not None]
     try:
-        if len(fds) < len(gangs):  # on Windows, or one of them has finished
-            gangs[0].run(time.monotonic() + _RECHECK)
+        if len(fds) < len(supervisors):  # on Windows, or one of them has finished
+            supervisors[0].run(time.monotonic() + _RECHECK)
             return
         poll = unpatched.poll()
         for fd in fds:
             poll.register(fd, unpatched.POLLIN)
-        pause = min(gang.next_deadline() for gang in gangs) - time.monotonic()
+        pause = min(supervisor.next_deadline() for supervisor in supervisors) - time.monotonic()
         poll.poll(min(max(pause, 0), _LONGEST_WAIT) * 1000)
     finally:
         for fd in fds:

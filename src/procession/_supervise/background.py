@@ -8,7 +8,7 @@ import time
 
 from procession._python import unpatched
 from procession._supervise import launches
-from procession._supervise.supervisor import Gang
+from procession._supervise.supervisor import Supervisor
 
 _LONGEST_WAIT = (
     1.0  # seconds: another thread may see the launch to its end between a look and the wait
@@ -24,34 +24,34 @@ _parked = False  # whether a fork under way has the lock
 _watching = False  # whether forks wait for it
 
 
-def supervise(gang: Gang) -> None:
+def supervise(supervisor: Supervisor) -> None:
     """Start a thread that supervises a launch until it has finished."""
     _watch_forks()
-    name = f"procession supervises {gang.launch.start_method}"
-    threading.Thread(target=_supervise, args=(gang,), name=name, daemon=True).start()
+    name = f"procession supervises {supervisor.launch.start_method}"
+    threading.Thread(target=_supervise, args=(supervisor,), name=name, daemon=True).start()
 
 
-def _supervise(gang: Gang) -> None:
-    own = gang.waiter.duplicate()
+def _supervise(supervisor: Supervisor) -> None:
+    own = supervisor.waiter.duplicate()
     if own is None:  # it has finished, or this is Windows, where nothing forks
-        gang.run()
+        supervisor.run()
     else:
         try:
-            _step_until_finished(gang, own)
+            _step_until_finished(supervisor, own)
         finally:
             unpatched.close(own)
-    if launches.has_failed(gang):
-        launches.log_failure(gang)
+    if launches.has_failed(supervisor):
+        launches.log_failure(supervisor)
 
 
-def _step_until_finished(gang: Gang, fd: int) -> None:
-    while not gang.finished:
-        pause = min(max(gang.next_deadline() - time.monotonic(), 0), _LONGEST_WAIT)
+def _step_until_finished(supervisor: Supervisor, fd: int) -> None:
+    while not supervisor.finished:
+        pause = min(max(supervisor.next_deadline() - time.monotonic(), 0), _LONGEST_WAIT)
         unpatched.wait_readable(fd, pause)
         with _PARKED:
-            stepped = gang.try_step()
-            if gang.failed:
-                launches.log_failure(gang)
+            stepped = supervisor.try_step()
+            if supervisor.failed:
+                launches.log_failure(supervisor)
         if not stepped:
             unpatched.sleep(_CONTENDED)
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from procession._python import unpatched
-from procession._supervise.supervisor import Gang
+from procession._supervise.supervisor import Supervisor
 
 _LONGEST_WAIT = 86_400.0  # seconds: event loops refuse far longer ones
 _RECHECK = 0.05
 """Seconds between looks where events cannot be waited for without a thread (Windows)."""
 
 
-async def wait_for_event(gang: Gang) -> None:
+async def wait_for_event(supervisor: Supervisor) -> None:
     """Return when the gang has something to do: an event, a deadline, or what another waiter did."""
     loop = asyncio.get_running_loop()
     woken = loop.create_future()
@@ -30,23 +30,25 @@ async def wait_for_event(gang: Gang) -> None:
         except RuntimeError:  # the loop is closed: nobody waits any more
             pass
 
-    gang.watch(wake_from_anywhere)
+    supervisor.watch(wake_from_anywhere)
     try:
-        pause = max(gang.next_deadline() - time.monotonic(), 0)
-        with _reader(gang, loop, wake) as can_tell:
+        pause = max(supervisor.next_deadline() - time.monotonic(), 0)
+        with _reader(supervisor, loop, wake) as can_tell:
             pause = pause if can_tell else min(pause, _RECHECK)
-            if not gang.finished:
+            if not supervisor.finished:
                 await asyncio.wait([woken], timeout=min(pause, _LONGEST_WAIT))
     finally:
-        gang.unwatch(wake_from_anywhere)
+        supervisor.unwatch(wake_from_anywhere)
 
 
 @contextmanager
 def _reader(
-    gang: Gang, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]
+    supervisor: Supervisor, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]
 ) -> Iterator[bool]:
     """Have the loop call a function on the gang's events; tell whether it can."""
-    own = gang.waiter.duplicate()  # several tasks may wait: a loop keeps one reader a descriptor
+    own = (
+        supervisor.waiter.duplicate()
+    )  # several tasks may wait: a loop keeps one reader a descriptor
     if own is None:
         yield False
         return

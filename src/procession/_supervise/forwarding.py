@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from procession._python.defer_signals import take_deferred
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession._supervise.launches import list_running
 
 if TYPE_CHECKING:
-    from procession._supervise.supervisor import Gang
+    from procession._supervise.supervisor import Supervisor
 
 ENDING: tuple[int, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -38,7 +38,9 @@ SUSPENDING: int | None = getattr(signal, "SIGTSTP", None)
 
 _ATTEMPTS = 3  # to see a launch end
 
-_waited: weakref.WeakSet[Gang] = weakref.WeakSet()  # the launches that handlers are installed for
+_waited: weakref.WeakSet[Supervisor] = (
+    weakref.WeakSet()
+)  # the launches that handlers are installed for
 _replaced: dict[int, Any] = {}  # what each of our handlers stands for
 _depth = 0  # of waits in the main thread
 _ending = 0  # the signal that this process is to end by, once its ranks have
@@ -46,7 +48,7 @@ _owner = 0  # the process that has installed the handlers: a fork of it has them
 
 
 @contextmanager
-def waiting(gang: Gang) -> Iterator[None]:
+def waiting(supervisor: Supervisor) -> Iterator[None]:
     """Forward signals to ranks while the block waits for a launch, in the main thread.
 
     If the caller has been asked to end meanwhile, the block is not left: the process ends.
@@ -55,7 +57,7 @@ def waiting(gang: Gang) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _install(gang)
+    _install(supervisor)
     _depth += 1
     try:
         yield
@@ -71,25 +73,25 @@ def waiting(gang: Gang) -> Iterator[None]:
         _put_back_if_done()
 
 
-def _install(gang: Gang) -> None:
+def _install(supervisor: Supervisor) -> None:
     """Install what handlers a launch needs that are not installed yet."""
     global _owner, _depth, _ending
     if _owner != os.getpid():
         _owner, _depth, _ending = os.getpid(), 0, 0
         _waited.clear()
         _replaced.clear()
-    if gang in _waited or gang.finished:
+    if supervisor in _waited or supervisor.finished:
         return
     came = take_deferred()
-    _waited.add(gang)
+    _waited.add(supervisor)
     for number in ENDING:
-        if signal.getsignal(number) is get_loaded("procession._rank.stop_request", "note"):
+        if signal.getsignal(number) is get_if_imported("procession._rank.stop_request", "note"):
             _replace(number, _on_noted, only_default=False)  # of `stop_requested`
         else:
             _replace(number, _on_ending, only_default=True)
     if SUSPENDING is not None:
         _replace(SUSPENDING, _on_suspend, only_default=True)
-    for number in gang.launch.signals.forward:
+    for number in supervisor.launch.signals.forward:
         _replace(number, _on_forward, only_default=False)
     for number in came:
         signal.raise_signal(number)
@@ -104,7 +106,7 @@ def _replace(number: int, handler: Callable[..., None], *, only_default: bool) -
 
 def _put_back_if_done() -> None:
     """Put back what our handlers stand for, once no launch needs them."""
-    _waited.difference_update([gang for gang in _waited if gang.finished])
+    _waited.difference_update([supervisor for supervisor in _waited if supervisor.finished])
     if not _waited:
         for number in list(_replaced):
             _put_back(number)
@@ -124,8 +126,8 @@ def _on_ending(number: int, _: object) -> None:
         _die(number)
     if not _ending:
         _ending = number
-        for gang in list_running():
-            gang.stop(by=number)
+        for supervisor in list_running():
+            supervisor.stop(by=number)
     if not _depth:
         _end()
 
@@ -133,31 +135,31 @@ def _on_ending(number: int, _: object) -> None:
 def _on_noted(number: int, frame: Any) -> None:
     """Have `stop_requested` tell of the signal here, and in all ranks; this process ends when it wants to."""
     if os.getpid() == _owner:
-        for gang in list_running():
-            gang.stop(by=number)
+        for supervisor in list_running():
+            supervisor.stop(by=number)
     _replaced[number](number, frame)
 
 
 def _on_suspend(number: int, _: object) -> None:
     """Suspend all ranks and this process; once it goes on, let them go on."""
-    gangs = list_running() if os.getpid() == _owner else []
-    for gang in gangs:
-        gang.signal(number)
+    supervisors = list_running() if os.getpid() == _owner else []
+    for supervisor in supervisors:
+        supervisor.signal(number)
     began = time.monotonic()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)  # here the process is stopped
     signal.signal(number, _on_suspend)
-    for gang in gangs:
-        gang.extend(time.monotonic() - began)
-        gang.signal(signal.SIGCONT)
+    for supervisor in supervisors:
+        supervisor.extend(time.monotonic() - began)
+        supervisor.signal(signal.SIGCONT)
 
 
 def _on_forward(number: int, frame: Any) -> None:
     """Pass the signal on to the ranks that want it, and to the caller's own handler."""
     running = list_running() if os.getpid() == _owner else []
-    wanting = [gang for gang in running if number in gang.launch.signals.forward]
-    for gang in wanting:
-        gang.signal(number)
+    wanting = [supervisor for supervisor in running if number in supervisor.launch.signals.forward]
+    for supervisor in wanting:
+        supervisor.signal(number)
     previous = _replaced.get(number)
     if callable(previous):
         previous(number, frame)
@@ -167,16 +169,16 @@ def _on_forward(number: int, frame: Any) -> None:
 
 def _end() -> None:
     """See the ranks end, and end this process by the signal that it got."""
-    for gang in list_running():
+    for supervisor in list_running():
         for _ in range(_ATTEMPTS):
             try:
-                gang.run()
+                supervisor.run()
                 break
             except (
                 BaseException
             ) as error:  # of a signal handler, or of what a backend does at the end
                 if isinstance(error, KeyboardInterrupt):
-                    gang.hurry()
+                    supervisor.hurry()
     _die(_ending)
 
 

@@ -14,85 +14,87 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from procession._supervise.supervisor import Gang
+    from procession._supervise.supervisor import Supervisor
 
 log: logging.Logger = logging.getLogger("procession")
 
-_contexts: dict[Gang, weakref.ref[Any]] = {}
+_contexts: dict[Supervisor, weakref.ref[Any]] = {}
 """Each launch that runs, or that has failed without anybody having learned of it."""
 
 _owner = 0  # the process whose launches these are: a fork of it has none
 
 
-def note(gang: Gang, context: object) -> None:
+def note(supervisor: Supervisor, context: object) -> None:
     """Note a launch that has just been started."""
     global _owner, _contexts
     if _owner != os.getpid():
         _owner, _contexts = os.getpid(), {}
         _register_at_exit()
-    _contexts[gang] = weakref.ref(context, lambda _: _settle_dropped(gang))
+    _contexts[supervisor] = weakref.ref(context, lambda _: _settle_dropped(supervisor))
 
 
-def list_running() -> list[Gang]:
+def list_running() -> list[Supervisor]:
     """Return this process's launches that have not finished."""
     if _owner != os.getpid():
         return []
-    return [gang for gang in list(_contexts) if not gang.finished]
+    return [supervisor for supervisor in list(_contexts) if not supervisor.finished]
 
 
 def look_after_forgotten() -> None:
     """Act on what has happened in launches whose contexts are gone: reap their ranks, for one."""
     if _owner == os.getpid():
-        for gang, context in list(_contexts.items()):
-            if context() is None and not gang.finished:
-                gang.try_step()
+        for supervisor, context in list(_contexts.items()):
+            if context() is None and not supervisor.finished:
+                supervisor.try_step()
 
 
-def settle(gang: Gang) -> None:
+def settle(supervisor: Supervisor) -> None:
     """Note that a launch has finished; if it failed and nobody can ask for it any more, log that."""
-    context = _contexts.get(gang)
+    context = _contexts.get(supervisor)
     if context is None:
         return
-    if not has_failed(gang):
-        _contexts.pop(gang, None)
+    if not has_failed(supervisor):
+        _contexts.pop(supervisor, None)
     elif context() is None:
-        log_failure(gang)
+        log_failure(supervisor)
 
 
-def conclude(gang: Gang) -> bool:
+def conclude(supervisor: Supervisor) -> bool:
     """Note that somebody has learned how a launch ended; return whether nobody had before."""
-    return _contexts.pop(gang, None) is not None
+    return _contexts.pop(supervisor, None) is not None
 
 
-def has_failed(gang: Gang) -> bool:
+def has_failed(supervisor: Supervisor) -> bool:
     """Whether a launch failed by itself, rather than at somebody's wish."""
-    return bool(gang.timed_out) or (gang.failed and not gang.failures()[0].collateral)
+    return bool(supervisor.timed_out) or (
+        supervisor.failed and not supervisor.failures()[0].collateral
+    )
 
 
-def log_failure(gang: Gang) -> None:
+def log_failure(supervisor: Supervisor) -> None:
     """Log why a launch failed, unless somebody has learned of it."""
-    if conclude(gang):
-        name, told = gang.launch.name, describe_failure(gang)
+    if conclude(supervisor):
+        name, told = supervisor.launch.name, describe_failure(supervisor)
         log.error("a launch of %s that was not joined failed: %s", name or "processes", told)
 
 
-def describe_failure(gang: Gang) -> str:
+def describe_failure(supervisor: Supervisor) -> str:
     """Return the root cause of a launch's failure, with its traceback, as text."""
-    failures = gang.failures()
-    if gang.timed_out and (not failures or failures[0].collateral):
-        return f"it did not end within {gang.launch.timeout:g} s"
+    failures = supervisor.failures()
+    if supervisor.timed_out and (not failures or failures[0].collateral):
+        return f"it did not end within {supervisor.launch.timeout:g} s"
     return f"{failures[0]}\n{failures[0].traceback}".rstrip()
 
 
-def _settle_dropped(gang: Gang) -> None:
+def _settle_dropped(supervisor: Supervisor) -> None:
     """Log the failure of a launch that had finished before its context was dropped."""
-    if gang.finished and _owner == os.getpid():
-        settle(gang)
+    if supervisor.finished and _owner == os.getpid():
+        settle(supervisor)
 
 
-def list_unanswered() -> list[Gang]:
+def list_unanswered() -> list[Supervisor]:
     """Return the launches that have failed without anybody having learned of it."""
-    return [gang for gang in list(_contexts) if gang.finished]
+    return [supervisor for supervisor in list(_contexts) if supervisor.finished]
 
 
 def _register_at_exit() -> None:

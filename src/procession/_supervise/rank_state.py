@@ -16,7 +16,7 @@ from procession.protocol import ErrorChannel, Process, Report, Sentinel
 _NO_SIGNALS: frozenset[int] = frozenset()
 
 
-class Member:
+class RankState:
     """A rank's handles and what is known of its end.  Times are `time.monotonic_ns`."""
 
     def __init__(

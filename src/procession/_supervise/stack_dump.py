@@ -10,7 +10,7 @@ from procession._linux.procstat import state_of
 from procession._python.unpatched import sleep
 from procession._rank import life, stacks
 from procession._rank.wire import shorten
-from procession._supervise.rank_state import Member
+from procession._supervise.rank_state import RankState
 from procession._supervise.stack_request import PATIENCE
 from procession.protocol import Process
 
@@ -23,17 +23,17 @@ _OWN = re.compile(
 """Frames of this library, from its entry into a rank on down, and the one that answers: users want theirs."""
 
 
-def collect_stacks(members: Sequence[Member]) -> dict[int, str]:
+def collect_stacks(rank_states: Sequence[RankState]) -> dict[int, str]:
     """Return the Python stacks of ranks, by rank; where there are none, a text that says why."""
     until = time.monotonic() + PATIENCE
-    asked = [one for one in members if _ask(one)]
+    asked = [one for one in rank_states if _ask(one)]
     answers: dict[int, str] = {}
     while len(answers) < len(asked) and time.monotonic() < until:
         sleep(_LOOK)
         for one in asked:
             if one.rank not in answers and (text := _take(one)):
                 answers[one.rank] = shorten(_OWN.sub("", text)).decode()
-    return {one.rank: answers.get(one.rank) or _excuse(one, one in asked) for one in members}
+    return {one.rank: answers.get(one.rank) or _excuse(one, one in asked) for one in rank_states}
 
 
 def group_stacks(stacks: Mapping[int, str]) -> list[str]:
@@ -51,16 +51,16 @@ def state_of_process(process: Process) -> str:
     return "?" if getattr(process, "host", None) else state_of(process.pid)
 
 
-def _ask(member: Member) -> bool:
-    ask = getattr(member.process, "ask_stacks", None)
+def _ask(rank_state: RankState) -> bool:
+    ask = getattr(rank_state.process, "ask_stacks", None)
     try:
-        return ask is not None and not member.ended and bool(ask())
+        return ask is not None and not rank_state.ended and bool(ask())
     except (OSError, ValueError):  # no descriptors, most likely
         return False
 
 
-def _take(member: Member) -> str:
-    take = getattr(member.process, "take_stacks", None)
+def _take(rank_state: RankState) -> str:
+    take = getattr(rank_state.process, "take_stacks", None)
     try:
         text = take() if take is not None else ""
         return str(text or "")
@@ -68,12 +68,12 @@ def _take(member: Member) -> str:
         return f"(its stacks cannot be read: {type(error).__name__}: {error})"
 
 
-def _excuse(member: Member, was_asked: bool) -> str:
-    if member.ended or not member.process.is_alive():
+def _excuse(rank_state: RankState, was_asked: bool) -> str:
+    if rank_state.ended or not rank_state.process.is_alive():
         return "(the rank has ended)"
-    if not hasattr(member.process, "ask_stacks"):
+    if not hasattr(rank_state.process, "ask_stacks"):
         return "(this start method cannot show stacks)"
-    state = f"the state of its process is {state_of_process(member.process)}"
+    state = f"the state of its process is {state_of_process(rank_state.process)}"
     if was_asked:
         return f"(the rank did not answer within {PATIENCE:g} s: {state})"
     return f"(the rank does not answer the signal that asks for stacks, or not yet: {state})"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from procession._linux.signals import name_signal
 from procession._python.unpatched import RLock
 from procession._rank.life import EXIT_BOUND
-from procession._supervise.rank_state import Member
+from procession._supervise.rank_state import RankState
 from procession._supervise.stack_dump import state_of_process
 
 DEFAULT_GRACE = 5.0
@@ -27,7 +27,7 @@ KILL_WAIT = 3.0
 
 log: logging.Logger = logging.getLogger("procession")
 
-Act = Callable[[Iterable[Member]], None]
+Act = Callable[[Iterable[RankState]], None]
 Step = tuple[float, Act]
 
 
@@ -43,7 +43,7 @@ class Stop:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        rank_states: Sequence[RankState],
         wait: float,
         grace: float,
         *,
@@ -51,10 +51,10 @@ class Stop:
         by: int = 0,
         catching_grace: float = 0,
     ) -> None:
-        self._members = members
+        self._rank_states = rank_states
         self._by = by
         self._lock = RLock()
-        self._abandoned: list[Member] = []
+        self._abandoned: list[RankState] = []
         now = time.monotonic()
         term = now + wait
         steps: list[Step] = [
@@ -79,11 +79,11 @@ class Stop:
         with self._lock:
             while self._steps and time.monotonic() >= self.deadline:
                 step = self._steps[0]
-                step[1]([member for member in self._members if not member.ended])
+                step[1]([rank_state for rank_state in self._rank_states if not rank_state.ended])
                 if step in self._steps:  # last, lest an exception leave it undone
                     self._steps.remove(step)
 
-    def take_abandoned(self) -> list[Member]:
+    def take_abandoned(self) -> list[RankState]:
         """Return, once, the ranks that no signal could end."""
         taken, self._abandoned = self._abandoned, []
         return taken
@@ -95,7 +95,7 @@ class Stop:
             steps: list[Step] = [
                 (min(when, due.get(act.__name__, when)), act) for when, act in self._steps
             ]
-            interrupted = any(signal.SIGINT in member.sent for member in self._members)
+            interrupted = any(signal.SIGINT in rank_state.sent for rank_state in self._rank_states)
             interrupt: Act = self._interrupt
             if interrupt.__name__ in due and not interrupted:
                 steps.append((due[interrupt.__name__], interrupt))
@@ -108,43 +108,45 @@ class Stop:
             self._steps = [(now, self._kill), (now + KILL_WAIT, self._abandon)]
             self.advance()
 
-    def _interrupt(self, alive: Iterable[Member]) -> None:
-        for member in alive:
-            member.stop(signal.SIGINT)
+    def _interrupt(self, alive: Iterable[RankState]) -> None:
+        for rank_state in alive:
+            rank_state.stop(signal.SIGINT)
 
-    def _terminate(self, alive: Iterable[Member]) -> None:
-        self._terminate_all(member for member in alive if not _is_leaving(member))
+    def _terminate(self, alive: Iterable[RankState]) -> None:
+        self._terminate_all(rank_state for rank_state in alive if not _is_leaving(rank_state))
 
-    def _terminate_all(self, alive: Iterable[Member]) -> None:
+    def _terminate_all(self, alive: Iterable[RankState]) -> None:
         stopped = []
-        for member in alive:
-            if not member.sent & {signal.SIGTERM, self._by} and member.process.is_alive():
-                number = self._by if self._by and member.catches(self._by) else signal.SIGTERM
-                stopped.append((member.process.pid, name_signal(number)))
-                member.stop(number)
+        for rank_state in alive:
+            if not rank_state.sent & {signal.SIGTERM, self._by} and rank_state.process.is_alive():
+                number = self._by if self._by and rank_state.catches(self._by) else signal.SIGTERM
+                stopped.append((rank_state.process.pid, name_signal(number)))
+                rank_state.stop(number)
         for pid, name in stopped:  # afterwards: they end meanwhile
             log.warning("Terminating process %s via signal %s", pid, name)
 
-    def _kill_deaf(self, alive: Iterable[Member]) -> None:
-        self._kill(member for member in alive if not member.heeds_termination())
+    def _kill_deaf(self, alive: Iterable[RankState]) -> None:
+        self._kill(rank_state for rank_state in alive if not rank_state.heeds_termination())
 
-    def _kill(self, alive: Iterable[Member]) -> None:
-        for member in alive:
-            if member.process.is_alive():
+    def _kill(self, alive: Iterable[RankState]) -> None:
+        for rank_state in alive:
+            if rank_state.process.is_alive():
                 log.warning(
                     "Unable to shutdown process %s via SIGTERM , forcefully exiting via SIGKILL",
-                    member.process.pid,
+                    rank_state.process.pid,
                 )
-                member.stop(9)
+                rank_state.stop(9)
 
-    def _abandon(self, alive: Iterable[Member]) -> None:
-        for member in alive:
-            state = state_of_process(member.process)
-            log.error("Process %s could not be killed (state %s)", member.process.pid, state)
-            member.abandon(f"pid {member.process.pid} could not be killed; its state is {state}")
-            self._abandoned.append(member)
+    def _abandon(self, alive: Iterable[RankState]) -> None:
+        for rank_state in alive:
+            state = state_of_process(rank_state.process)
+            log.error("Process %s could not be killed (state %s)", rank_state.process.pid, state)
+            rank_state.abandon(
+                f"pid {rank_state.process.pid} could not be killed; its state is {state}"
+            )
+            self._abandoned.append(rank_state)
 
 
-def _is_leaving(member: Member) -> bool:
+def _is_leaving(rank_state: RankState) -> bool:
     """Whether the rank has reported a failure, so that it ends by itself within `EXIT_BOUND`."""
-    return member.report is not None and member.report.kind in ("raised", "exited")
+    return rank_state.report is not None and rank_state.report.kind in ("raised", "exited")

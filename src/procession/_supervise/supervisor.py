@@ -13,7 +13,7 @@ from operator import itemgetter
 from procession._linux.procstat import is_ending
 from procession._python import unpatched
 from procession._supervise import launches, oom
-from procession._supervise.rank_state import Member
+from procession._supervise.rank_state import RankState
 from procession._supervise.stack_dump import collect_stacks
 from procession._supervise.stopping import CATCHING_GRACE, DEFAULT_GRACE, ENDING_GRACE, Stop
 from procession._supervise.verdict import ABORTED, sort_failures
@@ -33,18 +33,18 @@ _LONGEST_SETTLING = 2.0  # the same, where a rank is seen to end: whoever is to 
 _LOOK = 0.02  # seconds between looks at ranks that are
 
 
-class Gang:
+class Supervisor:
     """All ranks of a launch.  Whoever waits drives it: `run` from any thread, `step` from a loop."""
 
     def __init__(self, launch: Launch, started: Started, oom_kills: dict[str, int]) -> None:
         self.launch = launch
-        self.members: list[Member] = [
-            Member(rank, *handles)
+        self.rank_states: list[RankState] = [
+            RankState(rank, *handles)
             for rank, handles in enumerate(
                 zip(started.processes, started.sentinels, started.error_channels, strict=True)
             )
         ]
-        self.sentinels: dict[Sentinel, int] = {one.sentinel: one.rank for one in self.members}
+        self.sentinels: dict[Sentinel, int] = {one.sentinel: one.rank for one in self.rank_states}
         self.finished: bool = False
         self.timed_out: list[int] = []
         self.stacks: dict[int, str] = {}  # of the ranks that ran when the deadline passed
@@ -64,10 +64,10 @@ class Gang:
         self._lock = unpatched.RLock()  # held by whoever waits
         self._stop_lock = unpatched.RLock()  # a signal handler may ask for a stop during one
         self._stacks_lock = unpatched.RLock()
-        for member in self.members:
-            self.waiter.add(member.sentinel, ("sentinel", member.rank))
-            if hasattr(member.channel, "fileno"):
-                self.waiter.add(member.channel, ("channel", member.rank))
+        for rank_state in self.rank_states:
+            self.waiter.add(rank_state.sentinel, ("sentinel", rank_state.rank))
+            if hasattr(rank_state.channel, "fileno"):
+                self.waiter.add(rank_state.channel, ("channel", rank_state.rank))
 
     def run(
         self,
@@ -148,13 +148,13 @@ class Gang:
         given = self.grace_period if grace_period is None else grace_period
         grace = given if given is not None else ENDING_GRACE if by else DEFAULT_GRACE
         wait = grace if interrupt else 0
-        self._begin(Stop(self.members, wait, grace, interrupt=interrupt, by=by))
+        self._begin(Stop(self.rank_states, wait, grace, interrupt=interrupt, by=by))
         self.waiter.wake()
 
     def signal(self, number: int) -> None:
         """Send a signal to all ranks that run, where they can be signalled."""
         for rank in sorted(self._running):
-            send = getattr(self.members[rank].process, "send_signal", None)
+            send = getattr(self.rank_states[rank].process, "send_signal", None)
             if send is not None:
                 send(number)
 
@@ -172,11 +172,13 @@ class Gang:
         """Return the stacks of the ranks that run, by rank."""
         self._check_owner()
         with self._stacks_lock:
-            return collect_stacks([self.members[rank] for rank in sorted(self._running)])
+            return collect_stacks([self.rank_states[rank] for rank in sorted(self._running)])
 
     def failures(self) -> list[Failure]:
         """Return the failures there are, the root cause first."""
-        found = [member.failure(self.launch.allow_early_exit) for member in self.members]
+        found = [
+            rank_state.failure(self.launch.allow_early_exit) for rank_state in self.rank_states
+        ]
         told = [self._with_evidence(one) for one in found if one is not None]
         return sort_failures([one._replace(stacks=self.stacks.get(one.rank, "")) for one in told])
 
@@ -186,28 +188,28 @@ class Gang:
         Else the order is that of `SelectorWaiter.wait`, which is the kernel's: as it happened.
         """
         for kind, rank in sorted(keys, key=itemgetter(0)):
-            member = self.members[rank]
+            rank_state = self.rank_states[rank]
             if rank not in self._running:  # an exception came between its end and its dismissal
-                self._dismiss(member)
+                self._dismiss(rank_state)
                 continue
             if kind == "channel":
-                if not member.take_report():
+                if not rank_state.take_report():
                     self.waiter.discard(("channel", rank))
             else:
-                if member.report is None:
-                    member.take_report()
-                member.note_end()
-                self._dismiss(member)
-            self.failed |= member.failure(self.launch.allow_early_exit) is not None
+                if rank_state.report is None:
+                    rank_state.take_report()
+                rank_state.note_end()
+                self._dismiss(rank_state)
+            self.failed |= rank_state.failure(self.launch.allow_early_exit) is not None
         if keys:
             self._tell_watchers()
 
-    def _dismiss(self, member: Member) -> None:
+    def _dismiss(self, rank_state: RankState) -> None:
         """Let go of a rank that has ended.  Doing it twice does no harm."""
-        self._running.discard(member.rank)
-        self.waiter.discard(("sentinel", member.rank))
-        self.waiter.discard(("channel", member.rank))
-        member.close()
+        self._running.discard(rank_state.rank)
+        self.waiter.discard(("sentinel", rank_state.rank))
+        self.waiter.discard(("channel", rank_state.rank))
+        rank_state.close()
 
     def _react(self) -> None:
         fails = self.failed and self.launch.fail_fast
@@ -218,8 +220,8 @@ class Gang:
             self._begin(self._plan_stop())
         if self._stop is not None:
             self._stop.advance()
-            for member in self._stop.take_abandoned():
-                self._dismiss(member)
+            for rank_state in self._stop.take_abandoned():
+                self._dismiss(rank_state)
         if not self._running:
             self._finish()
 
@@ -227,9 +229,9 @@ class Gang:
         """Return how to stop the ranks after a failure, or at the deadline."""
         given = self.grace_period
         if given is not None:
-            return Stop(self.members, given, given)
+            return Stop(self.rank_states, given, given)
         catching = CATCHING_GRACE if self.failed else 0
-        return Stop(self.members, 0, DEFAULT_GRACE, catching_grace=catching)
+        return Stop(self.rank_states, 0, DEFAULT_GRACE, catching_grace=catching)
 
     def _settle(self) -> None:
         """Note what has happened by now, which is nobody's doing but the ranks' own.
@@ -247,12 +249,14 @@ class Gang:
 
     def _is_any_ending(self) -> bool:
         """Whether one that runs is seen to end, on this machine."""
-        members = [self.members[rank] for rank in self._running]
-        return any(is_ending(one.process.pid) for one in members if not one.is_remote)
+        rank_states = [self.rank_states[rank] for rank in self._running]
+        return any(is_ending(one.process.pid) for one in rank_states if not one.is_remote)
 
     def _all_aborted(self) -> bool:
         """Whether ranks have failed, and all of these by SIGABRT."""
-        found = [member.failure(self.launch.allow_early_exit) for member in self.members]
+        found = [
+            rank_state.failure(self.launch.allow_early_exit) for rank_state in self.rank_states
+        ]
         names = {one.signal_name for one in found if one is not None}
         return bool(names) and names <= ABORTED
 
@@ -281,18 +285,20 @@ class Gang:
         What an exception cuts short (an interrupt, a signal handler's) the next to come does again:
         until it is done the launch has not finished, for anybody.
         """
-        if self._evidence is None and any(member.exitcode == -9 for member in self.members):
+        if self._evidence is None and any(
+            rank_state.exitcode == -9 for rank_state in self.rank_states
+        ):
             self._evidence = oom.tell_kills(self._oom_kills)
-        for member in self.members:  # an exception may have cut short what this does
-            self._dismiss(member)
+        for rank_state in self.rank_states:  # an exception may have cut short what this does
+            self._dismiss(rank_state)
         if self._on_failure is not None and (self.failed or self._stop is not None):
             self._on_failure()
         if self._on_finish is not None and not self.finished:  # a handler may have seen to it
             self._on_finish()
         self.sentinels.clear()  # a caller may wait for them
         self.waiter.wake()  # so may a thread
-        for member in self.members:
-            member.release()
+        for rank_state in self.rank_states:
+            rank_state.release()
         self.waiter.close()
         self.finished = True
         launches.settle(self)
@@ -312,7 +318,7 @@ class Gang:
         if failure.signal_name != "SIGKILL" or failure.collateral:
             return failure
         if failure.host:  # this process's counters say nothing of it
-            process = self.members[failure.rank].process
+            process = self.rank_states[failure.rank].process
             return failure._replace(evidence=getattr(process, "evidence", ""))
         return failure._replace(evidence=self._evidence or oom.tell_kills(self._oom_kills))
 

@@ -10,9 +10,9 @@ from procession._launch.death_pipes import choose, death_pipes
 from procession._launch.exit_barrier import exit_barrier, inherited
 from procession._launch.fork_check import check_fork
 from procession._launch.forking import Forked, Live, fork_each
-from procession._launch.platform import missing_mechanism, tell_availability, tell_capabilities
-from procession._launch.spec import find_entry_module, write_orders
-from procession._launch.starting import note_start, undo
+from procession._launch.platform import get_availability, get_capabilities, missing_mechanism
+from procession._launch.spec import find_entry_module, make_spec
+from procession._launch.starting import abort_start, note_start
 from procession._python import defer_signals
 from procession._rank import life
 from procession._rank.after_fork import cut_off, import_for_ranks, open_no_input
@@ -25,6 +25,7 @@ from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, La
 
 if TYPE_CHECKING:
     from procession._cleanup.tree import Tree
+    from procession._rank.spec import RankSpec
 
 
 class ForkBackend:
@@ -41,11 +42,11 @@ class ForkBackend:
     @property
     def capabilities(self) -> Capabilities:
         """What holds for it on this platform."""
-        return tell_capabilities(self.name)
+        return get_capabilities(self.name)
 
     def availability(self) -> Availability:
         """Tell whether this platform can fork."""
-        return tell_availability(self.name)
+        return get_availability(self.name)
 
     def start(self, launch: Launch) -> Started:
         """Fork one process a rank, if this process can be forked.
@@ -61,26 +62,26 @@ class ForkBackend:
             return start(launch, "fork")
         from procession._cleanup.tree import planted
 
-        orders = write_orders(launch, "fork", forked=True)
+        spec = make_spec(launch, "fork", forked=True)
         import_for_ranks(find_entry_module(launch))
         _flush_streams()
         with (
             exit_barrier(launch) as ends,
             death_pipes(launch.nprocs) as pipes,
-            planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
+            planted(spec["launch_id"], keep_daemons=launch.keep_daemons) as tree,
         ):
-            orders["together"] = ends
-            estate = _Estate(launch, orders, tree, pipes, open_no_input())
+            spec["exit_barrier"] = ends
+            estate = _ForkContext(launch, spec, tree, pipes, open_no_input())
             with inherited(ends):
                 started = _fork_ranks(launch, estate.live, tree.mark)
             return tree.attach(started)
 
 
-class _Estate(NamedTuple):
+class _ForkContext(NamedTuple):
     """What all ranks of a launch inherit from their caller."""
 
     launch: Launch
-    orders: life.Orders
+    spec: RankSpec
     tree: Tree
     death_pipes: list[int]
     no_input: TextIO | None
@@ -90,23 +91,23 @@ class _Estate(NamedTuple):
         self.tree.adopt(0)
         cut_off(self.no_input)
         life.change_environment(self.launch.environments[index])
-        if not life.may_begin(channel):
+        if not life.wait_for_go(channel):
             return 1, False
         reporter = Reporter(channel)
 
         def get_call() -> tuple[Callable[..., object], tuple[object, ...]]:
-            life.enter(self.orders, index)
+            life.enter(self.spec, index)
             return self.launch.fn, self.launch.args
 
         death_pipe = choose(self.death_pipes, index)
-        return life.live(self.orders, index, reporter, death_pipe, get_call)
+        return life.live(self.spec, index, reporter, death_pipe, get_call)
 
 
 def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
     """Fork all ranks, or none."""
     forked: list[Forked] = []
     try:
-        with defer_signals.held_back(until_owned=True) as let_interrupts_through:
+        with defer_signals.defer_sigint(until_owned=True) as let_interrupts_through:
             fork_each(
                 launch.nprocs,
                 live,
@@ -117,7 +118,7 @@ def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
             return _gather(launch, forked, mark)
     except BaseException as error:
         note_start(error, len(forked), launch.nprocs)
-        undo(_gather(launch, forked, mark))
+        abort_start(_gather(launch, forked, mark))
         raise
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from procession._launch.death_pipes import death_pipes
 from procession._launch.environment import plain_str
 from procession._launch.exit_barrier import exit_barrier
-from procession._launch.platform import missing_mechanism, tell_availability, tell_capabilities
-from procession._launch.spec import find_entry_module, find_folder, tracker_fd, write_fresh_orders
+from procession._launch.platform import get_availability, get_capabilities, missing_mechanism
+from procession._launch.spec import find_entry_module, find_folder, make_bootstrap_spec, tracker_fd
 from procession._launch.starting import hand_over
 from procession._linux import fds
 from procession._python import unpatched
-from procession._python.imported import get_loaded
+from procession._python.imported import get_if_imported
 from procession._rank.fork_signals import read_actions
 from procession.protocol import (
     PROTOCOL_VERSION,
@@ -48,11 +48,11 @@ class ForkserverBackend:
     @property
     def capabilities(self) -> Capabilities:
         """What holds for it on this platform."""
-        return tell_capabilities(self.name)
+        return get_capabilities(self.name)
 
     def availability(self) -> Availability:
         """Tell whether this platform can fork."""
-        return tell_availability(self.name)
+        return get_availability(self.name)
 
     def start(self, launch: Launch) -> Started:
         """Have the server fork one process a rank."""
@@ -68,21 +68,21 @@ class ForkserverBackend:
         from procession._launch.payload import pickled_call
         from procession._linux.credentials import read_standing
 
-        orders = write_fresh_orders(launch, "forkserver", forked=True)
+        spec = make_bootstrap_spec(launch, "forkserver", forked=True)
         # before `_streams` fills the place of one that is closed
-        tracker = orders["tracker"] = tracker_fd()
+        tracker = spec["tracker"] = tracker_fd()
         with (
             pickled_call(launch) as pickled,
             exit_barrier(launch) as ends,
             death_pipes(launch.nprocs) as pipe_of_each,
-            planted(orders["launch_id"], keep_daemons=launch.keep_daemons) as tree,
+            planted(spec["launch_id"], keep_daemons=launch.keep_daemons) as tree,
             _streams() as streams,
         ):
-            pickled.describe_in(orders)
-            orders["cwd"] = find_folder()
-            orders["together"] = ends
+            pickled.describe_in(spec)
+            spec["cwd"] = find_folder()
+            spec["exit_barrier"] = ends
             shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
-            pickled.file.write_orders(orders)
+            pickled.file.write_spec(spec)
             standing = read_standing()
             main = pickled.main if preloads_main else None
             names = tuple(name for name in preload if name not in pickled.made)
@@ -135,7 +135,7 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
 
 def _list_preloads_of_multiprocessing() -> list[str]:
     """Return what `multiprocessing.set_forkserver_preload` was given, but for the main module."""
-    server = get_loaded("multiprocessing.forkserver", "_forkserver")
+    server = get_if_imported("multiprocessing.forkserver", "_forkserver")
     names = getattr(server, "_preload_modules", None) or ()
     return [name for name in names if name not in ("__main__", "__mp_main__")]
 

@@ -21,7 +21,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from procession._launch.spec import write_orders
+from procession._launch.spec import make_spec
 from procession._launch.starting import Handles, start_each
 from procession._linux.procstat import state_of
 from procession._python import unpatched
@@ -30,6 +30,7 @@ from procession._rank import wire
 from procession._rank.fork_signals import Inheritance
 from procession._rank.identity import name_process
 from procession._rank.report import Reporter
+from procession._rank.spec import RankSpec
 from procession._supervise.channel import to_report
 from procession.protocol import Launch, Report, Started
 
@@ -172,8 +173,8 @@ def start(launch: Launch, start_method: str) -> Started:
     """Start one `multiprocessing.Process` a rank."""
     _check(launch)
     context = multiprocessing.get_context(start_method)
-    orders = write_orders(launch, start_method, forked=False)
-    mark = 0 if launch.keep_daemons else _mark_of(orders)
+    spec = make_spec(launch, start_method, forked=False)
+    mark = 0 if launch.keep_daemons else _mark_of(spec)
 
     keep = launch.signals.keep_handlers
     inheritance = Inheritance(keep_handlers=keep) if start_method == "fork" else None
@@ -187,7 +188,7 @@ def start(launch: Launch, start_method: str) -> Started:
             args=(
                 _EnvironmentFirst(environment),
                 environment,
-                orders,
+                spec,
                 rank,
                 writer,
                 launch.fn,
@@ -220,13 +221,13 @@ def _attach(started: Started, mark: int) -> Started:
     )
 
 
-def _mark_of(orders: rank_life.Orders) -> int:
+def _mark_of(spec: RankSpec) -> int:
     """Return the mark that the ranks are to carry, 0 where there are none."""
     if sys.platform != "linux":
         return 0
     from procession._cleanup.marks import mark_of
 
-    return mark_of(orders["launch_id"])
+    return mark_of(spec["launch_id"])
 
 
 def _end_groups(mark: int, started: Started) -> None:
@@ -268,7 +269,7 @@ def _list_marked(mark: int) -> list[int]:
 def _check(launch: Launch) -> None:
     if getattr(sys, "frozen", False):
         _refuse_rerun(sys.argv)
-    if launch.entry is not None or launch.together:
+    if launch.entry is not None or launch.exit_barrier:
         raise NotImplementedError(f"start method {launch.start_method!r} needs Linux")
 
 
@@ -289,7 +290,7 @@ def _refuse_rerun(argv: list[str]) -> None:
 def _live(
     _: object,
     environment: dict[str, str | None],
-    orders: rank_life.Orders,
+    spec: RankSpec,
     rank: int,
     writer: Connection,
     fn: Callable[..., Any],
@@ -306,7 +307,7 @@ def _live(
         inheritance.reset()
         rank_life.mask = inheritance.mask
     rank_life.change_environment(environment)  # for fork, where nothing was unpickled
-    orders = {**orders, "context": ""}  # multiprocessing has given it its identity
-    status, succeeded = rank_life.live(orders, rank, PipeReporter(writer), -1, lambda: (fn, args))
+    spec = {**spec, "context": ""}  # multiprocessing has given it its identity
+    status, succeeded = rank_life.live(spec, rank, PipeReporter(writer), -1, lambda: (fn, args))
     if not succeeded:
         rank_life.leave(status, succeeded)

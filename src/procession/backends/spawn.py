@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from procession._launch.platform import missing_mechanism, tell_availability, tell_capabilities
+from procession._launch.platform import get_availability, get_capabilities, missing_mechanism
 from procession._python.interpreter import start_interpreter
 from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, Launch, Started
 
@@ -24,11 +24,11 @@ class SpawnBackend:
     @property
     def capabilities(self) -> Capabilities:
         """What holds for it on this platform."""
-        return tell_capabilities(self.name)
+        return get_capabilities(self.name)
 
     def availability(self) -> Availability:
         """Tell whether this platform can start interpreters, which every one can."""
-        return tell_availability(self.name)
+        return get_availability(self.name)
 
     def start(self, launch: Launch) -> Started:
         """Start one interpreter a rank."""

@@ -49,14 +49,16 @@ def main() -> None:
         )
     except EOFError:
         sys.exit("procession: the caller has closed the connection to this agent")
-    from procession.remote.agent_session import Holding  # the caller sees to the orders meanwhile
+    from procession.remote.agent_session import (
+        AgentSession,  # the caller sees to the orders meanwhile
+    )
 
     try:
         guard, payload = _find_guard(description), description.get("payload", -1)
-        holding = Holding(
+        session = AgentSession(
             rank, control, end, [fd for fd in given if fd not in (guard, payload)], guard
         )
-        holding.prepare(payload)
+        session.prepare(payload)
     except EOFError:  # who could be told is gone
         return
     except BaseException:
@@ -65,7 +67,7 @@ def main() -> None:
         control.send(frames.UNABLE, traceback.format_exc())
         await_end(control)
         return
-    holding.hold()
+    session.hold()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Python's own end takes handlers away
 
 

@@ -20,7 +20,7 @@ def read_boot_id() -> str:
         return file.read().strip()
 
 
-class Seat(NamedTuple):
+class AgentConnection(NamedTuple):
     """A rank's agent.
 
     ``control`` carries frames both ways.  On ``end`` the agent sends the rank's exit code and closes: it is
@@ -58,14 +58,17 @@ class Seat(NamedTuple):
         self.end.close()
 
 
-def number_locally(seats: list[Seat]) -> list[tuple[int, int]]:
+def number_locally(connections: list[AgentConnection]) -> list[tuple[int, int]]:
     """Return each rank's number among those of its host, and how many these are."""
     hosts: dict[str, int] = {}
     numbers = []
-    for seat in seats:
-        numbers.append(hosts.get(seat.host, 0))
-        hosts[seat.host] = numbers[-1] + 1
-    return [(number, hosts[seat.host]) for number, seat in zip(numbers, seats, strict=True)]
+    for connection in connections:
+        numbers.append(hosts.get(connection.host, 0))
+        hosts[connection.host] = numbers[-1] + 1
+    return [
+        (number, hosts[connection.host])
+        for number, connection in zip(numbers, connections, strict=True)
+    ]
 
 
 def note_clock(hello: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ _LOOK = 2  # milliseconds between looks at what raises no event
 _ANSWER_TIME = 0.8 * PATIENCE  # seconds that a rank has to show its stacks: the answer travels, too
 
 
-class Holding:
+class AgentSession:
     """One rank in an agent's care.
 
     ``given`` are descriptors that it is to inherit; ``guard``, if not -1, is one whose end of file means that
@@ -67,13 +67,11 @@ class Holding:
         if told["shares"]:
             self._control.send(frames.SHARE, (os.getpid(), self._payload))
         self._kills = oom.count_kills()
-        orders = _make_own(
-            {**marshal.loads(told["orders"]), "place": told["place"]}, told["prefix"]
-        )
+        spec = _make_own({**marshal.loads(told["orders"]), "place": told["place"]}, told["prefix"])
         self._started = start_held(
             self._rank,
             told["changes"],
-            orders,
+            spec,
             self._payload,
             self._start,
             keep_daemons=told["keep_daemons"],
@@ -267,14 +265,14 @@ class Holding:
             os.close(payload)
 
 
-def _make_own(orders: Any, prefix: str) -> Any:
+def _make_own(spec: Any, prefix: str) -> Any:
     """Return the orders of a rank that is a child of this process."""
-    path = orders["sys_path"]
+    path = spec["sys_path"]
     if prefix != sys.prefix:  # another interpreter than the caller's has libraries of its own
         strings = [each for each in path if isinstance(each, str)]
         theirs = [each for each in strings if not each.startswith(prefix) and each not in sys.path]
         path = [*sys.path, *theirs]
-    return {**orders, "sys_path": path, "parent_pid": os.getpid()}
+    return {**spec, "sys_path": path, "parent_pid": os.getpid()}
 
 
 def _open_of_neighbour(pid: int, fd: int) -> int:

@@ -15,28 +15,28 @@ from procession._python.interpreter import interpreter_flags
 from procession.exceptions import StartError
 from procession.protocol import Launch
 from procession.remote import link as frames
-from procession.remote.agent_connection import Seat, number_locally
+from procession.remote.agent_connection import AgentConnection, number_locally
 
 if TYPE_CHECKING:
-    from procession._rank.bootstrap import FreshOrders
+    from procession._rank.spec import BootstrapSpec
 
 SHARED_FROM = 1 << 20
 """Bytes of a payload from which on it is sent once to a host, and not to each of its agents."""
 
 
-class Briefing(NamedTuple):
+class Dispatch(NamedTuple):
     """What the ranks of a launch are told; ``payload`` is a file with the pickled fn and args."""
 
     launch: Launch
-    orders: bytes
+    spec: bytes
     payload: int
 
     @classmethod
-    def of(cls, launch: Launch, orders: FreshOrders, payload: int) -> Briefing:
+    def of(cls, launch: Launch, spec: BootstrapSpec, payload: int) -> Dispatch:
         """Return the briefing for orders, which are the same for all ranks but for their places."""
-        return cls(launch, marshal.dumps(dict(orders)), payload)
+        return cls(launch, marshal.dumps(dict(spec)), payload)
 
-    def give(self, seats: list[Seat], patience: float) -> list[int]:
+    def give(self, connections: list[AgentConnection], patience: float) -> list[int]:
         """Tell each agent its orders; return the process ids of the ranks that they have started.
 
         ``patience`` is how long (seconds) nothing may happen.
@@ -45,19 +45,19 @@ class Briefing(NamedTuple):
             StartError: an agent could not start its rank, or is gone.
         """
         shared = os.fstat(self.payload).st_size >= SHARED_FROM
-        round_ = _Round(self, seats, shared=shared)
+        round_ = _Round(self, connections, shared=shared)
         try:
             round_.begin()
-            while len(round_.pids) < len(seats):
+            while len(round_.pids) < len(connections):
                 round_.advance(patience)
             round_.end()
         finally:
             round_.close()
-        return [round_.pids[rank] for rank in range(len(seats))]
+        return [round_.pids[rank] for rank in range(len(connections))]
 
     def compose(
         self,
-        seat: Seat,
+        connection: AgentConnection,
         place: tuple[int, int],
         group: int,
         first: Mapping[str, Any],
@@ -69,11 +69,11 @@ class Briefing(NamedTuple):
         if self.launch.rendezvous:
             master = find_master(os.environ) or (first["master"][0], first["master"][1])
             nprocs = self.launch.nprocs
-            changes.update(compose_variables(seat.rank, nprocs, place, group, master))
-        changes.update(self.launch.environments[seat.rank])
+            changes.update(compose_variables(connection.rank, nprocs, place, group, master))
+        changes.update(self.launch.environments[connection.rank])
         return {
             "shares": shares,
-            "orders": self.orders,
+            "orders": self.spec,
             "place": place,
             "prefix": sys.prefix,
             "flags": interpreter_flags(),
@@ -82,57 +82,65 @@ class Briefing(NamedTuple):
             "forward": [int(number) for number in self.launch.signals.forward],
         }
 
-    def fail(self, seat: Seat, came: int, reason: str) -> StartError:
+    def fail(self, connection: AgentConnection, came: int, reason: str) -> StartError:
         """Return the error for a rank that could not be started."""
         launch = self.launch
-        told = f"rank {seat.rank} on {seat.host}: {reason}"
+        told = f"rank {connection.rank} on {connection.host}: {reason}"
         return StartError(launch.start_method, nprocs=launch.nprocs, came=came, reason=told)
 
 
 class _Round:
     """One briefing under way."""
 
-    def __init__(self, briefing: Briefing, seats: list[Seat], *, shared: bool) -> None:
-        self.briefing = briefing
-        self.seats = seats
+    def __init__(
+        self, dispatch: Dispatch, connections: list[AgentConnection], *, shared: bool
+    ) -> None:
+        self.dispatch = dispatch
+        self.connections = connections
         self.shared = shared
         self.pids: dict[int, int] = {}
-        self._hosts: dict[tuple[Any, ...], list[Seat]] = {}
+        self._hosts: dict[tuple[Any, ...], list[AgentConnection]] = {}
         self._selector = fds.make_selector()
 
     def begin(self) -> None:
         """Send the orders, and the payload to those that are to have it from here."""
-        first = self.seats[0].hello
-        for seat in self.seats:
-            self._hosts.setdefault(seat.place, []).append(seat)
+        first = self.connections[0].hello
+        for connection in self.connections:
+            self._hosts.setdefault(connection.place, []).append(connection)
         for neighbours in self._hosts.values():  # one that has the payload already shares it
-            neighbours.sort(key=lambda seat: not seat.has_payload)
-        hosts = list(dict.fromkeys(seat.host for seat in self.seats))
-        for seat, place in zip(self.seats, number_locally(self.seats), strict=True):
-            self._selector.register(seat.control, selectors.EVENT_READ, seat)
-            shares = self.shared and self._hosts[seat.place][0] is seat
-            seat.control.send(
+            neighbours.sort(key=lambda connection: not connection.has_payload)
+        hosts = list(dict.fromkeys(connection.host for connection in self.connections))
+        for connection, place in zip(
+            self.connections, number_locally(self.connections), strict=True
+        ):
+            self._selector.register(connection.control, selectors.EVENT_READ, connection)
+            shares = self.shared and self._hosts[connection.place][0] is connection
+            connection.control.send(
                 frames.ORDERS,
-                self.briefing.compose(seat, place, hosts.index(seat.host), first, shares=shares),
+                self.dispatch.compose(
+                    connection, place, hosts.index(connection.host), first, shares=shares
+                ),
             )
-            if not seat.has_payload and (shares or not self.shared):
-                seat.control.send(frames.PAYLOAD, None, self.briefing.payload)
-            self._await_room(seat)
+            if not connection.has_payload and (shares or not self.shared):
+                connection.control.send(frames.PAYLOAD, None, self.dispatch.payload)
+            self._await_room(connection)
 
     def advance(self, patience: float) -> None:
         """Wait for the next events, and act on them."""
         events = self._selector.select(patience)
         if not events:
-            late = next(seat for seat in self.seats if seat.rank not in self.pids)
+            late = next(
+                connection for connection in self.connections if connection.rank not in self.pids
+            )
             raise self._fail(late, f"for {patience:g} s it has not said that the rank was started")
         for key, ready in events:
-            seat: Seat = key.data
+            connection: AgentConnection = key.data
             if ready & selectors.EVENT_WRITE:
-                seat.control.flush()
+                connection.control.flush()
             if ready & selectors.EVENT_READ:
-                self._hear(seat)
-            if seat.rank not in self.pids:
-                self._await_room(seat)
+                self._hear(connection)
+            if connection.rank not in self.pids:
+                self._await_room(connection)
 
     def end(self) -> None:
         """Have those that shared the payload let go of it."""
@@ -143,29 +151,29 @@ class _Round:
         """Free what is only needed meanwhile."""
         self._selector.close()
 
-    def _hear(self, seat: Seat) -> None:
+    def _hear(self, connection: AgentConnection) -> None:
         try:
-            frame = seat.control.receive()
+            frame = connection.control.receive()
         except EOFError as error:
-            raise self._fail(seat, f"contact with its agent is gone: {error}") from None
+            raise self._fail(connection, f"contact with its agent is gone: {error}") from None
         if frame is None:
             return
         if frame.kind == frames.STARTED and isinstance(frame.head, int):
-            self.pids[seat.rank] = frame.head
-            self._selector.unregister(seat.control)
+            self.pids[connection.rank] = frame.head
+            self._selector.unregister(connection.control)
         elif frame.kind == frames.SHARE:
-            for other in self._hosts[seat.place][1:]:
+            for other in self._hosts[connection.place][1:]:
                 if not other.has_payload:
                     other.control.send(frames.SHARE, frame.head)
         elif frame.kind == frames.WANTED:  # it cannot read that of another on its host
-            seat.control.send(frames.PAYLOAD, None, self.briefing.payload)
+            connection.control.send(frames.PAYLOAD, None, self.dispatch.payload)
         else:
-            raise self._fail(seat, str(frame.head))
+            raise self._fail(connection, str(frame.head))
 
-    def _await_room(self, seat: Seat) -> None:
+    def _await_room(self, connection: AgentConnection) -> None:
         """Wait for room as well, as long as something is to be sent."""
-        wanted = selectors.EVENT_WRITE if seat.control.is_sending else 0
-        self._selector.modify(seat.control, selectors.EVENT_READ | wanted, seat)
+        wanted = selectors.EVENT_WRITE if connection.control.is_sending else 0
+        self._selector.modify(connection.control, selectors.EVENT_READ | wanted, connection)
 
-    def _fail(self, seat: Seat, reason: str) -> StartError:
-        return self.briefing.fail(seat, len(self.pids), reason)
+    def _fail(self, connection: AgentConnection, reason: str) -> StartError:
+        return self.dispatch.fail(connection, len(self.pids), reason)

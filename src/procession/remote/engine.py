@@ -11,7 +11,7 @@ from procession._cleanup.tree import Tree
 from procession._launch.environment import merge
 from procession._linux import fds
 from procession._linux.signals import name_signal
-from procession._python.defer_signals import held_back
+from procession._python.defer_signals import defer_sigint
 from procession._python.unpatched import close, get_subprocess
 from procession.protocol import Launch, Started
 from procession.remote.launching import start_agents
@@ -91,7 +91,7 @@ class Engine:
         os.set_blocking(self._errors, False)
         self._tree = Tree(marks.mark_of(os.urandom(8).hex()))
         try:
-            with held_back():
+            with defer_sigint():
                 self.popen: subprocess.Popen[bytes] = _start(command, env, write)
                 self._tree.adopt_with_children(self.popen.pid)
         except BaseException:

@@ -16,7 +16,7 @@ from typing import Any
 
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
-from procession.remote.agent_connection import VERSION, Seat, note_clock
+from procession.remote.agent_connection import VERSION, AgentConnection, note_clock
 from procession.remote.handshake import Greeting
 from procession.remote.link import HELLO, Link, keep_alive
 
@@ -42,7 +42,7 @@ class Hub:
         self._contact_timeout = contact_timeout
         self._controls: dict[int, tuple[Link, dict[str, Any]]] = {}
         self._ends: dict[int, Link] = {}
-        self._unproven: dict[int, _Guest] = {}
+        self._unproven: dict[int, _Unauthenticated] = {}
         self._proven: set[Link] = set()
         with fds.LOCK:
             self._listener = _listen(host, port)
@@ -56,7 +56,7 @@ class Hub:
         """The ranks whose agents have not come."""
         return [rank for rank in range(self._nprocs) if not self._has(rank)]
 
-    def gather(self, until: float, check: Callable[[], object]) -> list[Seat] | None:
+    def gather(self, until: float, check: Callable[[], object]) -> list[AgentConnection] | None:
         """Wait for all agents, and return them by rank; None if some have not come by then.
 
         ``check`` is called now and then, to raise if it is in vain.
@@ -72,12 +72,12 @@ class Hub:
                 key.data(key.fileobj)
             self._drop_slow()
             check()
-        seats = [
-            Seat(rank, control, self._ends[rank], hello)
+        connections = [
+            AgentConnection(rank, control, self._ends[rank], hello)
             for rank, (control, hello) in sorted(self._controls.items())
         ]
         self._controls, self._ends = {}, {}
-        return seats
+        return connections
 
     def close(self) -> None:
         """Close the listener, and whatever has not become a seat's."""
@@ -106,7 +106,7 @@ class Hub:
         try:
             with fds.LOCK:
                 sock = fds.lift_socket(listener.accept()[0])
-                guest = _Guest(sock, Greeting(self.secret))
+                guest = _Unauthenticated(sock, Greeting(self.secret))
                 self._unproven[sock.fileno()] = guest
         except OSError as error:  # it has gone already; or there are too few descriptors
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -121,7 +121,7 @@ class Hub:
         except OSError:
             self._forget(guest)
 
-    def _greet(self, guest: _Guest) -> None:
+    def _greet(self, guest: _Unauthenticated) -> None:
         """Read what a guest says of itself; it may be anybody."""
         try:
             data = guest.sock.recv(guest.greeting.missing)
@@ -138,7 +138,7 @@ class Hub:
         elif answer is not None:
             self._welcome(guest)
 
-    def _welcome(self, guest: _Guest) -> None:
+    def _welcome(self, guest: _Unauthenticated) -> None:
         self._selector.unregister(guest.sock)
         del self._unproven[guest.sock.fileno()]
         keep_alive(guest.sock, self._contact_timeout)
@@ -161,12 +161,12 @@ class Hub:
             raise RefusalError(f"an agent began with a frame of kind {frame.kind!r}")
         self._selector.unregister(link)
         try:
-            self._seat(link, frame.head)
+            self._connection(link, frame.head)
         except (LookupError, TypeError, ValueError) as error:
             raise RefusalError(f"an agent began with what cannot be read: {error!r}") from None
         self._proven.discard(link)
 
-    def _seat(self, link: Link, hello: dict[str, Any]) -> None:
+    def _connection(self, link: Link, hello: dict[str, Any]) -> None:
         """Give a connection its place."""
         if hello["what"] == "control":
             note_clock(hello)
@@ -206,7 +206,7 @@ class Hub:
                 return
             self._forget(oldest)
 
-    def _forget(self, guest: _Guest) -> None:
+    def _forget(self, guest: _Unauthenticated) -> None:
         self._unproven.pop(guest.sock.fileno(), None)
         try:
             self._selector.unregister(guest.sock)
@@ -215,7 +215,7 @@ class Hub:
         guest.sock.close()
 
 
-class _Guest:
+class _Unauthenticated:
     """Somebody who has connected."""
 
     def __init__(self, sock: socket.socket, greeting: Greeting) -> None:

@@ -16,21 +16,21 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from procession._launch.spec import find_folder, write_fresh_orders
-from procession._python.defer_signals import held_back
+from procession._launch.spec import find_folder, make_bootstrap_spec
+from procession._python.defer_signals import defer_sigint
 from procession._rank.identity import name_process
 from procession.exceptions import StartError
 from procession.protocol import Capabilities, Launch, Started
 from procession.remote import link as frames
-from procession.remote.agent_connection import Seat
-from procession.remote.dispatch import Briefing
+from procession.remote.agent_connection import AgentConnection
+from procession.remote.dispatch import Dispatch
 from procession.remote.hub import Hub, RefusalError
 from procession.remote.options import Common, read_common
 from procession.remote.placement import Agents, Placement, describe_agents
 from procession.remote.process import RemoteChannel, RemoteProcess
 
 if TYPE_CHECKING:
-    from procession._rank.bootstrap import FreshOrders
+    from procession._rank.spec import BootstrapSpec
 
 log: logging.Logger = logging.getLogger("procession")
 
@@ -66,17 +66,17 @@ def start_agents(
         Exception: what pickling or ``place`` raised.
     """
     options = read_common(launch.options)
-    if launch.together:
+    if launch.exit_barrier:
         raise ValueError(f"start method {launch.start_method!r} cannot have ranks leave together")
-    orders = write_fresh_orders(launch, "spawn", forked=False)
-    with _payload_of(launch, orders) as payload:
+    spec = make_bootstrap_spec(launch, "spawn", forked=False)
+    with _payload_of(launch, spec) as payload:
         hub = Hub(launch.nprocs, options.advertise, options.port, options.contact_timeout)
         try:
             agents = describe_agents(
                 launch, hub, payload, rank_variables, options, with_parent=with_parent
             )
             return _start(
-                launch, hub, partial(place, agents), Briefing.of(launch, orders, payload), options
+                launch, hub, partial(place, agents), Dispatch.of(launch, spec, payload), options
             )
         finally:
             hub.close()
@@ -86,22 +86,22 @@ def _start(
     launch: Launch,
     hub: Hub,
     place: Callable[[], Placement],
-    briefing: Briefing,
+    dispatch: Dispatch,
     options: Common,
 ) -> Started:
-    seats: list[Seat] = []
+    connections: list[AgentConnection] = []
     placement = None
     try:
         until = time.monotonic() + options.start_timeout
         placement = place()
-        seats = _gather(launch, hub, placement, until, options)
-        pids = briefing.give(seats, options.start_timeout)
-        with held_back(until_owned=True):
+        connections = _gather(launch, hub, placement, until, options)
+        pids = dispatch.give(connections, options.start_timeout)
+        with defer_sigint(until_owned=True):
             placement.begun()
-            return _to_started(launch, placement, seats, pids)
+            return _to_started(launch, placement, connections, pids)
     except BaseException:
-        for seat in seats:
-            seat.close()
+        for connection in connections:
+            connection.close()
         hub.close()
         if placement is not None:
             placement.end(0)
@@ -110,7 +110,7 @@ def _start(
 
 def _gather(
     launch: Launch, hub: Hub, placement: Placement, until: float, options: Common
-) -> list[Seat]:
+) -> list[AgentConnection]:
     def fail(reason: str) -> StartError:
         came = launch.nprocs - len(hub.missing)
         return StartError(launch.start_method, nprocs=launch.nprocs, came=came, reason=reason)
@@ -121,18 +121,18 @@ def _gather(
             raise fail(reason)
 
     try:
-        seats = hub.gather(until, check)
+        connections = hub.gather(until, check)
     except RefusalError as error:
         raise fail(str(error)) from None
-    if seats is None:
+    if connections is None:
         said = placement.explain()
         reason = f"the others have not within {options.start_timeout:g} s (option start_timeout)"
         raise fail(f"{reason}: {said}" if said else reason)
-    return seats
+    return connections
 
 
 @contextmanager
-def _payload_of(launch: Launch, orders: FreshOrders) -> Iterator[int]:
+def _payload_of(launch: Launch, spec: BootstrapSpec) -> Iterator[int]:
     """Provide the payload of a launch, complete but for the orders, as a file."""
     from procession._launch.payload import pickled_call
 
@@ -142,31 +142,34 @@ def _payload_of(launch: Launch, orders: FreshOrders) -> Iterator[int]:
                 f"args hold a queue, pipe, lock or the like, which ranks of start method "
                 f"{launch.start_method!r} cannot have: they may be on other hosts"
             )
-        pickled.describe_in(orders)
-        orders["cwd"] = find_folder()
-        pickled.file.write_orders(orders, apart=True)
+        pickled.describe_in(spec)
+        spec["cwd"] = find_folder()
+        pickled.file.write_spec(spec, apart=True)
         if not pickled.file.is_filled:
             pickled.file.fill()
         yield pickled.file.fd
 
 
 def _to_started(
-    launch: Launch, placement: Placement, seats: list[Seat], pids: list[int]
+    launch: Launch, placement: Placement, connections: list[AgentConnection], pids: list[int]
 ) -> Started:
     processes = [
         RemoteProcess(
-            seat,
+            connection,
             pid,
-            name=name_process(launch.start_method, launch.identity, seat.rank),
+            name=name_process(launch.start_method, launch.identity, connection.rank),
             daemon=launch.daemon,
         )
-        for seat, pid in zip(seats, pids, strict=True)
+        for connection, pid in zip(connections, pids, strict=True)
     ]
-    ending = _Ending(placement, seats, processes)
+    ending = _Ending(placement, connections, processes)
     return Started(
         processes,
         [process.sentinel for process in processes],
-        [RemoteChannel(seat, process) for seat, process in zip(seats, processes, strict=True)],
+        [
+            RemoteChannel(connection, process)
+            for connection, process in zip(connections, processes, strict=True)
+        ],
         on_failure=ending.fail,
         on_finish=ending.finish,
     )
@@ -176,7 +179,7 @@ class _Ending(NamedTuple):
     """The end of a launch whose ranks have ended.  What an interrupt cuts short can be called again."""
 
     placement: Placement
-    seats: list[Seat]
+    connections: list[AgentConnection]
     processes: list[RemoteProcess]
 
     def fail(self) -> None:
@@ -188,17 +191,19 @@ class _Ending(NamedTuple):
         self._tell(failed=False)  # where they know already, they do not read it
         lost = [process.lost is not None for process in self.processes]
         until = time.monotonic() + END_PATIENCE
-        for seat, is_lost in zip(self.seats, lost, strict=True):
-            if not is_lost and not _await_end(seat.control, until):
-                log.warning("the agent of rank %s on %s does not end", seat.rank, seat.host)
-            seat.close()
+        for connection, is_lost in zip(self.connections, lost, strict=True):
+            if not is_lost and not _await_end(connection.control, until):
+                log.warning(
+                    "the agent of rank %s on %s does not end", connection.rank, connection.host
+                )
+            connection.close()
         self.placement.end(
             LOST_PATIENCE if any(lost) else END_PATIENCE
         )  # it may wait for who is lost
 
     def _tell(self, *, failed: bool) -> None:
-        for seat in self.seats:
-            seat.control.send(frames.FINISH, failed)
+        for connection in self.connections:
+            connection.control.send(frames.FINISH, failed)
 
 
 def _await_end(control: frames.Link, until: float) -> bool:

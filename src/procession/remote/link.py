@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 from procession._linux import fds, memory
 from procession._linux.messages import NO_SIGNAL
-from procession._python.defer_signals import held_back
+from procession._python.defer_signals import defer_sigint
 from procession._python.fd_numbers import above_streams
 
 HELLO, ORDERS, PAYLOAD, SHARE = b"h", b"o", b"p", b"s"
 WANTED, STARTED, UNABLE = b"w", b"b", b"u"
 REPORT, RESULT, STACKS, EVIDENCE = b"r", b"v", b"t", b"e"
 SIGNAL, ASK, FINISH = b"k", b"a", b"f"
-"""The kinds of frames; see `agent` and `briefing` for who sends which."""
+"""The kinds of frames; see `agent` and `dispatch` for who sends which."""
 
 _HEAD = 13
 _LARGEST_HEAD = 1 << 28  # bytes; what is large travels in bodies
@@ -108,7 +108,7 @@ class Link:
 
     def flush(self) -> None:
         """Send what there is room for."""
-        with self._lock, held_back():
+        with self._lock, defer_sigint():
             try:
                 while self._waiting and self._fd >= 0:
                     rest = self._send_some(self._waiting[0])
@@ -127,7 +127,7 @@ class Link:
             GarbledError: what came is no frame.
             EOFError: the connection has ended; the message says how.
         """
-        with self._lock, held_back():
+        with self._lock, defer_sigint():
             if self._garbled:
                 raise GarbledError(self._garbled)
             for _ in range(_TURN):

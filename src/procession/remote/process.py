@@ -15,7 +15,7 @@ from procession._supervise.channel import NO_DESCRIPTORS, map_file, miss_result
 from procession._supervise.process_attributes import ProcessAttributes
 from procession.protocol import Report
 from procession.remote import link as frames
-from procession.remote.agent_connection import Seat
+from procession.remote.agent_connection import AgentConnection
 
 _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 
@@ -23,15 +23,15 @@ _LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
 class RemoteProcess(ProcessAttributes):
     """A rank that an agent holds, with the attributes of a `multiprocessing.Process`."""
 
-    def __init__(self, seat: Seat, pid: int, *, name: str, daemon: bool) -> None:
+    def __init__(self, connection: AgentConnection, pid: int, *, name: str, daemon: bool) -> None:
         self.pid = pid
         self.name = name
         self.daemon = daemon
-        self.host: str = seat.host
-        self.sentinel: int = seat.end.fileno()
+        self.host: str = connection.host
+        self.sentinel: int = connection.end.fileno()
         self.lost: str | None = None
         """Why contact with it is gone, if it is."""
-        self._seat = seat
+        self._connection = connection
         self._exitcode: int | None = None
         self._ended = False
         self._stacks: str | None = None
@@ -82,18 +82,18 @@ class RemoteProcess(ProcessAttributes):
     def send_signal(self, number: int) -> None:
         """Have a signal sent to it and its group, if it has not ended."""
         if not self._ended:
-            self._seat.control.send(frames.SIGNAL, int(number))
+            self._connection.control.send(frames.SIGNAL, int(number))
 
     def ask_stacks(self) -> bool:
         """Ask for the process's Python stacks; return whether it may answer."""
         self._stacks = None
         if self.is_alive():
-            self._seat.control.send(frames.ASK)
+            self._connection.control.send(frames.ASK)
         return not self._ended
 
     def take_stacks(self) -> str | None:
         """Return the stacks that were asked for; None as long as they are not complete."""
-        control = self._seat.control
+        control = self._connection.control
         if control.next_kind() == frames.STACKS:  # a report stays where it is: it is the channel's
             try:
                 frame = control.receive()
@@ -114,7 +114,7 @@ class RemoteProcess(ProcessAttributes):
     def release(self) -> None:
         """Free the sentinel of a process that has ended."""
         if self._ended:
-            self._seat.end.close()
+            self._connection.end.close()
 
     def _collect(self) -> None:
         """Note the exit code if it has come, or that none will."""
@@ -137,7 +137,7 @@ class RemoteProcess(ProcessAttributes):
                 self._lose("the connection was closed")
 
     def _take_evidence(self) -> None:
-        control = self._seat.control
+        control = self._connection.control
         if control.next_kind() == frames.EVIDENCE:  # a report stays where it is
             try:
                 frame = control.receive()
@@ -147,7 +147,7 @@ class RemoteProcess(ProcessAttributes):
                 self._evidence = frame.head
 
     def _lose(self, why: str) -> None:
-        agent = f"its agent (process {self._seat.hello['pid']} on {self.host})"
+        agent = f"its agent (process {self._connection.hello['pid']} on {self.host})"
         self.lost = f"contact with {agent} is gone: {why}"
         self._ended = True
 
@@ -155,9 +155,9 @@ class RemoteProcess(ProcessAttributes):
 class RemoteChannel:
     """An `ErrorChannel` over an agent's connection, on which answers to questions come as well."""
 
-    def __init__(self, seat: Seat, process: RemoteProcess) -> None:
-        self._control = seat.control
-        self._offset = seat.clock_offset
+    def __init__(self, connection: AgentConnection, process: RemoteProcess) -> None:
+        self._control = connection.control
+        self._offset = connection.clock_offset
         self._process = process
         self._fd = self._control.fileno()
         self._result: memoryview | None = None

@@ -13,7 +13,18 @@ import signal
 import sys
 from dataclasses import dataclass, field
 
-from procession.testing.acts import (
+from procession.testing.bystanders import (
+    await_stop,
+    fail_first,
+    fail_first_and_linger,
+    first_rank,
+    follow_soon,
+    ignore_termination,
+    stop_yourself,
+    wait_in_vfork,
+    work_in_c,
+)
+from procession.testing.faults import (
     BOOM,
     Act,
     Interrupts,
@@ -56,18 +67,7 @@ from procession.testing.acts import (
     then,
     work,
 )
-from procession.testing.peers import (
-    await_stop,
-    fail_first,
-    fail_first_and_linger,
-    first_rank,
-    follow_soon,
-    ignore_termination,
-    stop_yourself,
-    wait_in_vfork,
-    work_in_c,
-)
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 RANKS = 3
 

@@ -14,7 +14,7 @@ from procession.testing.costs import Costs
 from procession.testing.leftovers import Leftovers
 from procession.testing.listing import Listing
 from procession.testing.outcomes import Outcomes
-from procession.testing.seam import Seam
+from procession.testing.protocol import Seam
 from procession.testing.subject import Subject
 
 

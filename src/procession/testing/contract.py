@@ -21,7 +21,7 @@ from procession.exceptions import (
 )
 from procession.testing import ranks
 from procession.testing.own_process import InOwnProcess
-from procession.testing.seam import assert_ended, receive, started
+from procession.testing.protocol import assert_ended, receive, started
 from procession.testing.subject import Subject
 
 
@@ -157,7 +157,7 @@ class Contract:
 
     def test_ranks_leave_together(self, subject: Subject) -> None:
         """One whose function has returned stays until the other has returned too, or has ended."""
-        subject.need("together", "signals")
+        subject.need("exit_barrier", "signals")
         with started(subject, ranks.work_as, 0, str(subject.folder)) as ones:
             subject.await_cue("rank 0")
             assert receive(ones.error_channels[1]) is not None, "rank 1 has reported nothing"

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from procession._cleanup.marks import list_children
 from procession._linux.procstat import read_stat
 from procession._linux.syscalls import pidfd_open, pidfd_send_signal
-from procession.testing.stock import HELPERS, read_command
+from procession.testing.resources import HELPERS, read_command
 from procession.testing.supervisor import root
 
 Census: TypeAlias = dict[int, str]

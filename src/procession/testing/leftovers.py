@@ -11,8 +11,8 @@ import pytest
 
 from procession.exceptions import ProcessException
 from procession.testing import callers, ranks
-from procession.testing.stage import is_gone
-from procession.testing.stock import find_left, take_stock
+from procession.testing.resources import find_left, take_stock
+from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 
 

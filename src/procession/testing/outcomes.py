@@ -16,7 +16,7 @@ from procession.exceptions import (
 )
 from procession.testing import ranks
 from procession.testing.cases import CASES, RANKS, Case, play
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 
 GRACE = 1.0

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 LONG = 60.0
 """Seconds that a healthy rank works: far longer than any test waits for it."""

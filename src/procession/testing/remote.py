@@ -21,9 +21,9 @@ from procession.exceptions import (
     ProcessRaisedException,
     StartError,
 )
-from procession.testing import callers, elsewhere
+from procession.testing import callers, remote_ranks
 from procession.testing.conformance import BackendConformance
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 
 NOT_RUN = "the remote part was not run"
@@ -56,7 +56,7 @@ class RemoteConformance(BackendConformance):
     @pytest.mark.parametrize("nprocs", [1, 2, 4])
     def test_ranks_have_places(self, subject: Subject, nprocs: int) -> None:
         """In the order of ranks, each in a process of its own, and one address for all to meet at."""
-        places = subject.run(elsewhere.tell_place, nprocs=nprocs)
+        places = subject.run(remote_ranks.tell_place, nprocs=nprocs)
         assert [place["RANK"] for place in places] == [str(rank) for rank in range(nprocs)]
         assert {place["WORLD_SIZE"] for place in places} == {str(nprocs)}
         assert [place["LOCAL_RANK"] for place in places] == [str(rank) for rank in range(nprocs)]
@@ -65,11 +65,11 @@ class RemoteConformance(BackendConformance):
 
     def test_ranks_can_meet(self, subject: Subject) -> None:
         """At MASTER_ADDR, MASTER_PORT: rank 0 can listen there, and the others can connect."""
-        assert subject.run(elsewhere.meet, nprocs=3) == [3, 1, 2]
+        assert subject.run(remote_ranks.meet, nprocs=3) == [3, 1, 2]
 
     def test_a_raise_is_told_at_once(self, subject: Subject) -> None:
         """With rank, host and traceback, though another rank sleeps for minutes; all is gone."""
-        took, error = fail_at(subject, elsewhere.raise_beside_a_sleeper)
+        took, error = fail_at(subject, remote_ranks.raise_beside_a_sleeper)
         assert isinstance(error, ProcessRaisedException)
         assert "ValueError: boom from rank 1" in str(error)
         assert (error.error_index, error.host) == (1, os.uname().nodename)
@@ -78,7 +78,7 @@ class RemoteConformance(BackendConformance):
 
     def test_a_killed_rank_is_told_at_once(self, subject: Subject) -> None:
         """By the signal; fn has run once in each rank."""
-        took, error = fail_at(subject, partial(elsewhere.kill_beside_a_sleeper, "rank"))
+        took, error = fail_at(subject, partial(remote_ranks.kill_beside_a_sleeper, "rank"))
         assert isinstance(error, ProcessExitedException)
         assert (error.error_index, error.signal_name) == (1, "SIGKILL")
         assert took < SOON
@@ -86,7 +86,7 @@ class RemoteConformance(BackendConformance):
 
     def test_a_killed_agent_is_told_at_once(self, subject: Subject) -> None:
         """Its rank is lost, and gone; fn has run once in each rank."""
-        took, error = fail_at(subject, partial(elsewhere.kill_beside_a_sleeper, "agent"))
+        took, error = fail_at(subject, partial(remote_ranks.kill_beside_a_sleeper, "agent"))
         root = error.failures[0]
         assert (root.rank, root.kind, root.exit_code) == (1, "lost", None)
         assert f"contact with its agent (process {subject.stage.read('agent 1')}" in str(error)
@@ -95,7 +95,7 @@ class RemoteConformance(BackendConformance):
 
     def test_all_ends_with_the_caller(self, subject: Subject) -> None:
         """Killed, it takes ranks, and what they have started in sessions of their own, along."""
-        caller = callers.start(subject, elsewhere.launch_sleepers)
+        caller = callers.start(subject, remote_ranks.launch_sleepers)
         try:
             for rank in range(2):
                 subject.await_cue(f"asleep {rank}")
@@ -114,7 +114,7 @@ class RemoteConformance(BackendConformance):
         options = {"start_timeout": 10, **subject.options, **more}
         begun = time.monotonic()
         with pytest.raises(StartError, match=str(nprocs)) as caught:
-            subject.run(elsewhere.tell_place, nprocs=nprocs, options=options)
+            subject.run(remote_ranks.tell_place, nprocs=nprocs, options=options)
         assert time.monotonic() - begun < options["start_timeout"] + 5
         assert caught.value.nprocs == nprocs
 
@@ -125,12 +125,12 @@ class RemoteConformance(BackendConformance):
             pytest.importorskip(
                 "cloudpickle", reason="cloudpickle is missing: pip install cloudpickle"
             )
-        source = f"import sys; sys.path[:] = {sys.path!r}\n{elsewhere.MAIN}"
+        source = f"import sys; sys.path[:] = {sys.path!r}\n{remote_ranks.MAIN}"
         assert callers.execute(subject, source, how) == "[0, 10]"
 
     def test_an_interrupt_while_ranks_start_leaves_nothing(self, subject: Subject) -> None:
         """Wherever it comes."""
-        caller = callers.start(subject, elsewhere.interrupt_yourself)
+        caller = callers.start(subject, remote_ranks.interrupt_yourself)
         assert callers.finish(subject, caller)[-1:] == [b"interrupted"]
         assert_all_gone(subject)
 

@@ -15,7 +15,7 @@ from procession.context import ProcessContext
 from procession.exceptions import ProcessException
 from procession.protocol import Backend, Capabilities, Launch, Started
 from procession.testing.own_process import InOwnProcess, tests_run_here
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 DEADLINE = 60.0
 """Seconds after which a launch that should have ended has failed its test."""

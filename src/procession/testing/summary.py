@@ -15,8 +15,8 @@ import procession
 from procession.testing.aftermath import Aftermath
 from procession.testing.conformance import BackendConformance
 from procession.testing.listing import find_entries
+from procession.testing.protocol import Seam
 from procession.testing.remote import NOT_RUN, RemoteConformance
-from procession.testing.seam import Seam
 from procession.testing.selection import Key, backend_of, count_tests, key_of, name_of
 from procession.testing.supervisor import is_supervised
 

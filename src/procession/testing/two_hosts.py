@@ -12,10 +12,10 @@ import pytest
 
 from procession.exceptions import ProcessExitedException
 from procession.protocol import Backend
-from procession.testing import elsewhere
+from procession.testing import remote_ranks
 from procession.testing.hosts import FarHost, far_host, why_none
 from procession.testing.remote import SOON, assert_all_gone, fail_at
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 
 CUT_OFF = 15.0
@@ -54,19 +54,19 @@ class TwoHostConformance:
 
     def test_ranks_are_on_two_hosts(self, subject: Subject, far: FarHost) -> None:
         """As the network sees them; and rank 0 can be met at its address."""
-        where = subject.run(elsewhere.list_addresses)
+        where = subject.run(remote_ranks.list_addresses)
         assert far.far_address not in where[0]
         assert far.far_address in where[1]
-        assert subject.run(elsewhere.meet) == [2, 1]
+        assert subject.run(remote_ranks.meet) == [2, 1]
 
     def test_an_all_reduce(self, subject: Subject) -> None:
         """Of torch.distributed with gloo, by MASTER_ADDR and MASTER_PORT as they are."""
         pytest.importorskip("torch", reason="pip install torch==2.13.0")
-        assert subject.run(elsewhere.all_reduce) == [3.0, 3.0]
+        assert subject.run(remote_ranks.all_reduce) == [3.0, 3.0]
 
     def test_a_rank_that_is_killed_on_the_far_host(self, subject: Subject) -> None:
         """It is told with its host."""
-        took, error = fail_at(subject, partial(elsewhere.kill_beside_a_sleeper, "rank"))
+        took, error = fail_at(subject, partial(remote_ranks.kill_beside_a_sleeper, "rank"))
         assert isinstance(error, ProcessExitedException)
         assert (error.error_index, error.signal_name) == (1, "SIGKILL")
         assert took < SOON
@@ -74,7 +74,7 @@ class TwoHostConformance:
 
     def test_a_cable_that_is_cut(self, subject: Subject, far: FarHost) -> None:
         """Its rank is lost, the others are ended, and what is cut off ends by itself."""
-        with subject.start(elsewhere.sleep, str(subject.folder)) as context:
+        with subject.start(remote_ranks.sleep, str(subject.folder)) as context:
             for rank in range(2):
                 subject.await_cue(f"asleep {rank}")
             far.cut()

@@ -9,7 +9,7 @@ import time
 from typing import Any, NoReturn
 
 from procession import StartError
-from procession._python.defer_signals import held_back
+from procession._python.defer_signals import defer_sigint
 from procession_ray.connection import ray
 from procession_ray.options import Options
 from procession_ray.slots import count_slots, tell_amounts
@@ -36,7 +36,7 @@ class Reservation:
         if not self._options.autoscaling and _count_all(self._options) < self._nprocs:
             self._fail("options={'autoscaling': True} waits for nodes that are yet to come")
         bundles = [self._options.demand for _ in range(self._nprocs)]
-        with held_back():  # what is not noted could not be removed
+        with defer_sigint():  # what is not noted could not be removed
             self.group = _groups().placement_group(bundles, strategy=self._options.strategy)
         # Ray cuts the seconds down to a whole number
         if not self.group.wait(math.ceil(max(until - time.monotonic(), 1))):

@@ -37,7 +37,7 @@ class XlaBackend:
 
     name: str = "xla"
     protocol_version: int = 1
-    capabilities: Capabilities = commands.CAPABILITIES._replace(together=True, rendezvous=True)
+    capabilities: Capabilities = commands.CAPABILITIES._replace(exit_barrier=True, rendezvous=True)
     options: frozenset[str] = NAMES
 
     def availability(self) -> Availability:
@@ -94,7 +94,7 @@ def _start_ranks(launch: Launch, plan: Plan, changes: list[Changes], coordinator
         environments=tuple(changes),
         options=_choose_base_options(options),
         entry=("procession_xla.member:enter", place),
-        together=True,
+        exit_barrier=True,
     )
     try:
         return get_backend(f"procession:{options.base}").start(launch)

@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from procession.testing.acts import Act
-from procession.testing.stage import Stage, state_of
+from procession.testing.faults import Act
+from procession.testing.scratch import Stage, state_of
 
 
 def first_rank(act: Act) -> Act:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 Act = Callable[[Stage], None]
 

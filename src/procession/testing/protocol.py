@@ -14,12 +14,12 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
-from procession._launch.starting import undo
+from procession._launch.starting import abort_start
 from procession._registry.validation import ask_availability, validate
 from procession.protocol import ErrorChannel, Process, Report, Started
 from procession.testing import ranks
 from procession.testing.own_process import find_shared
-from procession.testing.stage import is_gone
+from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 
 SOON = 10.0
@@ -63,7 +63,7 @@ class Seam:
                 assert report is not None, f"rank {index} has reported nothing"
                 assert report.result is not None
                 assert pickle.loads(report.result) == index
-                if not subject.capabilities.together:
+                if not subject.capabilities.exit_barrier:
                     assert_ended(ones, index)
             assert ones.processes[0].is_alive()
             assert wait([ones.sentinels[0]], 0) == []
@@ -182,7 +182,7 @@ def started(subject: Subject, *call: Any, nprocs: int = 2) -> Iterator[Started]:
 
 def end_all(ones: Started) -> None:
     """Kill and reap ranks, whatever they are."""
-    finisher = threading.Thread(target=undo, args=(ones,), daemon=True)
+    finisher = threading.Thread(target=abort_start, args=(ones,), daemon=True)
     finisher.start()
     finisher.join(SOON)
     assert not finisher.is_alive(), "ranks cannot be killed and joined"

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from procession.testing.ranks import LONG, count_calls
-from procession.testing.stage import Stage
+from procession.testing.scratch import Stage
 
 MAIN = """
 import pickle
