@@ -44,7 +44,7 @@ MEET = """
 options = {"client": client, **eval(arguments[0])}
 def go(fn, *args, nprocs=4):
     return run(fn, args, nprocs, start_method="dask", options=options)
-print([go(dask_ranks.tell_network), go(elsewhere.meet), go(dask_ranks.measure, bytes(2_000_000))])
+print([go(dask_ranks.tell_network), go(remote_ranks.meet), go(dask_ranks.measure, bytes(2_000_000))])
 """
 REDUCE = """
 options = {"client": client, **eval(arguments[0])}
@@ -58,15 +58,15 @@ except StartError as error:
     print(error)
 """
 KILL = """
-context = start(elsewhere.sleep, 3, arguments[1], eval(arguments[0]))
+context = start(remote_ranks.sleep, 3, arguments[1], eval(arguments[0]))
 begun = time.monotonic()
 os.kill(context.pids()[2], signal.SIGKILL)
 print(fail(context, begun))
 """
 CUT = """
 from concurrent.futures import ThreadPoolExecutor
-contexts = [start(elsewhere.sleep, 3, arguments[0], eval(arguments[2]))]
-contexts.append(start(elsewhere.sleep, 1, arguments[1], eval(arguments[3])))  # far: there is no room near
+contexts = [start(remote_ranks.sleep, 3, arguments[0], eval(arguments[2]))]
+contexts.append(start(remote_ranks.sleep, 1, arguments[1], eval(arguments[3])))  # far: there is no room near
 begun = time.monotonic()
 subprocess.run(eval(arguments[4]), check=True)
 with ThreadPoolExecutor() as threads:
