@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from procession.testing.scratch import state_of
+from procession.testing.times import patience
 
 PATIENCE = 30.0
 """Seconds for which a test waits for a cue that has to come."""
+
+GRACE = patience(3)
+"""The grace period of such a launch, in seconds, but for callers that clean up."""
 
 
 class Caller:
@@ -47,8 +51,8 @@ class Caller:
         return [int(path.read_text() or path.name.split()[1]) for path in files]
 
     def assert_gone(self, seconds: float = 2.0) -> None:
-        """Fail if, after so many seconds, a process that was noted still runs."""
-        until = time.monotonic() + seconds
+        """Fail if, after so many seconds (`patience`), a process that was noted still runs."""
+        until = time.monotonic() + patience(seconds)
         while left := [pid for pid in self.noted() if state_of(pid) not in "XZ"]:
             assert time.monotonic() < until, f"still running: {left}"
             time.sleep(0.002)
@@ -123,7 +127,7 @@ def main(start_method: str, how: str, folder: str) -> None:
         launch()
     if how == "leaving":
         return
-    made[0].wait(grace_period=None if how == "cleaning" else 3)
+    made[0].wait(grace_period=None if how == "cleaning" else GRACE)
 
 
 if __name__ == "__main__":

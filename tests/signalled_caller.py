@@ -10,7 +10,7 @@ import time
 from typing import Any, NoReturn
 
 import standin
-from procession import Signals, run, start_processes, stop_requested
+from procession import ProcessContext, Signals, run, start_processes, stop_requested
 from procession.testing.scratch import Stage
 
 
@@ -42,8 +42,16 @@ def count(rank: int, folder: str) -> None:
         time.sleep(0.005)
 
 
-async def await_ranks(arguments: dict[str, Any]) -> None:
-    await start_processes(join=False, **arguments)
+def start(stage: Stage, arguments: dict[str, Any]) -> ProcessContext:
+    """Start ranks, look after them once, and say so: from here on signals are passed on to them."""
+    context: ProcessContext = start_processes(join=False, **arguments)
+    context.wait(timeout=0)
+    stage.tell("waits")
+    return context
+
+
+async def await_ranks(stage: Stage, arguments: dict[str, Any]) -> None:
+    await start(stage, arguments)
 
 
 def leave_by_handler(*_: object) -> NoReturn:
@@ -81,13 +89,12 @@ def main(method: str, how: str, what: str, folder: str) -> None:
     if how == "run":
         run(**arguments)
     elif how == "await":
-        asyncio.run(await_ranks(arguments))
+        asyncio.run(await_ranks(stage, arguments))
     elif how == "between":
-        context = start_processes(join=False, **arguments)
-        context.wait(timeout=0)
+        context = start(stage, arguments)
         time.sleep(60)
     elif how == "poll":
-        context = start_processes(join=False, **arguments)
+        context = start(stage, arguments)
         while not context.wait(timeout=0.05):
             time.sleep(0.05)
     elif how == "two":

@@ -227,7 +227,7 @@ def test_a_copy_that_fails_leaves_no_rank(
     with pytest.raises(OSError, match="No space left") as caught:
         start_processes(touch, (memoryview(MANY), str(mark)), 3, start_method=start_method)
     told = [str(caught.value), *ranks.notes_on(caught.value)]
-    assert "while copying what args hold into memory" in "\n".join(told)
+    assert "while copying the buffers in args into memory" in "\n".join(told)
     assert not mark.exists()
 
 

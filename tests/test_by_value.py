@@ -13,6 +13,7 @@ import pytest
 
 import ranks
 from procession import ProcessRaisedException, ResultError, run
+from procession.testing.times import patience
 from test_main_module import start
 
 NEEDS_CLOUDPICKLE = pytest.mark.skipif(
@@ -143,7 +144,7 @@ UNPICKLABLE = threading.Lock()
 
 
 def make_reader() -> Any:
-    return lambda rank: (STATE, UNPICKLABLE.acquire(timeout=1))
+    return lambda rank: (STATE, UNPICKLABLE.acquire(timeout=patience(1)))
 
 
 @NEEDS_CLOUDPICKLE
@@ -187,7 +188,7 @@ class Holder:
             (n for n in range(3)),
             "it holds an object of type builtins.generator; generator belongs to one",
         ),
-        (ranks.RaisesOnDump(), "to pickle it raised ValueError: mend that"),
+        (ranks.RaisesOnDump(), "pickling it raised ValueError: fix that"),
     ],
 )
 def test_the_advice_fits_what_is_in_the_way(start_method: str, held: Any, text: str) -> None:
@@ -223,7 +224,7 @@ def test_a_name_that_stands_for_another_object_is_explained(
     with pytest.raises(Exception, match="not the same object") as caught:
         run(original, start_method=start_method)
     told = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
-    assert "test_by_value.renamed is another object by now" in told
+    assert "test_by_value.renamed is now another object" in told
 
 
 @BY_PICKLE

@@ -23,6 +23,7 @@ from procession import (
     start_processes,
 )
 from procession._launch.platform import count_processors
+from procession.testing.times import patience
 
 
 def test_results_are_kept_only_if_they_are_asked_for(start_method: str) -> None:
@@ -72,7 +73,11 @@ def fail_some(rank: int) -> Any:
 
 def test_the_place_of_a_rank_that_the_deadline_found_tells_so(start_method: str) -> None:
     places = run(
-        work_unless_first, nprocs=2, start_method=start_method, timeout=1.5, return_exceptions=True
+        work_unless_first,
+        nprocs=2,
+        start_method=start_method,
+        timeout=patience(3),
+        return_exceptions=True,
     )
     assert places[0] == "done"
     assert isinstance(places[1], ProcessTimeoutError)
@@ -153,7 +158,7 @@ def test_what_cannot_be_pickled_has_its_callers_name(start_method: str) -> None:
         ({"kwargs": 3}, TypeError, "kwargs must be a mapping"),
         ({"kwargs": {1: 2}}, TypeError, "kwargs must be a mapping"),
         ({"args": PerRank([()])}, ValueError, "arguments of 2 ranks"),
-        ({"args": PerRank(["a", 2])}, TypeError, "what PerRank has for rank 0"),  # type: ignore[list-item]
+        ({"args": PerRank(["a", 2])}, TypeError, "the value of PerRank for rank 0"),  # type: ignore[list-item]
         ({"name": 3}, TypeError, "name must be a str"),
     ],
 )

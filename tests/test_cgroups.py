@@ -15,6 +15,7 @@ from procession import ProcessRaisedException, run, start_processes
 from procession._cleanup import cgroups
 from procession.testing.faults import start_session
 from procession.testing.scratch import Stage, state_of
+from procession.testing.times import patience
 
 
 def is_delegated() -> bool:
@@ -58,7 +59,7 @@ def test_what_has_shed_the_mark_ends_too(start_method: str, tmp_path: Path) -> N
     with pytest.raises(ProcessRaisedException, match="boom"):
         start_processes(shed_and_fail, (str(tmp_path),), 2, start_method=start_method)
     (pid,) = Stage(str(tmp_path), 0).noted()
-    until = time.monotonic() + 2
+    until = time.monotonic() + patience(2)
     while state_of(pid) not in "XZ":
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -84,7 +85,7 @@ def test_a_killed_caller_leaves_no_cgroup(
         assert len(list_cgroups()) == 1
         caller.process.send_signal(signal.SIGKILL)
         caller.assert_gone()
-        until = time.monotonic() + 2
+        until = time.monotonic() + patience(2)
         while list_cgroups():
             assert time.monotonic() < until
             time.sleep(0.002)
@@ -118,7 +119,7 @@ def test_a_bad_choice_and_a_missing_permission_are_told(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cgroups, "locate", lambda mark: "/proc/none")
-    with pytest.raises(RuntimeError, match="PROCESSION_CGROUP=1, but this process may not"):
+    with pytest.raises(RuntimeError, match="PROCESSION_CGROUP=1, but this process cannot create"):
         run(tell_cgroup, start_method=start_method)
     monkeypatch.setenv("PROCESSION_CGROUP", "yes")
     with pytest.raises(ValueError, match="PROCESSION_CGROUP must be 0 or 1, not 'yes'"):

@@ -147,17 +147,17 @@ def test_an_interrupt_is_status_130(work: Path) -> None:
         (["absent.py:show"], "there is no file absent.py"),
         (["absent:show"], "cannot import absent: ModuleNotFoundError: No module named 'absent'"),
         (["bad.py:show"], "cannot import bad: ZeroDivisionError: division by zero ("),
-        (["clash/json.py:show"], "json.py cannot be imported as 'json': that name stands for "),
+        (["clash/json.py:show"], "json.py cannot be imported as 'json': that name refers to "),
         (
             ["clash/sys.py:show"],
-            "sys.py cannot be imported as 'sys': that name stands for built-in",
+            "sys.py cannot be imported as 'sys': that name refers to built-in",
         ),
         (["clash/a.b.py:show"], "rename the file, or name its package as MODULE:FUNCTION"),
         (["clash/__main__.py:show"], "rename the file, or name its package as MODULE:FUNCTION"),
         (["-n", "0", "work:show"], "nprocs"),
         (["--timeout", "-1", "work:show"], "timeout"),
         (["--start-method", "sprawn", "work:show"], "did you mean 'spawn'?"),
-        (["--start-method", "mpi", "work:show"], "pip install procession-mpi"),
+        (["--start-method", "mpi", "work:show"], "pip install ./plugins/procession-mpi"),
     ],
 )
 def test_a_bad_call_is_one_line_and_status_2(

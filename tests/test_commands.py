@@ -58,7 +58,7 @@ def test_a_command_is_an_interpreter_with_the_environment_of_its_rank() -> None:
         ("a",),
         2,
         start_method=CommandBackend(start),
-        env=lambda rank: {"OF": str(rank)},
+        env=lambda place: {"OF": str(place.rank)},
     )
     assert results == [(0, "a"), (1, "a")]
     assert [(one.rank, one.argv[0], one.env["OF"]) for one in seen] == [

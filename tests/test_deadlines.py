@@ -164,7 +164,7 @@ HANDLER = """
         caller = os.getpid()
         signal.signal(signal.SIGUSR1, lambda *_: inner.append(launch()))
         inner = []
-        traced = "forkservers.py", "forkserver.py", "fds.py", "fork.py", "starting.py"
+        traced = "client.py", "forkserver.py", "fds.py", "fork.py", "starting.py"
         count()
         lines = count()
         for line in range(1, lines, max(lines // 25, 1)):

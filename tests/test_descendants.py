@@ -18,6 +18,7 @@ from procession import ProcessRaisedException, run, start_processes
 from procession._cleanup import marks
 from procession.testing.faults import fork_daemon, start_program, start_session, start_stranger
 from procession.testing.scratch import Stage, state_of
+from procession.testing.times import patience
 from scripts import execute
 
 
@@ -36,7 +37,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until_gone(*pids: int) -> None:
-    until = time.monotonic() + 2
+    until = time.monotonic() + patience(2)
     while left := [pid for pid in pids if state_of(pid) not in "XZ"]:
         assert time.monotonic() < until, f"still running: {left}"
         time.sleep(0.002)
@@ -203,7 +204,7 @@ def test_daemons_can_be_kept(start_method: str, tmp_path: Path) -> None:
             start_method=start_method,
             keep_daemons=True,
         )
-    until = time.monotonic() + 2
+    until = time.monotonic() + patience(2)
     while len(daemons := [pid for pid in stage.noted() if state_of(pid) not in "XZ"]) > 3:
         assert time.monotonic() < until  # the program, which was in the rank's group, is ending
     assert len(daemons) == 3

@@ -47,7 +47,7 @@ class Through:
         return get_backend(self.base).availability()
 
     def start(self, launch: Launch) -> Started:
-        launch = launch._replace(entry=self.entry, exit_barrier=self.exit_barrier)
+        launch = launch.replace(entry=self.entry, exit_barrier=self.exit_barrier)
         return get_backend(self.base).start(launch)
 
 

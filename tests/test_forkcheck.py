@@ -142,7 +142,7 @@ def test_an_initialised_runtime_is_an_error_and_nothing_is_started(
         start_processes(ranks.nothing, nprocs=2, start_method="fork")
     assert [reason.split(": ")[0] for reason in caught.value.reasons] == [found]
     text = str(caught.value)
-    assert f"{found}: it cannot be used in a fork of it" in text
+    assert f"{found}: forked ranks cannot use it" in text
     for way_out in ("'spawn'", "'forkserver'", "before the first use", "{'fork_check': 'warn'}"):
         assert way_out in text
 

@@ -29,12 +29,15 @@ class Caller:
     """A process that runs the script, and the folder of its ranks' cues."""
 
     def __init__(self, folder: Path, method: str, how: str, what: str) -> None:
-        self.folder = folder
+        self.folder, self.how = folder, how
         command = [sys.executable, str(SCRIPT), method, how, what, str(folder)]
         self.process = subprocess.Popen(command, preexec_fn=os.setpgrp)  # noqa: PLW1509
 
     def await_ranks(self) -> list[int]:
-        return [int(self.await_cue(f"rank {rank}")) for rank in range(2)]
+        pids = [int(self.await_cue(f"rank {rank}")) for rank in range(2)]
+        if self.how in ("poll", "between", "await", "two"):
+            self.await_cue("waits")
+        return pids
 
     def await_cue(self, cue: str) -> str:
         wait_until(lambda: (self.folder / cue).exists() or self.process.poll() is not None)
@@ -147,7 +150,6 @@ def test_all_launches_of_the_caller_end(callers: MakeCaller, start_method: str) 
     caller = callers(start_method, "two")
     caller.await_ranks()
     caller.await_cue("second/rank 0")
-    caller.await_cue("waits")
     assert caller.end(signal.SIGTERM) == -signal.SIGTERM
     assert len(caller.saved()) == 2
 

@@ -23,6 +23,7 @@ from procession._rank import stacks
 from procession._supervise import stack_dump
 from procession.testing.bystanders import lock_forever
 from procession.testing.scratch import Stage
+from procession.testing.times import patience
 
 
 def deadlock(stage: Stage) -> None:
@@ -86,7 +87,7 @@ def test_stacks_on_request(start_method: str, how: str, tmp_path: Path) -> None:
 
 def test_stacks_are_in_the_exception_at_a_deadline(start_method: str) -> None:
     with pytest.raises(ProcessTimeoutError) as caught:
-        start_processes(ranks.work, nprocs=3, start_method=start_method, timeout=1.5)
+        start_processes(ranks.work, nprocs=3, start_method=start_method, timeout=patience(3))
     assert ["in work" in one.stacks for one in caught.value.failures] == [True] * 3
     told = str(caught.value)
     assert "where the ranks were when it passed:\nrank 0, 1, 2:\n" in told
@@ -98,7 +99,7 @@ def test_a_deep_stack_is_shortened_in_the_message_and_whole_in_the_failure(
     start_method: str,
 ) -> None:
     with pytest.raises(ProcessTimeoutError) as caught:
-        start_processes(sleep_deep_down, (60,), start_method=start_method, timeout=1.5)
+        start_processes(sleep_deep_down, (60,), start_method=start_method, timeout=patience(3))
     told, stacks_ = str(caught.value), caught.value.failures[0].stacks
     assert stacks_.count("in sleep_deep_down") == 61
     assert "in sleep_deep_down" in told
@@ -118,7 +119,7 @@ def test_a_fork_that_waits_for_a_lock_of_another_thread_is_shown() -> None:
     """What P12 cannot know beforehand: the deadline says where the ranks are."""
     lock = threading.Lock()
     with lock, pytest.raises(ProcessTimeoutError) as caught:
-        start_processes(take, (lock,), 2, start_method="fork", timeout=0.5)
+        start_processes(take, (lock,), 2, start_method="fork", timeout=patience(0.5))
     assert all("in take" in one.stacks for one in caught.value.failures)
 
 

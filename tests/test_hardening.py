@@ -21,6 +21,7 @@ from procession import (
     run,
     start_processes,
 )
+from procession.testing.times import patience
 from scripts import execute
 
 
@@ -317,7 +318,7 @@ def test_a_launch_from_an_executor_thread_and_from_asyncio(
         begun = time.monotonic()
         with pytest.raises(ProcessExitedException):
             start_processes(ranks.fail_in, (1, "_exit 7"), 2, start_method=start_method)
-        assert time.monotonic() - begun < 4  # the grace period, for ranks that ignore SIGTERM, is 5
+        assert time.monotonic() - begun < patience(4)  # ranks that ignore SIGTERM get 5 s
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         await asyncio.to_thread(
             start_processes, finalize, (str(tmp_path / "file"),), 1, start_method=start_method

@@ -104,7 +104,7 @@ def test_what_ranks_cannot_import_is_explained(
     with pytest.raises(Exception, match="No module named 'deep_inside'") as caught:
         run(ranks.give, ([module.Value()],), start_method=start_method)
     assert "ranks cannot import 'deep_inside', which fn or args need" in str(caught.value)
-    assert "Put its folder on sys.path" in str(caught.value)
+    assert "Add its folder to sys.path" in str(caught.value)
 
 
 @pytest.mark.parametrize("start_method", ["spawn"])

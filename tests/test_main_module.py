@@ -277,7 +277,7 @@ def test_a_script_that_is_no_file_goes_by_value(
         assert done.stdout == "[0, 1]\n", done.stderr
     else:
         assert "which ranks cannot import" in done.stderr
-        assert "pip install 'procession[cloudpickle]'" in done.stderr
+        assert "pip install cloudpickle" in done.stderr
         assert "start_method='fork'" in done.stderr
 
 
@@ -298,4 +298,4 @@ def test_a_function_under_the_guard_is_explained(start_method: str, tmp_path: Pa
     (tmp_path / "script.py").write_text(UNDER_A_GUARD)
     done = start(tmp_path, "script.py", start_method)
     assert "Can't get attribute 'work'" in done.stderr
-    assert "what is under `if __name__ == '__main__':` exists in the launching" in done.stderr
+    assert "what is under `if __name__ == '__main__':` exists only in the launching" in done.stderr

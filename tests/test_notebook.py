@@ -73,7 +73,7 @@ def test_without_cloudpickle_the_error_names_both_ways_out(examples: Path, tmp_p
     )
     text = execute(book, tmp_path)[-1]
     assert text.count("PicklingError") == 2
-    assert text.count("pip install 'procession[cloudpickle]'") == 2
+    assert text.count("pip install cloudpickle") == 2
     assert text.count("start_method='fork'") == 2
 
 

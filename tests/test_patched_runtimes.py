@@ -30,8 +30,9 @@ import multiprocessing, os, signal, subprocess, threading, time, warnings
 import gevent
 
 from procession import (
-    ProcessExitedException, ProcessRaisedException, ProcessTimeoutError, run, start_processes, syscalls
+    ProcessExitedException, ProcessRaisedException, ProcessTimeoutError, run, start_processes
 )
+from procession._linux import syscalls
 
 METHOD = sys.argv[1]
 keywords = {"nprocs": 2, "start_method": METHOD}
@@ -349,24 +350,32 @@ BLOCKING = {
 }
 """What gevent or eventlet replaces, and `procession._python.unpatched` has as it was."""
 
-EXEMPT = {
-    "unpatched.py",
-    "greenlets.py",  # which means the patched ones
-    *("fresh.py", "forked.py", "report.py", "guard.py", "stacks.py"),  # of ranks, which import less
-    *("reaper.py", "memory.py"),  # a process without user code; regular files are closed at once
-    "forkservers.py",  # its locks are never held across a switch
-    "loading.py",
-}
+EXEMPT = (
+    "cli/",
+    "remote/",  # whose threads and sockets are no part of a launch on this host
+    "testing/",
+    "_rank/",  # which imports less
+    "_cleanup/leaving.py",  # in a process that a plugin starts
+    "_cleanup/reaper.py",  # a process without user code
+    "_forkserver/client.py",  # its locks are never held across a switch
+    "_linux/memory.py",  # regular files are closed at once
+    "_python/fd_numbers.py",  # in a rank
+    "_python/greenlets.py",  # which means the patched ones
+    "_python/unpatched.py",
+)
+"""Rooms and modules that may use them."""
 
 
 def test_no_module_uses_what_is_patched() -> None:
     """`unpatched` has it."""
     package = Path(procession.__file__).parent
+    paths = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     found = [
-        f"{path.name}: {ast.unparse(node)}"
-        for path in [*package.glob("*.py"), *package.glob("backends/*.py")]
-        if path.name not in EXEMPT
+        f"{name}: {ast.unparse(node)}"
+        for name, path in paths.items()
+        if not name.startswith(EXEMPT)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if ast.unparse(node) in BLOCKING
     ]
+    assert "_supervise/supervisor.py" in paths
     assert not found

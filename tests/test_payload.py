@@ -354,6 +354,7 @@ def test_preload_option(start_method: str) -> None:
         run(ranks.see_modules, start_method=start_method, options={"preload": 5})
 
 
+@pytest.mark.usefixtures("no_servers")
 def test_servers_are_kept_by_configuration_and_replaced_when_dead() -> None:
     from procession._forkserver.client import _servers
 

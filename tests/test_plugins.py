@@ -45,7 +45,7 @@ def test_ranks_run_under_a_third_party_start_method() -> None:
         args=("a", "b"),
         nprocs=3,
         start_method="echo-process",
-        env=lambda rank: {"ECHO": str(rank)},
+        env=lambda place: {"ECHO": str(place.rank)},
     )
     assert results == [(rank, ("a", "b"), str(rank)) for rank in range(3)]
     procession.start_processes(rank_and_arguments, nprocs=2, start_method="echo-process")

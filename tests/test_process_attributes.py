@@ -91,7 +91,7 @@ RULE = "daemonic processes are not allowed to have children: this one, "
 def test_a_daemonic_rank_is_told_the_way_out(start_method: str) -> None:
     (said,) = run(launch, nprocs=1, start_method=start_method, daemon=True)
     assert said.startswith(RULE)
-    assert said.endswith("is daemonic; launch the ranks of which it is one without daemon=True")
+    assert said.endswith("is daemonic; start its own launch without daemon=True")
 
 
 def test_so_is_a_worker_of_a_pool() -> None:
@@ -112,7 +112,7 @@ def test_so_is_a_process() -> None:
         end.close()
     process.close()
     assert said.startswith(f"{RULE}'SpawnProcess-")
-    assert said.endswith("whoever starts it must do so without daemon=True")
+    assert said.endswith("; start it without daemon=True")
 
 
 def send_launch(writer: Any) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 import ranks
-from procession import RankInfo, get_context, rank_info, run, start_processes
+from procession import RankInfo, get_context, rank_info, run, set_rank_info, start_processes
 from procession._launch.numbering import identify_ranks
-from procession.rank_place import set_rank_info
 
 TITLES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
@@ -185,7 +184,7 @@ def test_env_is_for_all_or_by_rank(start_method: str, monkeypatch: pytest.Monkey
         ranks.see_environment,
         nprocs=2,
         start_method=start_method,
-        env=lambda rank: {"GIVEN": str(rank * 2)},
+        env=lambda place: {"GIVEN": str(place.rank * 2)},
     )
     assert [one["GIVEN"] for one in seen] == ["0", "2"]
     assert "GIVEN" not in os.environ
@@ -204,7 +203,7 @@ def test_env_is_in_force_before_a_rank_imports(
         import_and_tell,
         nprocs=2,
         start_method=start_method,
-        env=lambda rank: {"GIVEN": f"to {rank}"},
+        env=lambda place: {"GIVEN": f"to {place.rank}"},
     )
     assert seen == ["to 0", "to 1"]
 
@@ -278,6 +277,7 @@ def test_a_rank_imports_no_more_than_it_needs(start_method: str, tmp_path: Path)
         "procession._rank.parent_death",
         "procession._rank.identity",
         "procession._linux",
+        "procession._python",
         "procession._python.fd_numbers",
         "procession._linux.memory",  # a result may be large
         "procession._rank",
@@ -286,20 +286,23 @@ def test_a_rank_imports_no_more_than_it_needs(start_method: str, tmp_path: Path)
         "procession._rank.stacks",
         "procession._rank.wire",
     }
-    forbidden = {
-        "importlib_metadata",
-        "importlib.metadata",
-        "typing_extensions",
-        "typing",
-        "dataclasses",
-        "multiprocessing",
-        "pickle",
-        "logging",
-        "subprocess",
-        "socket",
-        "threading",
-    }
-    assert not modules & forbidden
+    assert not modules & FORBIDDEN
+
+
+FORBIDDEN = {
+    "importlib_metadata",
+    "importlib.metadata",
+    "typing_extensions",
+    "typing",
+    "dataclasses",
+    "multiprocessing",
+    "pickle",
+    "logging",
+    "subprocess",
+    "socket",
+    "threading",
+}
+"""What no rank pays for unless its function does."""
 
 
 OF_A_SCRIPT = """

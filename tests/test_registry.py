@@ -274,7 +274,7 @@ def test_a_backend_for_another_protocol_is_refused(
     [
         ("Availability(False, 'no engine here', 'start one')", "no engine here (start one)"),
         ("1 / 0", "availability() raised ZeroDivisionError: division by zero"),
-        ("None", "availability() returned None, no Availability"),
+        ("None", "availability() returned None, not an Availability"),
     ],
 )
 def test_an_unavailable_backend_says_why(

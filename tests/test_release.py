@@ -50,7 +50,7 @@ def start(start_method: str, kind: type[Recording], fn: Any, *args: Any, nprocs:
     options = {"fork_check": "off"} if start_method == "fork" else {}
     launch = Launch(fn, args, nprocs, start_method, environments=({},) * nprocs, options=options)
     started = get_backend(start_method).start(launch)
-    return launch, started._replace(processes=[kind(one) for one in started.processes])
+    return launch, started.replace(processes=[kind(one) for one in started.processes])
 
 
 def releases(started: Started) -> Iterator[list[bool]]:
@@ -76,7 +76,7 @@ def test_what_is_stopped_is_released_once(start_method: str) -> None:
 def test_what_cannot_be_ended_is_not_released_while_it_runs() -> None:
     """Nor is it released twice where it ends after all."""
     launch, started = start("spawn", Deaf, ranks.work, nprocs=1)
-    started = started._replace(on_failure=None, on_finish=None)
+    started = started.replace(on_failure=None, on_finish=None)
     context = ProcessContext._of_launch(launch, started)
     context.terminate(0)
     assert list(releases(started)) == [[]]

@@ -32,6 +32,7 @@ from procession._supervise import oom
 from procession.testing.ranks import give, make_large, work
 from procession.testing.scratch import Stage, is_gone
 from procession.testing.subject import wait_until
+from procession.testing.times import patience
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +165,7 @@ def test_what_cannot_travel_is_refused_before_anything_starts() -> None:
     import multiprocessing
 
     for item in (multiprocessing.get_context("spawn").Queue(), multiprocessing.Pipe()[0]):
-        with pytest.raises(ValueError, match="which ranks of start method 'command' cannot have"):
+        with pytest.raises(ValueError, match="which ranks of start method 'command' cannot use"):
             launch(give, item)
         item.close()
 
@@ -174,7 +175,7 @@ def test_ranks_cannot_leave_together() -> None:
     call = Launch(
         give, (), 1, "command", environments=({},), options=standin.options(), exit_barrier=True
     )
-    with pytest.raises(ValueError, match="cannot have ranks leave together"):
+    with pytest.raises(ValueError, match="has no exit barrier"):
         backend.start(call)
 
 
@@ -208,7 +209,7 @@ def see_entered(rank: int) -> list[tuple[int, Any]]:
 
 def test_ranks_that_do_not_come_are_counted() -> None:
     begun = time.monotonic()
-    with pytest.raises(StartError, match=r"cannot start 3 ranks \(2 have come\)") as caught:
+    with pytest.raises(StartError, match=r"cannot start 3 ranks \(2 have arrived\)") as caught:
         launch(
             give,
             nprocs=3,
@@ -217,7 +218,7 @@ def test_ranks_that_do_not_come_are_counted() -> None:
         )
     assert "the others have not within 3 s (option start_timeout)" in str(caught.value)
     assert (caught.value.nprocs, caught.value.came, caught.value.slots) == (3, 2, None)
-    assert time.monotonic() - begun < 3 + 5
+    assert time.monotonic() - begun < 3 + patience(5)
 
 
 def test_an_engine_that_ends_early_is_quoted(capfd: pytest.CaptureFixture[str]) -> None:

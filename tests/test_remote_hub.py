@@ -245,7 +245,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
 def test_a_port_that_is_taken_is_refused(open_hub: Open) -> None:
     _, port = open_hub().address
     with pytest.raises(
-        ValueError, match=f"cannot listen at '127.0.0.1', port {port}: .* a free one"
+        ValueError, match=f"cannot listen at '127.0.0.1', port {port}: .* a free port"
     ):
         Hub(1, "127.0.0.1", port, 10)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from procession.testing.scratch import state_of
+from procession.testing.times import patience
 from scripts import execute
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop its rights")
@@ -227,7 +228,7 @@ SECRET = (
         os.environ["OTHER"] = "2"
         (found, _, other), = run(list_secrets, start_method=method)
         print(found[0], other)
-        with open(f"/proc/{lifeline._line[3]}/environ", "rb") as file:
+        with open(f"/proc/{reaper_client._line[3]}/environ", "rb") as file:
             print(b"a secret" in file.read())
 """
 )
@@ -341,7 +342,7 @@ def test_what_ranks_start_ends_where_the_effective_user_is_another(
 
 
 def await_ends(pids: list[int]) -> None:
-    until = time.monotonic() + 5
+    until = time.monotonic() + patience(5)
     while left := [pid for pid in pids if state_of(pid) not in "XZ"]:
         if time.monotonic() > until:
             for pid in left:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from imports import ROOMS, list_imports, list_modules, list_upward, room_of
 
@@ -73,3 +78,57 @@ def list_circles() -> Iterator[tuple[str, str]]:
 
 def test_no_two_modules_import_each_other() -> None:
     assert set(list_circles()) == set(CIRCLES)
+
+
+DOOR = "procession.testing.introspect"
+"""By which tests reach what is private."""
+
+PUBLIC = (
+    "procession",
+    "procession.authoring",
+    "procession.commands",
+    "procession.remote",
+    "procession.remote.relay",
+)
+"""The modules whose ``__all__`` an author of a backend may import, beside the kit."""
+
+
+def list_foreign_imports() -> Iterator[tuple[str, str, str]]:
+    """Return the file, module and name of each import from procession by plugins and by the kit."""
+    root = Path(__file__).parents[1]
+    for path in [*root.glob("plugins/*/*/**/*.py"), *root.glob("src/procession/testing/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == (
+                "procession"
+            ):
+                for alias in node.names:
+                    yield path.relative_to(root).as_posix(), str(node.module), alias.name
+
+
+def test_plugins_import_what_is_documented() -> None:
+    wrong = []
+    for path, module, name in list_foreign_imports():
+        if not path.startswith("plugins/") or module.startswith("procession.testing"):
+            continue
+        if f"{module}.{name}" in PUBLIC:
+            continue
+        if module not in PUBLIC or name not in importlib.import_module(module).__all__:
+            wrong.append(f"{path}: {module}.{name}")
+    assert wrong == []
+
+
+def test_the_kit_reaches_private_rooms_by_one_door() -> None:
+    wrong = [
+        f"{path}: {module}.{name}"
+        for path, module, name in list_foreign_imports()
+        if path.startswith("src/")
+        and not path.endswith("/introspect.py")
+        and any(part.startswith("_") for part in f"{module}.{name}".split("."))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", [*PUBLIC[1:], DOOR])
+def test_what_is_listed_is_there(module: str) -> None:
+    found = importlib.import_module(module)
+    assert all(hasattr(found, name) for name in found.__all__)

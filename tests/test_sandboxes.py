@@ -79,7 +79,7 @@ def test_without_any_file_the_error_says_why(tmp_path: Path) -> None:
                 print(error)
         """
     told = execute(tmp_path, text)
-    assert "no file can be made in memory (memfd_create: Operation not permitted)" in told
+    assert "cannot create a file in memory (memfd_create: Operation not permitted)" in told
 
 
 def test_without_pidfds_what_ranks_start_ends_with_them(start_method: str, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_without_pidfds_what_a_rank_leaves_in_its_group_ends(
 
 @pytest.mark.parametrize("env", [{"NAME": "\ud800"}, {"\udfff": "value"}])
 def test_a_lone_surrogate_in_env_is_named(start_method: str, env: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"env holds what cannot be encoded: '.*\\ud"):
+    with pytest.raises(ValueError, match=r"env has text that cannot be encoded: '.*\\ud"):
         start_processes(abs, nprocs=2, start_method=start_method, env=env)
 
 

@@ -31,8 +31,8 @@ from procession import get_context, run, start_processes
         ({"fn": None}, TypeError, "fn must be callable"),
         ({"env": 5}, TypeError, "env must be a mapping"),
         ({"env": {"A": 1}}, TypeError, "env must map str to str"),
-        ({"env": {"A=B": "1"}}, ValueError, "env holds what no environment can"),
-        ({"env": lambda rank: [rank]}, TypeError, "return one for rank 0, not list"),
+        ({"env": {"A=B": "1"}}, ValueError, "env has a name or value that no environment"),
+        ({"env": lambda place: [place]}, TypeError, "return one for rank 0, not list"),
         ({"timeout": -1}, ValueError, "timeout must not be negative"),
         ({"timeout": "1"}, TypeError, "timeout must be a number of seconds or None, not str"),
         ({"timeout": float("nan")}, ValueError, "timeout"),
@@ -257,7 +257,7 @@ def test_without_cloudpickle_both_ways_out_are_named(start_method: str) -> None:
     )
     done = execute("-c", text)
     assert done.returncode == 1
-    assert "pip install 'procession[cloudpickle]'" in done.stderr
+    assert "pip install cloudpickle" in done.stderr
     assert "start_method='fork'" in done.stderr
 
 

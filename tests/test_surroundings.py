@@ -42,7 +42,8 @@ def test_default_timeouts_of_sockets_do_no_harm(
 def test_sigpipe_at_its_default_does_not_kill_the_caller_of_a_dead_server(tmp_path: Path) -> None:
     text = """
         import os, signal
-        from procession import forkservers, run
+        from procession import run
+        from procession._forkserver import client
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
         def give(rank):
@@ -50,7 +51,7 @@ def test_sigpipe_at_its_default_does_not_kill_the_caller_of_a_dead_server(tmp_pa
 
         if __name__ == "__main__":
             run(give, start_method="forkserver")
-            (server,) = forkservers._servers.values()
+            (server,) = client._servers.values()
             server.process.kill()
             server.process.join()
             print(run(give, start_method="forkserver"))
@@ -176,7 +177,7 @@ def test_a_server_that_dies_of_its_imports_is_told(tmp_path: Path) -> None:
     (tmp_path / "deadly.py").write_text("import os, sys\nif sys.argv[1:] == ['die']: os._exit(3)\n")
     text = """
         import sys
-        from procession import forkservers, run
+        from procession import run
         sys.argv[1:] = ["die"]
         try:
             run(abs, start_method="forkserver", options={"preload": ["deadly"]})

@@ -306,7 +306,7 @@ def send(self, report):
     else:
         real(self, report)
 
-real, agent_session.Holding._send_report = agent_session.Holding._send_report, send
+real, agent_session.AgentSession._send_report = agent_session.AgentSession._send_report, send
 main()
 """
 

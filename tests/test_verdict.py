@@ -40,7 +40,7 @@ def died(rank: int, time: int, name: str, **more: bool) -> Failure:
         ([died(0, 1, "SIGABRT"), died(1, 2, "SIGSEGV"), raised(2, 0)], [1, 2, 0]),
         ([died(0, 1, "SIGTERM", collateral=True), raised(1, 2)], [1, 0]),
         ([Failure(0, "lost", time=5), raised(1, 2)], [0, 1]),
-        ([], []),
+        ([raised(2, 1), raised(1, 1), raised(0, 3)], [2, 1, 0]),
     ],
 )
 def test_order(failures: list[Failure], order: list[int]) -> None:
@@ -101,10 +101,18 @@ def interrupt(rank: int) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_group_of_what_was_only_stopped_has_that(start_method: str) -> None:
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
+def test_a_group_without_failures_has_the_exception_itself() -> None:
     error = ProcessException("text", 0, 1)
-    if sys.version_info >= (3, 11):
-        assert error.as_group().exceptions == (error,)
+    assert error.as_group().exceptions == (error,)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
+def test_a_group_of_what_was_only_stopped_has_that() -> None:
+    stopped = make_exception([died(1, 1, "SIGTERM", collateral=True)])
+    (own,) = stopped.as_group().exceptions
+    assert isinstance(own, ProcessExitedException)
+    assert (own.error_index, own.signal_name) == (1, "SIGTERM")
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="from Python 3.11 on there are groups")

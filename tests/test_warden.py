@@ -18,6 +18,7 @@ import ranks
 from procession import start_processes
 from procession._cleanup import reaper, reaper_client
 from procession.testing.scratch import state_of
+from procession.testing.times import patience
 from scripts import execute
 
 
@@ -66,7 +67,8 @@ UNDER_WAY = """
         sys.path.insert(0, sys.argv[3])
         from procession.testing.faults import start_stranger
         from procession.testing.scratch import Stage
-        from procession import lifeline, start_processes
+        from procession import start_processes
+        from procession._cleanup import reaper_client
 
         def work(rank, folder):
             start_stranger(Stage(folder, 60))
@@ -79,17 +81,17 @@ UNDER_WAY = """
         if __name__ == "__main__":
             context = start_processes(work, (sys.argv[1],), 1, join=False, start_method="fork")
             Stage(sys.argv[1], 0).await_cue("there")
-            first = lifeline._line[3]
+            first = reaper_client._line[3]
             if sys.argv[2] == "killed":
                 os.kill(first, signal.SIGKILL)
                 os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
             else:  # so that its buffer fills
                 os.kill(first, signal.SIGSTOP)
-                lifeline._PATIENCE = 1
-                while lifeline._tell(b"-", 5):
+                reaper_client._PATIENCE = 1
+                while reaper_client._tell(b"-", 5):
                     pass
             start_processes(nothing, start_method="fork")
-            assert lifeline._line[3] != first
+            assert reaper_client._line[3] != first
             (pid,) = Stage(sys.argv[1], 0).noted()
             assert os.path.exists(f"/proc/{pid}")
             assert context.wait(0) is False
@@ -110,7 +112,7 @@ def test_the_next_one_knows_of_launches_under_way(how: str, tmp_path: Path) -> N
         timeout=60,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    until = time.monotonic() + 2
+    until = time.monotonic() + patience(2)
     while state_of(int(done.stdout)) not in "XZ":
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -120,17 +122,18 @@ def test_the_next_one_knows_of_launches_under_way(how: str, tmp_path: Path) -> N
 def test_a_launcher_that_ends_is_followed_at_once(method: str, tmp_path: Path) -> None:
     text = """
         import sys
-        from procession import lifeline, start_processes
+        from procession import start_processes
+        from procession._cleanup import reaper_client
 
         def nothing(rank):
             pass
 
         if __name__ == "__main__":
             start_processes(nothing, start_method=sys.argv[1])
-            print(lifeline._line[3])
+            print(reaper_client._line[3])
         """
     pid = int(execute(tmp_path, text, method))
-    until = time.monotonic() + 5
+    until = time.monotonic() + patience(5)
     while state_of(pid) not in "XZ":
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -140,7 +143,8 @@ def test_it_holds_nothing_of_its_launchers(tmp_path: Path) -> None:
     """A pipe that the launcher let others inherit, its folder, its terminal's signals."""
     text = """
         import os, time
-        from procession import lifeline, start_processes
+        from procession import start_processes
+        from procession._cleanup import reaper_client
 
         def nothing(rank):
             pass
@@ -149,7 +153,7 @@ def test_it_holds_nothing_of_its_launchers(tmp_path: Path) -> None:
             read, write = os.pipe()
             os.set_inheritable(write, True)
             start_processes(nothing, start_method="fork")
-            pid = lifeline._line[3]
+            pid = reaper_client._line[3]
             os.close(write)
             print(os.read(read, 1))
             print(os.readlink(f"/proc/{pid}/cwd"), os.getpgid(pid) == pid)
@@ -171,19 +175,20 @@ def test_without_one_launches_go_on_with_a_warning(
 def test_a_fork_of_the_launcher_has_its_own(tmp_path: Path) -> None:
     text = """
         import os, sys
-        from procession import lifeline, start_processes
+        from procession import start_processes
+        from procession._cleanup import reaper_client
 
         def nothing(rank):
             pass
 
         if __name__ == "__main__":
             start_processes(nothing, start_method="fork")
-            first = lifeline._line[3]
+            first = reaper_client._line[3]
             pid = os.fork()
             start_processes(nothing, start_method="fork")
             if pid == 0:
-                os._exit(lifeline._line[3] == first)
-            print(os.waitpid(pid, 0)[1], lifeline._line[3] == first)
+                os._exit(reaper_client._line[3] == first)
+            print(os.waitpid(pid, 0)[1], reaper_client._line[3] == first)
         """
     assert execute(tmp_path, text) == "0 True\n"
 

@@ -1,7 +1,7 @@
-"""Start N ranks of one function, and stand over them until the last is gone.
+"""Start N ranks of one function and supervise them until the last one exits.
 
-Every name here is imported when it is first used, so that `import procession` costs a caller, and
-above all a rank, next to nothing.
+Each name here is imported at its first use: `import procession` costs a caller, and above all a rank, next
+to nothing.
 """
 
 from __future__ import annotations
@@ -49,17 +49,22 @@ if TYPE_CHECKING:
         Sentinel,
         Signals,
         Started,
+        SupportsDescendants,
+        SupportsHost,
+        SupportsRelease,
+        SupportsSignal,
+        SupportsStacks,
     )
-    from procession.rank_place import RankInfo, RankPlace, rank_info
+    from procession.rank_place import RankInfo, RankPlace, rank_info, set_rank_info
 
 _first_folder: str | None = getattr(
     sys.modules.get("multiprocessing.process"), "ORIGINAL_DIR", None
 )
-"""The first working directory of this process that is known: multiprocessing may have been there before."""
+"""The earliest known working directory of this process; multiprocessing notes one when it is imported."""
 if _first_folder is None:
     try:
         _first_folder = os.getcwd()
-    except OSError:  # it is gone
+    except OSError:  # the directory was deleted
         pass
 
 _HOME = {
@@ -96,8 +101,13 @@ _HOME = {
         "Sentinel",
         "Signals",
         "Started",
+        "SupportsDescendants",
+        "SupportsHost",
+        "SupportsRelease",
+        "SupportsSignal",
+        "SupportsStacks",
     ),
-    "rank_place": ("RankInfo", "RankPlace", "rank_info"),
+    "rank_place": ("RankInfo", "RankPlace", "rank_info", "set_rank_info"),
     "_registry.listing": ("BackendInfo", "list_backends"),
     "_registry.lookup": ("get_backend",),
     "_registry.registration": ("register_backend",),
@@ -105,7 +115,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # spelled out for type checkers; a test holds it equal to the table above
+__all__ = [  # written out for type checkers; a test checks that it equals the table above
     "PROTOCOL_VERSION",
     "AmbiguousBackendError",
     "Availability",
@@ -136,6 +146,11 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "SpawnContext",
     "StartError",
     "Started",
+    "SupportsDescendants",
+    "SupportsHost",
+    "SupportsRelease",
+    "SupportsSignal",
+    "SupportsStacks",
     "UnknownBackendError",
     "UnsafeForkError",
     "UnsafeForkWarning",
@@ -146,6 +161,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the table
     "rank_info",
     "register_backend",
     "run",
+    "set_rank_info",
     "spawn",
     "start_processes",
     "stop_requested",

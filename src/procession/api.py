@@ -1,7 +1,7 @@
 """The calls: `start_processes`, `spawn`, `run`, `get_context`.
 
-What they need is imported when they are called: a rank imports the launcher's main module, and that
-imports these names.
+Each imports what it needs when it is called: a rank imports the caller's main module, which imports these
+names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     StartMethod: TypeAlias = "str | Backend | None"
 
 
-if TYPE_CHECKING:  # apart, as mypy wants nothing else beside overloads
+if TYPE_CHECKING:  # a second block, because mypy accepts nothing else beside overloads
 
     @overload
     def start_processes(
@@ -93,13 +93,13 @@ def start_processes(
 
     Args:
         fn: called in each rank with the rank (0 to nprocs - 1) first.
-        args: what follows the rank: a tuple or list, or a `PerRank`.
-        nprocs: how many ranks; None: as many as the start method says, or as there are processors that this
-            process may use.
-        join: wait for the ranks; if one fails, end the others and raise with the cause.
-        daemon: ranks may start no processes of their own by way of multiprocessing.
-        start_method: ``spawn``, ``fork``, ``forkserver``, a name that a plugin registered, a backend
-            object, or None: PROCESSION_START_METHOD, else multiprocessing's default.
+        args: the arguments after the rank: a tuple or list, or a `PerRank`.
+        nprocs: the number of ranks; None: the start method's default or, for local ranks, the number of
+            CPUs that this process may use.
+        join: wait for the ranks; if one fails, end the others and raise an error that names the cause.
+        daemon: ranks may not start processes with multiprocessing, nor launches.
+        start_method: ``spawn``, ``fork``, ``forkserver``, a name that a plugin provides, a backend object,
+            or None: PROCESSION_START_METHOD, or else multiprocessing's default.
         kwargs: keyword arguments for fn.
         launch: see `LaunchOptions`.
 
@@ -111,7 +111,7 @@ def start_processes(
         UnknownBackendError, BackendUnavailableError: there is no such start method here.
         UnsafeForkError: this process cannot be forked safely (``fork``); nothing was started.
         ProcessRaisedException: a rank raised (if ``join``).
-        ProcessExitedException: a rank was ended by a signal or exited with a failure (if ``join``).
+        ProcessExitedException: a signal ended a rank, or it exited with a failure (if ``join``).
         ProcessTimeoutError: ``timeout`` passed (if ``join``).
     """
     from procession._launch import launcher
@@ -141,9 +141,9 @@ def spawn(
     daemon: bool = False,
     start_method: str = "spawn",
 ) -> ProcessContext | None:
-    """Start processes as `start_processes` does, always by the ``spawn`` start method.
+    """Start processes as `start_processes` does, always with the start method ``spawn``.
 
-    Any other ``start_method`` is ignored with a FutureWarning, as in torch.
+    Any other ``start_method`` leads to a FutureWarning and is ignored, as in torch.
     """
     if start_method != "spawn":
         message = (
@@ -227,14 +227,14 @@ def run(
     return_exceptions: bool = False,
     **launch: Unpack[LaunchOptions],
 ) -> list[Any]:
-    """Start processes as `start_processes` does, wait, and return what the ranks returned, by rank.
+    """Start processes as `start_processes` does, wait for them, and return what they returned, by rank.
 
-    With ``return_exceptions`` nothing is raised for ranks that failed: their places in the list hold the
-    exceptions.  For the other arguments see `start_processes`.
+    With ``return_exceptions`` a failed rank raises nothing here; its place in the list holds its exception.
+    For the other arguments see `start_processes`.
 
     Raises:
         ResultError: a rank left no return value (it exited early, or the value cannot be pickled).
-        Exception: as `start_processes` does.
+        Exception: as in `start_processes`.
     """
     from procession._launch import launcher
     from procession._registry.lookup import get_backend
@@ -268,6 +268,6 @@ def get_context(start_method: StartMethod = "spawn") -> BaseContext:
     name = backend.capabilities.context
     if name is None:
         raise ValueError(
-            f"start method {backend.name!r} has no queues: its ranks may run elsewhere"
+            f"start method {backend.name!r} has no queues or locks: its ranks may run on other hosts"
         )
     return multiprocessing.get_context(name)

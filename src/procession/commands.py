@@ -1,7 +1,8 @@
-"""Starts each rank as a command: for `spawn`, and for backends that put something of their own before it.
+"""Starts each rank as a command: for `spawn`, and for backends that wrap the command in another one.
 
-A rank is then a fresh interpreter, with all that `spawn` promises: its payload is pickled once for all
-ranks, it is guarded against its caller's death, reports by a channel, and what it starts ends with it.
+A rank is then a new interpreter, with all that `spawn` promises: fn and args are pickled once for all ranks,
+the rank dies with its caller (parent-death signal), reports through a channel, and the processes that it
+starts end with it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from procession._cleanup import marks
 from procession._launch.death_pipes import death_pipes
 from procession._launch.environment import merge
 from procession._launch.exit_barrier import exit_barrier
-from procession._launch.platform import missing_mechanism, tell_interpreter
+from procession._launch.platform import check_interpreter, missing_mechanism
 from procession._launch.spec import make_bootstrap_spec, tracker_fd
 from procession._launch.starting import Handles, begin, hand_over, start_each
 from procession._linux import memory
@@ -32,15 +33,17 @@ if TYPE_CHECKING:
     from procession._launch.environment import Changes
     from procession._rank.spec import BootstrapSpec
 
+__all__ = ["CAPABILITIES", "Command", "availability", "start_commands"]
+
 CAPABILITIES = Capabilities(descendants=True, stacks=True, context="spawn")
-"""What holds for ranks that are started as commands."""
+"""What start methods can do whose ranks are started as commands."""
 
 
 class Command(NamedTuple):
-    """What runs one rank: ``argv``, with exactly the environment ``env``, inheriting ``pass_fds``.
+    """The command of one rank: start ``argv`` with exactly the environment ``env`` and with ``pass_fds``.
 
-    It may be started under other commands, as long as these end as it ends and pass on what they
-    inherit.  Standard input is up to who starts it; for a rank of `spawn` it is empty.
+    A backend may start it under other commands, if these inherit descriptors, pass them on, and end as the
+    rank ends.  The backend chooses the standard input; a rank of `spawn` reads the null device.
     """
 
     rank: int
@@ -54,15 +57,15 @@ def availability() -> Availability:
     missing = missing_mechanism()
     if missing:
         return Availability(False, missing, "use 'spawn'")
-    return tell_interpreter(needed=True)
+    return check_interpreter(needed=True)
 
 
 def start_commands(launch: Launch, start: Callable[[Command], Popen[Any]]) -> Started:
-    """Start one command a rank, or none.
+    """Start one command per rank; if one fails to start, end the others.
 
     Args:
-        launch: what is to be started.
-        start: starts one command, and returns its `subprocess.Popen`, which nobody else is to wait for.
+        launch: the launch to start.
+        start: starts one command and returns its `subprocess.Popen`; no other code may wait for it.
 
     Returns:
         What a backend's ``start`` returns.
@@ -113,26 +116,26 @@ def start_held(
     keep_daemons: bool,
     flags: Sequence[str],
 ) -> Started:
-    """Start one rank of a launch that is another process's; what it starts is this one's to end.
+    """Start one rank of a launch of another process; this process ends what the rank leaves behind.
 
     Args:
-        rank: which.
-        changes: those to this process's environment.
-        spec: the rank's.
+        rank: the rank.
+        changes: the rank's changes to the environment of this process.
+        spec: the rank's spec.
         payload: the descriptor of the launch's payload, which is complete and holds no spec.
         start: as in `start_commands`.
         keep_daemons: as in `procession.Launch`.
-        flags: the options of the launcher's interpreter, which this one's may not have.
+        flags: the command-line options of the caller's interpreter, which may differ from this one's.
     """
     from marshal import dumps
 
     from procession._cleanup.tree import planted
 
-    told = memory.file_of("procession-spec", dumps(dict(spec)))
+    spec_file = memory.file_of("procession-spec", dumps(dict(spec)))
     try:
-        # a mark of its own: what ends on one rank's account must not end another's on this host
+        # one mark per rank: the end of one rank must not end processes of another rank on this host
         with planted(os.urandom(8).hex(), keep_daemons=keep_daemons) as tree:
-            files = [payload, told]
+            files = [payload, spec_file]
             daemon, identity = spec["daemon"], spec["identity"]
             ranks = _Ranks(start, dict(os.environ), daemon, identity, files, [], tree, flags)
             process, sentinel, channel = ranks.start_one(rank, changes)
@@ -140,11 +143,11 @@ def start_held(
                 begin(channel)
             return tree.attach(Started([process], [sentinel], [channel]))
     finally:
-        unpatched.close(told)
+        unpatched.close(spec_file)
 
 
 class _Ranks(NamedTuple):
-    """What the ranks that this process starts have in common."""
+    """What all ranks of one launch that this process starts have in common."""
 
     start: Callable[[Command], Popen[Any]]
     environment: dict[str, str]
@@ -162,10 +165,9 @@ class _Ranks(NamedTuple):
             with death_pipes(1) as pipes:
                 command = self._compose(rank, changes, (theirs, *pipes))
                 popen = self.start(command)
-            self.tree.adopt_with_children(
-                popen.pid
-            )  # from outside: the rank need not import for it
-            popen.returncode = 0  # Popen is to leave it alone: it is the RankProcess's to reap
+            # marked from outside, which spares the rank an import
+            self.tree.adopt_with_children(popen.pid)
+            popen.returncode = 0  # so that Popen leaves reaping to the RankProcess
             process = RankProcess.of_child(
                 popen.pid,
                 name=name_process("spawn", self.identity, rank),

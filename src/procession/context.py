@@ -1,4 +1,4 @@
-"""What a launch leaves in its caller's hands: `ProcessContext`, to wait on, to read, to end."""
+"""`ProcessContext`: what a launch returns, to wait for its ranks, read their results and stop them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger("procession")
 
-
 NOT_COLLECTED = "results were not asked for: pass collect_results=True, or call procession.run"
 
 
 class ProcessContext:
     """The ranks of one launch.
 
-    Leaving it as a context manager stops ranks that still run.  One that is dropped, or never joined, lets
-    them run on: when the interpreter exits it waits for them, and ends daemonic ones.  All methods may be
-    called from any thread; whoever asks gets the same answer, however often.
+    As a context manager it stops ranks that still run when the block ends.  If it is dropped or never joined,
+    the ranks run on: when the interpreter exits, it waits for them, and stops daemonic ones.  Any thread may
+    call any method, any number of times, with the same outcome.
 
     Args:
-        processes: processes that the caller has started itself, as in torch: objects with the attributes
+        processes: processes that the caller started itself, as in torch: objects with the attributes
             ``pid``, ``sentinel``, ``exitcode``, ``is_alive``, ``join``, ``terminate`` and ``kill`` of a
             `multiprocessing.Process`.
-        error_files: for each the path of the file that torch's ``_wrap`` writes, or an `ErrorChannel`.
+        error_files: for each process the path of the file that torch's ``_wrap`` writes, or an
+            `ErrorChannel`.
     """
 
     def __init__(self, processes: Sequence[Any], error_files: Sequence[Any]) -> None:
@@ -50,7 +50,7 @@ class ProcessContext:
     def _of_launch(
         cls, launch: Launch, started: Started, oom_kills: dict[str, int] | None = None
     ) -> Self:
-        """Return the context of ranks that a backend has started."""
+        """Return the context of ranks that a backend started."""
         context = cls.__new__(cls)
         context.error_files = list(started.error_channels)
         context._begin(launch, started, oom.count_kills() if oom_kills is None else oom_kills)
@@ -77,12 +77,12 @@ class ProcessContext:
 
     @property
     def sentinels(self) -> dict[Sentinel, int]:
-        """A sentinel of each rank that `join` has yet to tell of, and the rank; callers may pop them."""
+        """The rank of each sentinel whose end `join` has not reported yet; callers may pop entries."""
         return self._supervisor.sentinels
 
     @property
     def error_channels(self) -> Sequence[ErrorChannel]:
-        """The launcher's ends of the ranks' error channels, by rank."""
+        """The caller's ends of the error channels, by rank."""
         return [rank_state.channel for rank_state in self._supervisor.rank_states]
 
     def pids(self) -> list[int]:
@@ -90,20 +90,21 @@ class ProcessContext:
         return [int(rank_state.process.pid or 0) for rank_state in self._supervisor.rank_states]
 
     def join(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
-        """Wait until a rank has ended, as in torch; when one fails, end them all and raise with the cause.
+        """Wait until a rank has ended, as in torch; if one fails, stop the others and raise the root cause.
 
         `wait` waits for all ranks.
 
         Args:
-            timeout: seconds to wait; None waits for the next end, 0 or less only looks.
-            grace_period: when a rank fails, seconds that the others have to end by themselves before
+            timeout: seconds to wait; None waits for the next end, 0 or less only looks, unless
+                ranks are being stopped: that is waited for.
+            grace_period: seconds that the others have to end by themselves after a failure before they get
                 SIGTERM, and again before SIGKILL.  None: SIGTERM at once, SIGKILL after 5 s, or after 30 s
-                for ranks that have a handler for SIGTERM.  Once given, it holds for every later stop.
+                for ranks that have a handler for SIGTERM.  A value applies to every later stop, too.
 
         Returns:
-            True if no rank is left, False if some still run.
+            True if all ranks have ended, False if some still run.
 
-        In the main thread, SIGTERM, SIGHUP and Ctrl-Z are passed on to the ranks meanwhile: see the guide
+        In the main thread, `join` forwards SIGTERM, SIGHUP and Ctrl-Z to the ranks meanwhile: see the guide
         "Checkpoint on SIGTERM".
 
         Raises:
@@ -114,49 +115,49 @@ class ProcessContext:
         sentinels = self._supervisor.sentinels
         if not sentinels:
             timeout = 0
-        finished = self._wait(timeout, grace_period, self._has_end_to_tell)
+        finished = self._wait(timeout, grace_period, self._has_unreported_end)
         for sentinel, rank in list(sentinels.items()):
             if self._supervisor.rank_states[rank].ended:
                 sentinels.pop(sentinel, None)
         if sentinels:
             return False
         if not finished and all(rank_state.ended for rank_state in self._supervisor.rank_states):
-            finished = self._wait(None, grace_period)  # what remains is to clear up
+            finished = self._wait(None, grace_period)  # what remains is the cleanup
         return self._conclude() if finished else True
 
     def wait(self, timeout: float | None = None, grace_period: float | None = None) -> bool:
-        """Wait for all ranks; when one fails, end them all and raise with the cause.
+        """Wait for all ranks; if one fails, stop the others and raise the root cause.
 
-        Takes and raises what `join` does.
+        The arguments and exceptions are those of `join`.
 
         Returns:
-            True if all ranks have ended well, or at the caller's wish; False if some still run after
-            ``timeout`` seconds.
+            True if all ranks have ended without a failure, or because the caller stopped them; False if
+            some still run after ``timeout`` seconds.
         """
         return self._wait(timeout, grace_period) and self._conclude()
 
     def results(
         self, timeout: float | None = None, *, return_exceptions: bool = False
     ) -> list[Any]:
-        """Wait for the ranks, and return what they returned, by rank.
+        """Wait for all ranks and return their return values, by rank.
 
-        This unpickles what the ranks sent.
+        This unpickles data that the ranks sent.
 
         Args:
-            timeout: seconds to wait; the ranks go on after it.
-            return_exceptions: do not raise for a rank that failed, or has no result: its place in the list
-                holds the exception.
+            timeout: seconds to wait; the ranks run on after it.
+            return_exceptions: do not raise for a rank that failed or has no result: put the exception in
+                its place in the list.
 
         Raises:
             TimeoutError: some ranks still run after ``timeout`` seconds.
-            ResultError: a rank was stopped, left early, or returned what cannot be pickled; or results were
-                not asked for.
-            ProcessException: as `wait` does.
+            ResultError: a rank was stopped, left early, or returned a value that cannot be pickled; or the
+                launch does not collect results.
+            ProcessException: as for `wait`.
         """
         if not self._supervisor.launch.wants_results:
             raise ResultError(0, NOT_COLLECTED)
         if not self._wait(timeout, None):
-            raise TimeoutError(f"the ranks have not ended within {timeout} s: they go on")
+            raise TimeoutError(f"the ranks did not end within {timeout} s: they run on")
         if return_exceptions:
             return self._collect()
         self._conclude()
@@ -165,11 +166,11 @@ class ProcessContext:
         return self._results
 
     def dump_stacks(self) -> dict[int, str]:
-        """Return the Python stacks of all threads of the ranks that run, by rank, within about 1 s.
+        """Return the Python stacks of all threads of the running ranks, by rank, within about 1 s.
 
-        A rank answers even if it is deadlocked or in C code, there from a signal handler in C
-        (`faulthandler`), and goes on.  If its main thread is in C and others run, the main thread is
-        shown alone.  Where a rank does not answer, the text says why, with the state of its process.
+        A rank answers even if it is deadlocked or in C code (from a signal handler in C, `faulthandler`),
+        and continues.  If its main thread is in C while other threads run, the stack of the main thread
+        comes alone.  For a rank that does not answer, the text says why, with the state of its process.
         """
         return self._supervisor.collect_stacks()
 
@@ -179,26 +180,29 @@ class ProcessContext:
         Args:
             grace_period: seconds between the two; None: the launch's, else 5.
         """
-        self._supervisor.stop(grace_period)
         try:
+            self._supervisor.stop(grace_period)
             self._run()
         except KeyboardInterrupt:
             self._kill()
             raise
 
     def interrupt(self, grace_period: float | None = None) -> None:
-        """Pass an interrupt (Ctrl-C) on to all ranks, and see them end; a second one kills them at once.
+        """Send SIGINT (Ctrl-C) to all ranks and reap them; a second Ctrl-C kills them at once.
 
-        What does not end by itself is ended as by `terminate`.
+        Ranks that do not end within the grace period are stopped as by `terminate`.
+
+        Args:
+            grace_period: seconds between signals; None: the launch's, else 5.
         """
-        self._supervisor.stop(grace_period, interrupt=True)
         try:
+            self._supervisor.stop(grace_period, interrupt=True)
             self._run()
         except KeyboardInterrupt:
             self._kill()
 
     def pass_on_deferred(self) -> None:
-        """Act on signals that came while the ranks were started: for the launcher."""
+        """Act on signals that arrived while the ranks were being started; the launcher calls this."""
         with waiting(self._supervisor):
             pass
 
@@ -212,7 +216,7 @@ class ProcessContext:
             self._note_failures(error)
 
     def __await__(self) -> Generator[Any, None, bool]:
-        """Wait as `wait` does, in asyncio's event loop, without a thread."""
+        """Wait as `wait` does, in an asyncio event loop, without a thread."""
         return self._await().__await__()
 
     async def _await(self) -> bool:
@@ -236,7 +240,10 @@ class ProcessContext:
             with waiting(self._supervisor):
                 return self._supervisor.run(until, grace_period, enough)
         except KeyboardInterrupt:
-            self.interrupt(grace_period)
+            try:
+                self.interrupt(grace_period)
+            except KeyboardInterrupt:  # a second one, before `interrupt` was ready for it
+                self._kill()
             raise
 
     def _run(self) -> None:
@@ -244,13 +251,13 @@ class ProcessContext:
         with waiting(self._supervisor):
             self._supervisor.run()
 
-    def _has_end_to_tell(self) -> bool:
-        """Whether a rank has ended that `join` has not told of."""
+    def _has_unreported_end(self) -> bool:
+        """Whether a rank has ended whose end `join` has not reported."""
         rank_states = self._supervisor.rank_states
         return any(rank_states[rank].ended for rank in list(self._supervisor.sentinels.values()))
 
     def _collect(self) -> list[Any]:
-        """Return each rank's result, or the exception in its place."""
+        """Return each rank's result, or its exception."""
         launches.conclude(self._supervisor)
         failures = {one.rank: one for one in self._supervisor.failures()}
         places: list[Any] = []
@@ -258,12 +265,12 @@ class ProcessContext:
             try:
                 failed = failures.get(rank)
                 places.append(self._load(rank) if failed is None else self._explain(failed))
-            except Exception as error:  # of unpickling, too
+            except Exception as error:  # also what unpickling raises
                 places.append(error)
         return places
 
     def _explain(self, failure: Failure) -> Exception:
-        """Return the exception for one rank: that the deadline found it running, or how it failed."""
+        """Return the exception for one rank: a timeout if it ran at the deadline, else how it failed."""
         supervisor = self._supervisor
         if failure.rank not in supervisor.timed_out:
             return make_exception([failure])
@@ -281,11 +288,11 @@ class ProcessContext:
         return True
 
     def _note_failures(self, error: BaseException) -> None:
-        """Note on what leaves the block why the launch failed, if nobody has learned of that."""
+        """Add a note on why the launch failed to the exception that leaves the block, and log it; once."""
         if launches.has_failed(self._supervisor) and launches.conclude(self._supervisor):
             text = launches.describe_failure(self._supervisor)
             note_on(error, f"meanwhile the launch failed: {text}")
-            log.error("a launch that was left by %s failed: %s", type(error).__name__, text)
+            log.error("a launch failed before %s left its block: %s", type(error).__name__, text)
 
     def _load(self, rank: int) -> Any:
         report = self._supervisor.rank_states[rank].report
@@ -307,7 +314,7 @@ class ProcessContext:
 
 
 class SpawnContext(ProcessContext):
-    """Former name of `ProcessContext`, kept as torch keeps it; making one warns."""
+    """Deprecated name of `ProcessContext`, kept because torch keeps it."""
 
     def __init__(self, processes: Sequence[Any], error_files: Sequence[Any]) -> None:
         warnings.warn("SpawnContext is renamed to ProcessContext", DeprecationWarning, stacklevel=2)

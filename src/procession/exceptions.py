@@ -1,6 +1,6 @@
 """Every exception that procession raises; all can be pickled.
 
-What a failed launch raises, with torch 2.13's constructor arguments, attributes and messages:
+A failed launch raises these, with torch 2.13's constructor arguments, attributes and messages:
 
     Exception
      └─ ProcessException
@@ -8,20 +8,20 @@ What a failed launch raises, with torch 2.13's constructor arguments, attributes
          ├─ ProcessExitedException   a rank's process ended by a signal, an exit code, or was lost
          └─ ProcessTimeoutError      the launch's deadline passed (also a TimeoutError)
 
-What torch does not tell (other failures, evidence) is in the exception's notes; Python 3.10, which prints no
-notes, has them ahead of the message in its string.  What the registry and a start method raise:
+The exception's notes hold what torch does not report: other failures, evidence.  Python 3.10 prints no notes,
+so there they come before the message in the exception's string.  The registry and start methods raise:
 
     ValueError
-     └─ UnknownBackendError          no start method of that name
+     └─ UnknownBackendError          no start method has that name
     ImportError
      └─ BackendLoadError             its entry point cannot be imported
     TypeError
-     └─ InvalidBackendError          it is there, but it is no backend
+     └─ InvalidBackendError          the object is not a backend
     RuntimeError
      ├─ BackendUnavailableError      it cannot be used on this machine
      ├─ AmbiguousBackendError        several distributions provide the name
-     ├─ IncompatibleBackendError     it speaks another version of the protocol
-     ├─ StartError                   its engine did not bring up all ranks
+     ├─ IncompatibleBackendError     it was written for another version of the protocol
+     ├─ StartError                   its engine did not start all ranks
      ├─ UnsafeForkError              a fork of this process is certain to break something
      └─ ResultError                  a rank left no return value
     RuntimeWarning
@@ -33,7 +33,7 @@ from __future__ import annotations
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # ranks import what the launcher's main module does: these exceptions, for one
+if TYPE_CHECKING:  # a rank that imports the caller's main module imports this module, too
     from collections.abc import Iterable, Sequence
     from typing import Any
 
@@ -41,14 +41,14 @@ if TYPE_CHECKING:  # ranks import what the launcher's main module does: these ex
 
 
 class ProcessException(Exception):
-    """Base of what a failed launch raises.
+    """Base class of the exceptions of a failed launch.
 
     Attributes:
         msg: the message, as torch words it.
         error_index: the rank that is the root cause.
         error_pid: its process id.
-        failures: every rank's `Failure`, the root cause first.
-        host: where the root cause ran, None for this machine.
+        failures: the `Failure` of each rank that failed or was stopped, the root cause first.
+        host: the host of that rank, None for this machine.
     """
 
     def __init__(
@@ -68,16 +68,14 @@ class ProcessException(Exception):
         self.host = host
 
     def as_group(self, *, load: bool = False) -> Any:
-        """Return all failures as an ExceptionGroup, for ``except*``: one exception a failed rank.
-
-        Ranks that the launcher itself stopped are left out, unless there are no others.
+        """Return an ExceptionGroup of one exception for each rank that failed, or was stopped if none failed.
 
         Args:
-            load: rebuild the exception objects that ranks raised, where that can be done.  This
-                unpickles data that the ranks sent.
+            load: rebuild the exception objects that ranks raised, where possible.  This unpickles data that
+                the ranks sent.
 
         Raises:
-            RuntimeError: Python 3.10, and the package exceptiongroup is not installed.
+            RuntimeError: on Python 3.10, if the package exceptiongroup is not installed.
         """
         return make_group(self, load=load)
 
@@ -103,11 +101,11 @@ class ProcessRaisedException(ProcessException):
 
 
 class ProcessExitedException(ProcessException):
-    """Raised when a rank's process ended by a signal, with an exit code, or too early.
+    """Raised when a rank's process ended by a signal, with an exit code or too early, or was lost.
 
     Attributes:
-        exit_code: the exit code; -N for signal N; None where it is unknown.
-        signal_name: the signal's name, None where no signal ended it.
+        exit_code: the exit code; -N for signal N; None if it is unknown.
+        signal_name: the signal's name, None if no signal ended it.
     """
 
     def __init__(
@@ -130,15 +128,15 @@ class ProcessExitedException(ProcessException):
 
 
 class ProcessTimeoutError(ProcessException, TimeoutError):
-    """Raised when the launch's ``timeout`` passed; its ranks have been stopped."""
+    """Raised when the launch's ``timeout`` passed, after its ranks were stopped."""
 
 
 class ResultError(RuntimeError):
-    """Raised when a rank's return value cannot be had.
+    """Raised by `results` when a rank has no return value.
 
     Attributes:
         rank: the rank.
-        reason: why, as text.
+        reason: the reason, as text.
     """
 
     def __init__(self, rank: int, reason: str) -> None:
@@ -151,10 +149,10 @@ class ResultError(RuntimeError):
 
 
 class UnsafeForkError(RuntimeError):
-    """Raised when a fork of this process is certain to break something; nothing was started.
+    """Raised when a fork of this process is certain to break something; no rank was started.
 
     Attributes:
-        reasons: what was found in this process, one sentence each.
+        reasons: what the check found in this process, one sentence each.
     """
 
     def __init__(self, reasons: Iterable[str]) -> None:
@@ -166,28 +164,28 @@ class UnsafeForkError(RuntimeError):
         return (
             f"start_method='fork' is not safe here:{found}\n"
             "Use start_method='spawn' or 'forkserver', or start the ranks before the first use of what is "
-            "named above. options={'fork_check': 'warn'} makes an error a warning, 'off' checks nothing."
+            "named above. options={'fork_check': 'warn'} makes this error a warning, 'off' skips the check."
         )
 
 
 class UnsafeForkWarning(RuntimeWarning):
-    """The category of warnings that a fork of this process is likely to break something."""
+    """The warning category for forks of this process that are likely to break something."""
 
 
 def note_on(error: BaseException, note: str) -> None:
-    """Add a note to any exception; on Python 3.10 put it into the message, which is all it shows."""
+    """Add a note to any exception; on Python 3.10, which shows no notes, append it to the message."""
     if sys.version_info >= (3, 11):
         error.add_note(note)
     elif isinstance(error, OSError) and error.strerror:
         error.strerror = f"{error.strerror} ({note})"
     elif error.args and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]}\n{note}", *error.args[1:])
-        if isinstance(error, ImportError):  # whose string is another attribute
+        if isinstance(error, ImportError):  # its string comes from this attribute
             error.msg = error.args[0]
 
 
 class Explained(Exception):
-    """Pickles an exception by its keyword fields, and can add to why it came about (``because``)."""
+    """An exception that is pickled by its keyword fields and can name one more cause (``because``)."""
 
     _fields: tuple[str, ...] = ()
 
@@ -198,9 +196,9 @@ class Explained(Exception):
         return {name: getattr(self, name) for name in self._fields}
 
     def explained(self, because: str) -> Any:
-        """Return a copy whose ``because``, and so its message, names one more cause."""
-        both = " ".join(filter(None, (getattr(self, "because", ""), because)))
-        return _rebuild(type(self), {**self._values(), "because": both})
+        """Return a copy whose message names one more cause."""
+        causes = " ".join(filter(None, (getattr(self, "because", ""), because)))
+        return _rebuild(type(self), {**self._values(), "because": causes})
 
 
 def _rebuild(cls: type[Any], fields: dict[str, Any]) -> Any:
@@ -212,7 +210,7 @@ def _with_cause(text: str, because: str) -> str:
 
 
 class UnknownBackendError(Explained, ValueError):
-    """Raised when no start method has the name that was asked for."""
+    """Raised when no start method has the requested name."""
 
     _fields = ("name", "known", "suggestion", "install", "broken", "because")
 
@@ -235,7 +233,9 @@ class UnknownBackendError(Explained, ValueError):
         guess = f" (did you mean {suggestion!r}?)" if suggestion else ""
         text = f"cannot find start method {name!r}{guess}; known: {', '.join(known)}"
         if install:
-            text += f". It comes with: pip install {install}"
+            text += (
+                f". {install} provides it: pip install ./plugins/{install} in a clone of procession"
+            )
         for candidate, reason in broken:
             text += f". {candidate} could not be read: {reason}"
         super().__init__(_with_cause(text, because))
@@ -256,7 +256,7 @@ class BackendLoadError(Explained, ImportError):
 
 
 class InvalidBackendError(Explained, TypeError):
-    """Raised when an object that should be a backend lacks a part of the protocol."""
+    """Raised when an object given as a backend lacks a part of the protocol."""
 
     _fields = ("backend", "origin", "problems", "because")
 
@@ -267,7 +267,7 @@ class InvalidBackendError(Explained, TypeError):
         self.origin = origin
         self.problems = problems
         self.because = because
-        text = f"start method {backend!r} ({origin}) is no backend: {'; '.join(problems)}"
+        text = f"start method {backend!r} ({origin}) is not a backend: {'; '.join(problems)}"
         super().__init__(_with_cause(text, because))
 
 
@@ -286,7 +286,7 @@ class BackendUnavailableError(Explained, RuntimeError):
 
 
 class AmbiguousBackendError(Explained, RuntimeError):
-    """Raised when several distributions claim the name that was asked for."""
+    """Raised when several distributions provide the requested name."""
 
     _fields = ("name", "candidates", "because")
 
@@ -303,7 +303,7 @@ class AmbiguousBackendError(Explained, RuntimeError):
 
 
 class IncompatibleBackendError(Explained, RuntimeError):
-    """Raised when a backend was written for a version of the protocol that is not supported."""
+    """Raised when a backend was written for an unsupported version of the protocol."""
 
     _fields = ("backend", "origin", "version", "supported", "because")
 
@@ -324,15 +324,16 @@ class IncompatibleBackendError(Explained, RuntimeError):
         wanted = " and ".join(map(str, supported))
         text = (
             f"start method {backend!r} ({origin}) speaks version {version} of the backend protocol,"
-            f" this procession speaks {wanted}; install matching versions of the two"
+            f" this version of procession speaks {wanted}; install matching versions of the two"
         )
         super().__init__(_with_cause(text, because))
 
 
 class StartError(Explained, RuntimeError):
-    """Raised when an engine did not bring up all ranks of a launch; those that had come were ended.
+    """Raised when an engine did not start all ranks of a launch, after those that it started were stopped.
 
-    ``nprocs`` were asked for, ``came`` had come, or ``slots`` are all there is (None: unknown).
+    ``nprocs`` is the number of requested ranks, ``came`` the number whose agents arrived, ``slots`` the
+    number of available slots (None: unknown).
     """
 
     _fields = ("backend", "nprocs", "came", "slots", "reason", "because")
@@ -353,13 +354,13 @@ class StartError(Explained, RuntimeError):
         self.slots = slots
         self.reason = reason
         self.because = because
-        there = f"{came} have come" if slots is None else f"there are {slots} slots"
+        there = f"{came} have arrived" if slots is None else f"there are {slots} slots"
         text = f"start method {backend!r} cannot start {nprocs} ranks ({there}): {reason}"
         super().__init__(_with_cause(text, because))
 
 
 def make_exception(failures: Sequence[Failure]) -> ProcessException:
-    """Return the exception for failures of which the first is the root cause, as torch words it."""
+    """Return the exception for these failures, in torch's words; the first is the root cause."""
     root, others = failures[0], failures[1:]
     common: Any = {"failures": failures, "host": root.host}
     error: ProcessException
@@ -374,11 +375,10 @@ def make_exception(failures: Sequence[Failure]) -> ProcessException:
 
 
 def make_group(error: ProcessException, *, load: bool) -> Any:
-    """Return the failures of a launch as an ExceptionGroup (a BaseExceptionGroup where one has to be)."""
+    """Return an ExceptionGroup of the failures; a BaseExceptionGroup if one of them requires it."""
     chosen = [one for one in error.failures if not one.collateral] or list(error.failures)
     singles = [_make_single(one, load=load) for one in chosen] or [error]
-    text = f"{len(singles)} of the launch's ranks failed"
-    return _base_group()(text, singles)
+    return _base_group()(f"{len(singles)} of the launch's ranks failed", singles)
 
 
 def _make_single(failure: Failure, *, load: bool) -> BaseException:

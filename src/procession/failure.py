@@ -1,4 +1,4 @@
-"""How a rank failed, as the exceptions of a launch tell it."""
+"""`Failure`: how one rank failed, for exceptions, logs and callers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 class Failure(NamedTuple):
     """How one rank failed.
 
-    ``kind`` is ``raised``, ``exited`` (by an exit code or a signal) or ``lost`` (contact with the
-    rank is gone and its exit code unknown).  ``time`` is when it failed, as this process's
-    `time.monotonic_ns`; for a rank on another host, by that host's clock, corrected by what the two differ.
-    ``collateral`` is true for a rank that the launcher itself stopped, ``reported`` for one that told of its
-    end itself: it raised, or called `sys.exit`.  ``stacks`` are the Python stacks of a rank that still ran
+    ``kind`` is ``raised``, ``exited`` (with an exit code, or by a signal) or ``lost`` (the connection to the
+    rank is gone and its exit code unknown).  ``time`` is when it failed, in this process's
+    `time.monotonic_ns`; for a rank on another host it is that host's clock, corrected by the offset.
+    ``collateral`` is true for a rank that the launcher stopped, ``reported`` for one that reported its end
+    itself: it raised, or called `sys.exit`.  ``stacks`` are the Python stacks of a rank that still ran
     when the launch's deadline passed.
     """
 
@@ -41,7 +41,7 @@ class Failure(NamedTuple):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __str__(self) -> str:
-        """Return one line: the rank, and what became of it."""
+        """Return one line: the rank, and how it failed."""
         where = f" on {self.host}" if self.host else ""
         line = f"rank {self.rank} (pid {self.pid}{where}) {self._what()}"
         if self.evidence:
@@ -58,9 +58,9 @@ class Failure(NamedTuple):
         return f"exited with code {self.exit_code}"
 
     def load_exception(self) -> BaseException | None:
-        """Rebuild the exception object that the rank raised; None where that cannot be done.
+        """Rebuild the exception object that the rank raised; return None if that is not possible.
 
-        This unpickles data that the rank sent: do it only for ranks whose code you trust.
+        This unpickles data that the rank sent: call it only for ranks whose code you trust.
         """
         if self.pickled is None:
             return None
@@ -74,7 +74,7 @@ class Failure(NamedTuple):
 
     @property
     def torch_message(self) -> str:
-        """The message of torch's exception for this failure; what torch does not tell follows it."""
+        """The message of torch's exception for this failure, followed by what torch does not report."""
         if self.kind == "raised":
             message = f"\n\n-- Process {self.rank:d} terminated with the following error:\n{self.traceback}"
             return message + (f"host: {self.host}\n" if self.host else "")
@@ -90,7 +90,7 @@ class Failure(NamedTuple):
         return f"process {self.rank:d} {ending}{where}"
 
     def list_notes(self, others: Sequence[Failure]) -> list[str]:
-        """Return what to note on the exception for this root cause, given the other failures."""
+        """Return the notes for the exception of this root cause; ``others`` are the other failures."""
         notes = [self.evidence] if self.evidence else []
         own = [one for one in others if not one.collateral]
         if own:

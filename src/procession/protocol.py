@@ -1,15 +1,20 @@
 """The seam between the core and its backends: what a backend is given, and what it gives back.
 
-Nothing in this module runs anything.  A backend needs to subclass nothing: any object with the
-attributes of `Backend` is one.  See ``docs/how-to/write-a-backend.md``.  What holds values is a named tuple:
-``launch._replace(nprocs=2)`` is a changed copy.
+Nothing in this module runs anything.  A backend needs to subclass nothing: any object with the attributes
+of `Backend` is one.  The small Protocols whose names begin with ``Supports`` describe what a process may
+have besides; the core looks for each of their attributes and does without those that are missing.  See
+``docs/how-to/write-a-backend.md``.  What holds values is a named tuple: ``launch.replace(nprocs=2)``
+returns a changed copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PROTOCOL_VERSION = 1
 """The version of this protocol.  A backend of version N or N-1 is accepted."""
@@ -75,6 +80,14 @@ class Launch(NamedTuple):
     rendezvous: bool = False
     identity: tuple[int, ...] = (1,)
 
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed.
+
+        Raises:
+            TypeError, ValueError: there is no such field.
+        """
+        return self._replace(**changes)
+
 
 def unwrap(fn: Any) -> Any:
     """Return the function that partials are made of."""
@@ -105,14 +118,8 @@ class Report(NamedTuple):
 class Process(Protocol):
     """A rank's process as its launcher sees it: a `multiprocessing.Process` is one.
 
-    Optional attributes that the context uses where they exist: ``host`` (str, where the rank runs),
-    ``lost`` (str or None: why contact with it is gone), ``release()`` (frees what the object holds in
-    the caller), and ``ask_stacks()`` (asks for the rank's Python stacks; returns whether it can answer)
-    with ``take_stacks()`` (their text; None as long as it is not complete).  None of them may block.
-
-    ``release`` is called once, after the process has ended, and never for a process that nothing could
-    end.  ``pid``, ``exitcode``, ``is_alive`` and ``join`` must still answer afterwards.  What it raises is
-    logged.
+    It may also have what `SupportsSignal`, `SupportsStacks`, `SupportsRelease`, `SupportsHost` and
+    `SupportsDescendants` describe.  The core looks for each attribute where it needs it.
     """
 
     @property
@@ -137,10 +144,71 @@ class Process(Protocol):
         """End the process and what it started (SIGKILL).  Never blocks."""
 
 
+class SupportsSignal(Protocol):
+    """A `Process` that can be sent any signal.
+
+    Without it Ctrl-C reaches the rank as SIGTERM, and `Signals.forward` does not reach it at all.
+    """
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process.  Never blocks; does nothing once the process has ended."""
+
+
+class SupportsStacks(Protocol):
+    """A `Process` whose Python stacks can be read while it runs.
+
+    Without it neither `ProcessContext.dump_stacks` nor a `ProcessTimeoutError` shows this rank's stacks.
+    """
+
+    def ask_stacks(self) -> bool:
+        """Ask for the stacks; return whether the process can answer.  Never blocks."""
+        ...
+
+    def take_stacks(self) -> str | None:
+        """Return the stacks as text; None while they are not complete.  Never blocks."""
+
+
+class SupportsRelease(Protocol):
+    """A `Process` that holds something in the caller: a descriptor, a connection.
+
+    Without it that is freed whenever the object is.
+    """
+
+    def release(self) -> None:
+        """Free what the object holds.
+
+        It is called once, after the process has ended, and never for a process that nothing could end.
+        ``pid``, ``exitcode``, ``is_alive`` and ``join`` must still answer afterwards.  What it raises is
+        logged.
+        """
+
+
+class SupportsHost(Protocol):
+    """A `Process` on another host.  Without ``host`` the core reads /proc for the process's number."""
+
+    host: str | None
+    """Where the rank runs, for messages and `Failure.host`; None for this machine."""
+    lost: str | None
+    """Why contact with the process is gone; None while it is there.  Without it: contact is never lost."""
+    evidence: str
+    """What its host knows of its end by SIGKILL, such as the kernel's count of out-of-memory kills."""
+
+
+class SupportsDescendants(Protocol):
+    """A `Process` that leads a process group on this machine.
+
+    Without it the core ends what such a rank has started by its launch's mark alone, which is slower.
+    """
+
+    leaves_group: bool
+    """Whether the process has ended and something that it started may still be in its group."""
+
+
 class ErrorChannel(Protocol):
     """Carries at most one `Report` from a rank.
 
-    Readable (in the sense of `select`) once the rank has reported, which is before it ends.
+    Readable (in the sense of `select`) once the rank has reported, which is before it ends.  An optional
+    attribute ``left_unread`` (bool) tells that the rank ended before it had read all that was sent to it.
     """
 
     def fileno(self) -> int:
@@ -173,6 +241,14 @@ class Started(NamedTuple):
     on_finish: Callable[[], None] | None = None
     on_failure: Callable[[], None] | None = None
 
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed.
+
+        Raises:
+            TypeError, ValueError: there is no such field.
+        """
+        return self._replace(**changes)
+
 
 class Capabilities(NamedTuple):
     """What a backend claims; the conformance kit tests what is claimed and skips the rest by name."""
@@ -199,6 +275,14 @@ class Capabilities(NamedTuple):
     """Ranks get RANK, WORLD_SIZE, MASTER_ADDR and the like unless the caller says ``rendezvous=False``."""
     context: str | None = None
     """The `multiprocessing` context whose queues and locks fit; None where there are none."""
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed.
+
+        Raises:
+            TypeError, ValueError: there is no such field.
+        """
+        return self._replace(**changes)
 
 
 class Availability(NamedTuple):

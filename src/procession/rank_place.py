@@ -1,4 +1,4 @@
-"""Tells code in a rank where it is."""
+"""The place of a rank in its launch: `rank_info` in the rank, `RankPlace` in the caller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from procession._python.imported import get_if_imported
 
 
 class RankInfo(NamedTuple):
-    """A rank's place in its launch; ``launch_id`` is the same in all its ranks and in no other."""
+    """The place of this rank in its launch; ``launch_id`` is the same in all its ranks and no others."""
 
     rank: int
     nprocs: int
@@ -19,10 +19,10 @@ class RankInfo(NamedTuple):
 
 
 class RankPlace(NamedTuple):
-    """Where a rank is to run, as its caller knows it beforehand.
+    """Where a rank will run, as the caller knows before the start.
 
-    ``local_rank`` and ``local_nprocs`` count the ranks of one host; they are None, as ``host`` is, where an
-    engine has yet to choose the hosts.
+    ``local_rank`` and ``local_nprocs`` count the ranks of one host.  These two and ``host`` are None if an
+    engine will choose the hosts.
     """
 
     rank: int
@@ -43,7 +43,7 @@ class RankPlace(NamedTuple):
 
 
 def rank_info() -> RankInfo | None:
-    """Return the place of the rank that this process is; None in a process that is no rank."""
+    """Return the place of this rank; None in a process that is not a rank."""
     current = get_if_imported("procession._rank.life", "current")
     if current is None:
         return None
@@ -55,9 +55,9 @@ def rank_info() -> RankInfo | None:
 
 
 def set_rank_info(info: RankInfo) -> None:
-    """Have `rank_info` return this: for a backend whose ranks nothing of procession has started.
+    """Set what `rank_info` returns, for a backend that starts ranks without code of procession.
 
-    Call it in the rank, before fn.  ``launch_id`` is up to the backend: 16 hex digits, the same in all ranks
+    Call it in the rank, before fn.  The backend chooses ``launch_id``: 16 hex digits, the same in all ranks
     of a launch.
     """
     from procession._rank import life

@@ -19,12 +19,13 @@ import procession
 from procession import start_processes
 from procession._cleanup.marks import list_children
 from procession._forkserver import client
+from procession.testing.times import patience
 
 pytestmark = pytest.mark.faults
 
 HERE = os.path.dirname(procession.__file__)
 NPROCS = 2
-PATIENCE = 5.0
+PATIENCE = patience(5)
 
 
 def sleep(rank: int) -> None:

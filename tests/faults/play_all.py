@@ -16,6 +16,7 @@ from procession import get_backend
 from procession.testing.cases import CASES
 from procession.testing.outcomes import GRACE, assert_gone, assert_told, launch
 from procession.testing.subject import Subject
+from procession.testing.times import patience
 
 
 def play_one(name: str, start_method: str, folder: Path) -> str:
@@ -28,7 +29,7 @@ def play_one(name: str, start_method: str, folder: Path) -> str:
     try:
         assert_told(case, launch(case, name, subject))
         took = time.monotonic() - begun
-        assert took < case.seconds + GRACE * case.stubborn, f"took {took:.1f} s"
+        assert took < patience(case.seconds + GRACE * case.stubborn), f"took {took:.1f} s"
         assert_gone(subject.stage.noted())
     except BaseException:
         return traceback.format_exc()

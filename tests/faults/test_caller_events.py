@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from callers import Caller
+from callers import GRACE, Caller
 from procession.testing.scratch import state_of
+from procession.testing.times import patience
 
 pytestmark = pytest.mark.faults
 
 HOWS = ("plain", "stubborn", "catching", "in C", "thread", "descendants")
-CALLERS_GRACE = 3.0
 MakeCaller = Callable[..., Caller]
 
 
@@ -75,7 +75,7 @@ def test_a_caller_that_dies_while_it_starts_leaves_nothing(
     time.sleep(delay)
     group = [caller.process.pid, *_descend(caller.process.pid)]
     caller.process.kill()
-    until = time.monotonic() + 2
+    until = time.monotonic() + patience(2)
     while [pid for pid in group[1:] if state_of(pid) not in "XZ"]:
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -86,7 +86,7 @@ def test_daemons_can_be_kept(callers: MakeCaller) -> None:
     caller = callers("keeps daemons")
     ranks = caller.await_ranks()
     caller.process.kill()
-    until = time.monotonic() + 2
+    until = time.monotonic() + patience(2)
     while [pid for pid in ranks if state_of(pid) not in "XZ"]:
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -129,7 +129,7 @@ def test_a_second_interrupt_ends_ranks_at_once(callers: MakeCaller) -> None:
     begun = time.monotonic()
     caller.process.send_signal(signal.SIGINT)
     caller.process.communicate(timeout=20)
-    assert time.monotonic() - begun < CALLERS_GRACE - 0.5
+    assert time.monotonic() - begun < GRACE - 0.5
     caller.assert_gone()
 
 
@@ -242,11 +242,11 @@ def test_ctrl_c_twice_is_at_once(callers: MakeCaller, terminal: Terminal, how: s
         caller.await_cue("interrupted 0")
         caller.await_cue("interrupted 1")
     begun = time.monotonic()
-    while caller.process.poll() is None and time.monotonic() - begun < CALLERS_GRACE:
+    while caller.process.poll() is None and time.monotonic() - begun < GRACE:
         terminal.type(b"\3")  # again where the caller has not noticed the first one yet
         time.sleep(0.2)
     assert _wait(caller) == -signal.SIGINT
-    assert time.monotonic() - begun < CALLERS_GRACE - 0.5
+    assert time.monotonic() - begun < GRACE - 0.5
     caller.assert_gone()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import ranks
 from procession import ProcessExitedException, ProcessRaisedException, get_context, start_processes
+from procession.testing.times import patience
 from scripts import execute
 
 pytestmark = pytest.mark.faults
@@ -49,7 +50,7 @@ def memory() -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    until = time.monotonic() + 5
+    until = time.monotonic() + patience(5)
     while True:
         try:
             path.rmdir()

@@ -18,6 +18,7 @@ from procession import run, start_processes
 from procession._forkserver import client
 from procession._linux import fds, messages, syscalls
 from procession._supervise import supervisor
+from procession.testing.times import patience
 from scripts import execute
 
 pytestmark = pytest.mark.faults
@@ -184,7 +185,8 @@ def test_ranks_outlive_a_server_that_is_killed(fails: bool, tmp_path: Path) -> N
     """They are guarded by the caller; their exit codes come from the kernel where it tells them."""
     text = """
         import os, sys, time
-        from procession import ProcessException, forkservers, start_processes
+        from procession import ProcessException, start_processes
+        from procession._forkserver import client
 
         def work(rank, folder):
             open(f"{folder}/ready {rank}", "w").close()
@@ -201,7 +203,7 @@ def test_ranks_outlive_a_server_that_is_killed(fails: bool, tmp_path: Path) -> N
             )
             while not all(os.path.exists(f"{folder}/ready {rank}") for rank in range(2)):
                 time.sleep(0.001)
-            (server,) = forkservers._servers.values()
+            (server,) = client._servers.values()
             server.process.kill()
             server.process.join()
             open(f"{folder}/go", "w").close()
@@ -248,7 +250,7 @@ def test_a_server_killed_while_it_starts_ranks_leaves_none(tmp_path: Path) -> No
     assert not (tmp_path / "begun").exists()
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
     assert pids
-    until = time.monotonic() + 5
+    until = time.monotonic() + patience(5)
     while [pid for pid in pids if os.path.exists(f"/proc/{pid}")]:
         assert time.monotonic() < until
         time.sleep(0.002)

@@ -15,6 +15,7 @@ import pytest
 from procession._launch import death_pipes
 from procession._linux import fds
 from procession._linux.procstat import state_of
+from procession.testing.times import patience
 
 pytestmark = [
     pytest.mark.faults,
@@ -63,7 +64,7 @@ def test_ranks_end_with_a_caller_that_is_killed(start_method: str, tmp_path: Pat
         time.sleep(0.01)
     caller.kill()
     caller.communicate()
-    until = time.monotonic() + 5
+    until = time.monotonic() + patience(5)
     while left := [pid for pid in pids if state_of(pid) not in "?XZ"]:
         assert time.monotonic() < until, f"still running: {left}"
         time.sleep(0.01)

@@ -161,7 +161,7 @@ def test_backends_are_listed(application: list[str], tmp_path: Path) -> None:
     ]
     frozen = "-S" not in application
     elsewhere = lines.pop()
-    said = "by way of multiprocessing: the application is frozen"
+    said = "through multiprocessing: the application is frozen"
     assert all((said in line) == frozen for line in lines)
     assert ("unavailable the application is frozen" in elsewhere) == frozen, elsewhere
 

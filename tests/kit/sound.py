@@ -28,7 +28,7 @@ class Sound(ForkBackend):
 class Far(Sound):
     """May have ranks elsewhere, it says."""
 
-    capabilities = Sound.capabilities._replace(remote=True)
+    capabilities = Sound.capabilities.replace(remote=True)
 
 
 class Around:
@@ -59,7 +59,7 @@ class WrongProcess(Sound):
 
     def start(self, launch: Launch) -> Started:
         started = super().start(launch)
-        return started._replace(processes=[type(self).wrap(one) for one in started.processes])
+        return started.replace(processes=[type(self).wrap(one) for one in started.processes])
 
 
 class WrongCall(Sound):
@@ -68,7 +68,7 @@ class WrongCall(Sound):
     wrap: type[Call] = Call
 
     def start(self, launch: Launch) -> Started:
-        return super().start(launch._replace(fn=self.wrap(launch.fn, launch.nprocs)))
+        return super().start(launch.replace(fn=self.wrap(launch.fn, launch.nprocs)))
 
 
 def swallow(call: Callable[..., Any], *args: Any) -> Any:

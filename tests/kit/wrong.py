@@ -35,7 +35,7 @@ class LosesTheExitCode(WrongProcess):
 class ClaimsNoCode(LosesTheExitCode):
     """Says so, and is not held to it."""
 
-    capabilities = Sound.capabilities._replace(signals=False, exit_codes=False)
+    capabilities = Sound.capabilities.replace(signals=False, exit_codes=False)
     fails = set()
 
 
@@ -46,7 +46,7 @@ class NoSentinel(Sound):
         started = super().start(launch)
         pipes = [os.pipe() for _ in started.processes]
         kept.extend(pipes)
-        return started._replace(sentinels=[reader for reader, _ in pipes])
+        return started.replace(sentinels=[reader for reader, _ in pipes])
 
 
 class Swallow(Call):
@@ -173,14 +173,14 @@ class LiesAboutDaemons(Sound):
     fails = {"test_daemons_can_not"}
 
     def start(self, launch: Launch) -> Started:
-        return super().start(launch._replace(daemon=False))
+        return super().start(launch.replace(daemon=False))
 
 
 class LiesAboutTheEnvironment(Sound):
     fails = {"test_env_is_that_of_each_rank", "test_ranks_know_their_place"}
 
     def start(self, launch: Launch) -> Started:
-        return super().start(launch._replace(environments=({},) * launch.nprocs))
+        return super().start(launch.replace(environments=({},) * launch.nprocs))
 
 
 class Plain:
@@ -208,7 +208,7 @@ class LiesAboutDescendants(Sound):
     )
 
     def start(self, launch: Launch) -> Started:
-        return super().start(launch._replace(keep_daemons=True))
+        return super().start(launch.replace(keep_daemons=True))
 
 
 # What is late, or dear
@@ -235,7 +235,7 @@ class ReportsAtTheEnd(Sound):
     def start(self, launch: Launch) -> Started:
         started = super().start(launch)
         pairs = zip(started.error_channels, started.sentinels, strict=True)
-        return started._replace(error_channels=[Late(*pair) for pair in pairs])
+        return started.replace(error_channels=[Late(*pair) for pair in pairs])
 
 
 class Quadratic(Sound):
@@ -266,7 +266,7 @@ class PicklesTooOften(SpawnBackend):
 
 
 class LeavesAlone(Sound):
-    capabilities = Sound.capabilities._replace(exit_barrier=True)
+    capabilities = Sound.capabilities.replace(exit_barrier=True)
     fails = {"test_ranks_leave_together"}
 
 

@@ -113,5 +113,5 @@ class LeavesHalf(Sound):
         try:
             return super().start(launch)
         except OSError:
-            kept.append(super().start(launch._replace(nprocs=2, environments=({}, {}))))
+            kept.append(super().start(launch.replace(nprocs=2, environments=({}, {}))))
             raise

@@ -113,7 +113,7 @@ def test_an_asynchronous_client_is_refused() -> None:
     [
         (TypeError, r"options\['client'\] must be a distributed\.Client, not 1", {"client": 1}),
         (TypeError, r"options\['address'\] must be a str, not 8786", {"address": 8786}),
-        (ValueError, "'127.0.0.1:no' is no address", {"address": "127.0.0.1:no"}),
+        (ValueError, "'127.0.0.1:no' is not an address", {"address": "127.0.0.1:no"}),
         (ValueError, "either 'client' or 'address'", {"client": 1, "address": "tcp://127.0.0.1:1"}),
         (TypeError, r"options\['workers'\] must be a list", {"workers": "tcp://127.0.0.1:1"}),
         (ValueError, r"options\['transport'\] must be 'auto' or", {"transport": "mail"}),

@@ -99,7 +99,7 @@ def test_what_the_scheduler_cannot_know_is_told(tmp_path: Path, pair: list[str])
     options = {"client": get_client(), "workers": pair, "start_timeout": 1}
     with occupied(tmp_path, pair[1:]) as leave:
         forget_tasks()
-        match = f"1 have come.*: rank 1 waits for a thread of {pair[1]}"
+        match = f"1 have arrived.*: rank 1 waits for a thread of {pair[1]}"
         with pytest.raises(StartError, match=match) as caught:
             run(dask_ranks.double, (1,), 2, start_method="dask", options=options)
         assert caught.value.came == 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import procession
-from procession import ProcessRaisedException, get_backend, run, start_processes
+from procession import ProcessRaisedException, RankPlace, get_backend, run, start_processes
 from procession.testing import BackendConformance
 
 
@@ -44,8 +44,8 @@ def raise_(rank: int) -> None:
     raise ValueError(f"of rank {rank}")
 
 
-def trace_to(rank: int) -> list[str]:
-    return ["-qq", "-o", f"trace.{rank}"]
+def trace_to(place: RankPlace) -> list[str]:
+    return ["-qq", "-o", f"trace.{place.rank}"]
 
 
 def need(program: str, *arguments: str) -> None:
@@ -65,7 +65,7 @@ def test_niceness_is_what_the_arguments_say() -> None:
 
 def test_arguments_may_be_those_of_each_rank() -> None:
     ours = sorted(os.sched_getaffinity(0))[:2]
-    options = {"arguments": lambda rank: ["-c", str(ours[rank])]}
+    options = {"arguments": lambda place: ["-c", str(ours[place.rank])]}
     seen = run(see_processors, nprocs=len(ours), start_method="taskset", options=options)
     assert seen == [[one] for one in ours]
 

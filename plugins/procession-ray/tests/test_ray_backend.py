@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from procession import Backend, ProcessExitedException, StartError, get_backend, run
-from procession._linux import fds
 from procession.testing import RemoteConformance, ranks, remote_ranks
+from procession.testing.introspect import list_kept
 from procession.testing.remote import assert_all_gone
 from procession.testing.subject import Subject, wait_until
 from procession_ray.connection import ray
@@ -40,10 +40,10 @@ class Checked:
     def subject(
         self, backend: Backend, launch_options: Mapping[str, Any], tmp_path: Path
     ) -> Iterator[Subject]:
-        kept = set(fds._kept)
+        kept = list_kept()
         yield Subject(backend, launch_options, tmp_path, here=True)
         wait_until(lambda: not list_jobs(), f"at Ray there is still: {list_jobs()}")
-        assert not set(fds._kept) - kept
+        assert not list_kept() - kept
 
 
 class TestCarried(Checked):

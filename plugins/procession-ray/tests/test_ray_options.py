@@ -70,9 +70,7 @@ def test_room_for_ranks(demand: dict[str, float], strategy: str, slots: int) -> 
 
 def test_amounts_are_told() -> None:
     told = tell_amounts({"CPU": 1, "GPU": 0.5}, {"CPU": 8}, {"CPU": 2.5})
-    assert told == (
-        "each takes CPU: 1, GPU: 0.5; in the cluster there are free CPU: 2.5 of 8, GPU: 0 of 0"
-    )
+    assert told == ("each takes CPU: 1, GPU: 0.5; the cluster has free CPU: 2.5 of 8, GPU: 0 of 0")
 
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_without_an_address_that_they_can_reach_it_does_not_begin(subject: Subje
 
 
 def test_an_address_that_they_cannot_reach_is_told(subject: Subject) -> None:
-    with pytest.raises(StartError, match=r"a task has ended at once; it said:\n") as caught:
+    with pytest.raises(StartError, match=r"a task ended at once; it said:\n") as caught:
         subject.run(see, options={**subject.options, "advertise": "127.0.0.1"})
     assert "cannot reach its caller at 127.0.0.1, port" in str(caught.value)
 

@@ -79,7 +79,7 @@ def test_what_does_not_fit_the_job_is_refused(cluster: Cluster, tmp_path: Path) 
     told = submit(cluster, tmp_path, script, "--ntasks=2", "--cpus-per-task=3").splitlines()
     assert "cannot start 3 ranks (there are 2 slots): job " in told[0]
     assert told[0].endswith(
-        " has 6 processors on its nodes, and each rank is to have 3 (option cpus_per_task)"
+        " has 6 processors on its nodes, and each rank takes 3 (option cpus_per_task)"
     )
     assert [line.split()[0] for line in told[1:7]] == [str(rank) for rank in range(6)]
     assert "cannot start 7 ranks (there are 6 slots): job " in told[7]
@@ -102,7 +102,7 @@ def test_a_task_that_has_all_processors_can_start_ranks(cluster: Cluster, tmp_pa
     task = ("srun", "--ntasks=1", f"--cpus-per-task={CPUS}", "--distribution=cyclic")
     told = cluster.ask(*task, sys.executable, script)
     assert told[:4] == [f"{rank} {rank} 4 1 None" for rank in range(4)]
-    assert "nprocs=None is what --ntasks of the job says" in told[4]
+    assert "nprocs=None takes --ntasks of the caller's job" in told[4]
 
 
 def test_steps_of_a_script_wait_for_each_other_or_overlap(cluster: Cluster, tmp_path: Path) -> None:

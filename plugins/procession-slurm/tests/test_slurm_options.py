@@ -123,7 +123,7 @@ def test_a_job_is_known_by_its_variables(
 
 def test_the_number_of_ranks_can_be_that_of_the_jobs_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "3")
-    with pytest.raises(ValueError, match="nprocs=None is what --ntasks of the job says"):
+    with pytest.raises(ValueError, match="nprocs=None takes --ntasks of the caller's job"):
         SlurmBackend().default_nprocs({})
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert SlurmBackend().default_nprocs({}) == 3
@@ -159,7 +159,7 @@ def test_the_room_of_a_job_is_read_from_its_variables(monkeypatch: pytest.Monkey
     assert found.count_slots(1, 5, None) == 14
     assert found.count_slots(1, None, 2) == 16
     monkeypatch.setenv("SLURMD_NODENAME", "n2")
-    assert SCRIPT.find_room({"nodelist": "n2"}).elsewhere == ""
+    assert SCRIPT.find_room({"nodelist": "n2"}).other_hosts == ""
     monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "of another form")
     assert SCRIPT.find_room({}).cpus == ()
 
@@ -170,9 +170,9 @@ def test_the_room_of_a_partition_is_asked_for(monkeypatch: pytest.MonkeyPatch) -
     assert room.ask_partition("srun", {}) == Room("partition small", ((2,),), "a")
     large = room.ask_partition("srun", {"partition": "large,small"})
     assert large.count_slots(1, None, None) == 34
-    assert large.elsewhere == "a, n0, n1 and 2 more"
+    assert large.other_hosts == "a, n0, n1 and 2 more"
     monkeypatch.setenv("SLURMD_NODENAME", "a")
-    assert room.ask_partition("srun", {}).elsewhere == ""
+    assert room.ask_partition("srun", {}).other_hosts == ""
 
 
 KEEP = "import sys; sys.path[:] = {!r}; from procession_slurm.keeper import main; main()"

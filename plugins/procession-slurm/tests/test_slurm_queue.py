@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from procession import BackendUnavailableError, StartError, get_backend, run
-from procession._cleanup import cgroups
-from procession._cleanup.marks import list_children
+from procession.authoring import list_children
 from procession.testing import callers, remote_ranks
+from procession.testing.introspect import locate_cgroup
 from procession.testing.outcomes import assert_gone
 from procession.testing.subject import Subject, wait_until
 from slurm_cluster import CPUS, Cluster, cluster
@@ -62,7 +62,7 @@ def test_more_ranks_than_processors_are_refused_before_anything_is_queued(
     assert (caught.value.nprocs, caught.value.slots) == (CPUS // 2 + 1, CPUS // 2)
     assert str(caught.value) == (
         "start method 'slurm' cannot start 9 ranks (there are 8 slots): partition main has 16 processors "
-        "on its nodes, and each rank is to have 2 (option cpus_per_task)"
+        "on its nodes, and each rank takes 2 (option cpus_per_task)"
     )
     with pytest.raises(
         StartError, match=r"there are 3 slots.*at most 3 ranks \(option ntasks_per_"
@@ -107,7 +107,7 @@ def test_what_srun_refuses_is_told_in_its_words(cluster: Cluster) -> None:
 def test_nothing_stays_in_the_queue_for_a_caller_that_is_gone(
     subject: Subject, cluster: Cluster, number: int, cgroup: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if cgroup == "1" and not os.access(os.path.dirname(cgroups.locate(1)), os.W_OK):
+    if cgroup == "1" and not os.access(os.path.dirname(locate_cgroup(1)), os.W_OK):
         pytest.skip("cgroup v2 is not delegated to this process")
     monkeypatch.setenv("PROCESSION_CGROUP", cgroup)
     caller = callers.start(subject, remote_ranks.launch_sleepers)

@@ -100,7 +100,7 @@ def test_more_ranks_than_chosen_gpus(tmp_path: Path) -> None:
 
 
 def test_a_number_of_devices_that_are_not_there(tmp_path: Path) -> None:
-    told = r"options\['devices'\] is 3, and there are 2 cuda devices visible \(CUDA_VISIBLE_DEVICES=0,1\)"
+    told = r"options\['devices'\] is 3, but 2 cuda devices are visible \(CUDA_VISIBLE_DEVICES=0,1\)"
     with pytest.raises(ValueError, match=told):
         plan(tmp_path, 1, {"CUDA_VISIBLE_DEVICES": "0,1"}, platform="cuda", devices=3)
 

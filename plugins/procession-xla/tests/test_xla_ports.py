@@ -66,7 +66,7 @@ def test_a_coordinator_can_be_named() -> None:
 
 def test_ranks_do_not_wait_for_ever_for_one_that_does_not_connect() -> None:
     options = {"platform": "cpu", "initialization_timeout": 1}
-    with pytest.raises(ProcessRaisedException, match="all ranks have to"):
+    with pytest.raises(ProcessRaisedException, match="all ranks must do so"):
         run(
             xla_ranks.leave_the_others_waiting,
             nprocs=2,

@@ -163,7 +163,9 @@ def test_a_division_that_is_in_no_table(
     add_tpu(tmp_path, 8)
     options: dict[str, Any] = {"framework": framework, "devices_per_rank": share}
     told = f"{framework} has no bounds for {nprocs} processes of {share} TPU chips"
-    with pytest.raises(ValueError, match=f"{told}; options tpu_process_bounds and tpu_chips"):
+    with pytest.raises(
+        ValueError, match=f"{told}; set them by the options tpu_process_bounds and tpu_chips"
+    ):
         plan(tmp_path, nprocs, platform="tpu", **options)
     options |= {"tpu_process_bounds": "1,1,8", "tpu_chips_per_process_bounds": "1,8,1"}
     plans = plan(tmp_path, nprocs, platform="tpu", **options)

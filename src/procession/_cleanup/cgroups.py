@@ -1,8 +1,8 @@
-"""A cgroup v2 of each launch, where the caller asks for one and its own is delegated to it.
+"""Gives each launch a cgroup v2, if the caller asks for one and its own cgroup is delegated to it.
 
-What sheds a launch's mark (a program that changes its user or its limits) stays in its cgroup, and one
-write kills all of it.  It is not the default, for it is dear: the first move of a process into another
-cgroup waits for the kernel, for milliseconds (docs/explanation/supervision.md).
+A process that drops a launch's mark (a program that changes its user or its limits) stays in the launch's
+cgroup, and one write kills all of it.  Cgroups are not the default because they are slow: the first move of a
+process into another cgroup waits for the kernel, for milliseconds (docs/explanation/supervision.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def create(mark: int) -> str:
     """Return the path of a new cgroup for a launch; an empty string unless PROCESSION_CGROUP=1.
 
     Raises:
-        RuntimeError: it is asked for, and cannot be had.
+        RuntimeError: PROCESSION_CGROUP=1, and the cgroup cannot be created.
         ValueError: PROCESSION_CGROUP is neither 0 nor 1.
     """
     choice = os.environ.get("PROCESSION_CGROUP", "0")
@@ -32,14 +32,14 @@ def create(mark: int) -> str:
         os.mkdir(path)
     except OSError as error:
         raise RuntimeError(
-            f"PROCESSION_CGROUP=1, but this process may not make a cgroup: {error}; run it where "
+            f"PROCESSION_CGROUP=1, but this process cannot create a cgroup: {error}; run it where "
             "cgroup v2 is delegated (systemd-run --user --scope -p Delegate=yes), or unset the variable"
         ) from None
     return path
 
 
 def locate(mark: int) -> str:
-    """Return the path that a launch's cgroup has, under this process's own."""
+    """Return the path of a launch's cgroup, under this process's own."""
     with open("/proc/self/cgroup", encoding="utf-8") as file:
         own = next((line.rstrip()[4:] for line in file if line.startswith("0::/")), "")
     mounts = [mount for mount in _MOUNTS if os.path.exists(f"{mount}/{own}/cgroup.procs")]
@@ -47,7 +47,7 @@ def locate(mark: int) -> str:
 
 
 def join(path: str, pid: int) -> None:
-    """Move a process (0: this one) into a cgroup, and so all that it starts from now on."""
+    """Move a process (0: this one) into a cgroup, and with it all that it starts from now on."""
     if path:
         try:
             with open(f"{path}/cgroup.procs", "w", encoding="utf-8") as file:
@@ -57,7 +57,7 @@ def join(path: str, pid: int) -> None:
 
 
 def kill(path: str) -> None:
-    """Kill all that is in a cgroup."""
+    """Kill all processes in a cgroup."""
     if path:
         try:
             with open(f"{path}/cgroup.kill", "w", encoding="utf-8") as file:
@@ -69,7 +69,7 @@ def kill(path: str) -> None:
 def remove(path: str, patience: float = 1.0) -> None:
     """Remove a cgroup, and those that nested launches have left in it.
 
-    One that somebody is in after ``patience`` seconds stays.
+    A cgroup that still has processes after ``patience`` seconds stays.
     """
     until = time.monotonic() + patience
     while path:
@@ -78,7 +78,7 @@ def remove(path: str, patience: float = 1.0) -> None:
                 os.rmdir(folder)
         except FileNotFoundError:
             return
-        except OSError:  # somebody is in it still
+        except OSError:  # a process is still in it
             if time.monotonic() >= until:
                 return
             sleep(0.001)

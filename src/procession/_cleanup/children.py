@@ -1,4 +1,4 @@
-"""A child process of this one: its exit code, and signals to its group, while its number is its own."""
+"""Reaps child processes and signals their groups, while the kernel cannot reuse their numbers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from procession._python.fd_numbers import above_streams
 def collect_child(pid: int, mark: int = 0) -> int | None:
     """Reap a child if it has ended; return its exit code (-N for signal N), None while it runs.
 
-    What a child that failed has started, and that is still in its group, is killed first, unless it
-    carries this mark, and so is ended with its launch (see `tree`).
+    If the child failed, first kill what is left in its group, unless the child carries ``mark``: its launch
+    then ends what is left (see `tree`).
 
     Raises:
-        ChildProcessError: somebody else has reaped it.
+        ChildProcessError: the child was reaped elsewhere.
     """
-    # WNOWAIT leaves a zombie, which keeps the pid, and so the group, from being anybody's
+    # WNOWAIT leaves a zombie, so that the number of the process, and of its group, is not reused
     info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if info is None:
         return None
@@ -31,7 +31,7 @@ def collect_child(pid: int, mark: int = 0) -> int | None:
         signal_group(pid, signal.SIGKILL)
     try:
         unpatched.waitpid(pid, 0)
-    except ChildProcessError:  # reaped in this instant
+    except ChildProcessError:  # reaped meanwhile
         pass
     return code
 
@@ -39,7 +39,7 @@ def collect_child(pid: int, mark: int = 0) -> int | None:
 def hold_child(pid: int) -> int:
     """Return a pidfd of a child just started, kept for this process alone; if that fails, end the child.
 
-    One that somebody else has reaped already gets a descriptor that says it has ended.
+    A child that was reaped elsewhere gets a descriptor that says that it has ended.
     """
     try:
         return fds.keep(syscalls.pidfd_open(pid))
@@ -52,7 +52,7 @@ def hold_child(pid: int) -> int:
 
 
 def leaves_group(pid: int) -> bool:
-    """Whether there is a group of this number, now that its leader has ended: perhaps what it left."""
+    """Return whether there is a group of this number after its leader has ended: perhaps what it left."""
     try:
         os.killpg(pid, 0)
     except ProcessLookupError:
@@ -63,7 +63,7 @@ def leaves_group(pid: int) -> bool:
 
 
 def signal_group(pid: int, number: int) -> bool:
-    """Signal the group that an unreaped process leads; tell whether it leads one."""
+    """Signal the group that an unreaped process leads; return whether it leads one."""
     try:
         if os.getpgid(pid) != pid:
             return False
@@ -74,34 +74,34 @@ def signal_group(pid: int, number: int) -> bool:
 
 
 def terminate_child(pid: int) -> None:
-    """Send SIGTERM to a child that is not reaped, and to those in its group that have a handler for it.
+    """Send SIGTERM to an unreaped child, and to its descendants in its group that have a handler for SIGTERM.
 
-    What has none could only die of it.  It may be a helper that has to outlive the child to clean up after
-    it (torch_shm_manager), and ends with the launch otherwise.
+    A descendant without a handler could only die of it.  It may be a helper that must outlive the child to
+    clean up after it (torch_shm_manager); otherwise it ends with the launch.
     """
-    heeding = list(_open_heeding(pid, pid))
+    handling = list(_open_handling(pid, pid))
     try:
         os.kill(pid, signal.SIGTERM)
-        for pidfd in heeding:
+        for pidfd in handling:
             syscalls.pidfd_send_signal(pidfd, signal.SIGTERM)
     except ProcessLookupError:
         pass
     finally:
-        for pidfd in heeding:
+        for pidfd in handling:
             unpatched.close(pidfd)
 
 
-def _open_heeding(pid: int, group: int) -> Iterator[int]:
-    """Yield pidfds of what a process has started that is in a group and has a handler for SIGTERM."""
+def _open_handling(pid: int, group: int) -> Iterator[int]:
+    """Yield pidfds of a process's descendants that are in a group and have a handler for SIGTERM."""
     for child in list_children(pid):
-        yield from _open_heeding(child, group)
+        yield from _open_handling(child, group)
         if not read_mask(child, "SigCgt") >> (signal.SIGTERM - 1) & 1:
             continue
         try:
             pidfd = syscalls.pidfd_open(child)
         except OSError:  # it has ended
             continue
-        if child in list_children(pid) and os.getpgid(child) == group:  # the number is its own
+        if child in list_children(pid) and os.getpgid(child) == group:  # the number was not reused
             yield pidfd
         else:
             unpatched.close(pidfd)

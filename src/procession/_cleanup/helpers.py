@@ -1,8 +1,8 @@
-"""Ends the processes that a rank has started for itself, its reaper and forkservers, before it exits.
+"""Ends the helper processes that a rank has started, its reaper and forkservers, before the rank exits.
 
-Otherwise they would end a moment later, as orphans: process 1 of a container, or whoever else adopts
-orphans (PR_SET_CHILD_SUBREAPER), would have to reap those of every rank, and mostly does not.  The first
-caller does not wait for its own: that would cost each script a millisecond or more.
+Otherwise they would end a moment later, as orphans.  Process 1 of a container, or another process that adopts
+orphans (PR_SET_CHILD_SUBREAPER), would have to reap those of every rank, and usually does not.  The first
+caller does not wait for its helpers: that would cost each script a millisecond or more.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _ends: list[Callable[[], None]] = []
 
 
 def end_at_exit(end: Callable[[], None], *, first: bool = False) -> None:
-    """Have ``end`` called when this process exits, after its launches, if it is a rank or a child.
+    """Call ``end`` when this process exits, after its launches, if it is a rank or a child.
 
     Args:
-        end: ends one kind of helper; may be given again.
+        end: ends one kind of helper; a second call with it does nothing.
         first: call it before the others.
     """
     global _owner
@@ -41,12 +41,12 @@ def _register() -> None:
 
     atexit.register(_end)
     util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None:  # in multiprocessing's children no other handlers run
-        util.Finalize(None, _end, exitpriority=50)  # launches end at 100
+    if util is not None:  # multiprocessing's children run no other handlers
+        util.Finalize(None, _end, exitpriority=50)  # after the launches, which end at priority 100
 
 
 def _is_child() -> bool:
-    """Whether this process is a rank, or a child of multiprocessing's."""
+    """Return whether this process is a rank, or a child of multiprocessing."""
     parent_process = get_if_imported("multiprocessing.process", "parent_process")
     return get_if_imported("procession._rank.life", "current") is not None or bool(
         parent_process is not None and parent_process()

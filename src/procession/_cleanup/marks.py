@@ -1,8 +1,8 @@
-"""The mark that a rank and all it starts carry, by which what is left of a launch is found and ended.
+"""The mark that a rank and all that it starts carry, by which what is left of a launch is found and ended.
 
-The mark is the soft limit of RLIMIT_LOCKS, which Linux has not enforced since 2.4.25 (getrlimit(2)) and
-which every process inherits: through fork and exec, a cleared environment, closed descriptors, a new
-session and the death of its parents.  A limit of 0 is no mark: a process that sets it is nobody's.
+The mark is the soft limit of RLIMIT_LOCKS, which Linux has not enforced since 2.4.25 (getrlimit(2)).  Every
+process inherits it: through fork and exec, a cleared environment, closed descriptors, a new session and the
+death of its parents.  A limit of 0 is no mark: a process that sets it belongs to no launch.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ PATIENCE = 1.0
 """Seconds after which `end` gives up on what SIGKILL has not ended."""
 
 _HELPERS = frozenset({"torch_shm_manag"})
-"""Names, as the kernel cuts them, of programs that clean up some time after the last rank they serve."""
+"""Names, as the kernel truncates them, of programs that clean up some time after the last rank they serve."""
 
-_HELPERS_LINGER = 3.0  # seconds; torch's waits 2 for another client, then unlinks shared memory
+_HELPERS_LINGER = 3.0  # seconds; torch's waits 2 s for another client, then unlinks its memory
 
-_LOOKS = 3  # that have to find nothing, where something was found or processes come and go
-_ROUNDS = 8  # looks after which what they have stopped is killed, though each has found more
-_CHASES, _NEAR = 30, 8  # looks at the newest processes alone, and at how many
-_NAMED = 5  # processes in a message
+_LOOKS = 3  # looks in a row that must find nothing, once one found something or missed a process
+_ROUNDS = 8  # looks that each found more, after which all stopped processes are killed
+_CHASES, _NEAR = 30, 8  # looks at only the newest processes, and how many these are
+_NAMED = 5  # processes that a message names
 _LOCKS = 10  # RLIMIT_LOCKS, which the resource module does not name
 
 
 def mark_of(launch_id: str) -> int:
-    """Return a launch's mark: 61 bits of its id (16 hex digits), so large that it could never limit."""
+    """Return a launch's mark: 61 bits of its id (16 hex digits), so large that it can never be a limit."""
     return 1 << 61 | int(launch_id, 16) >> 3
 
 
 def put(pid: int, number: int) -> None:
-    """Have a process (0: this one) carry a mark, and all that it starts from now on.
+    """Mark a process (0: this one), and all that it starts from now on.
 
     Does nothing for the mark 0, nor where it is not allowed: a lower hard limit, a sandbox.
     """
@@ -46,36 +46,36 @@ def put(pid: int, number: int) -> None:
 
 
 def can_mark_children() -> bool:
-    """Whether this process may mark those that it has started: their effective user is its real one."""
+    """Return whether this process may mark its children: its real and effective user and group must agree."""
     return os.getuid() == os.geteuid() and os.getgid() == os.getegid()
 
 
 def list_children(pid: int) -> list[int]:
-    """Return the children of a process, of all its threads (proc_pid_children(5)); none if it has ended."""
+    """Return the children of all threads of a process (proc_pid_children(5)); none if it has ended."""
     children: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
                 children += map(int, file.read().split())
-    except OSError:  # it has ended, or this kernel does not tell
+    except OSError:  # it has ended, or this kernel does not list them
         pass
     return children
 
 
 def spare(pid: int) -> None:
-    """Take the mark off a process (0: this one), and so off all that it starts from now on."""
+    """Remove the mark from a process (0: this one), and from all that it starts from now on."""
     _set_limit(pid, 0)
 
 
 def read_mark(pid: int) -> int | None:
-    """Return a process's mark; 0 for one that we may not ask, None for one that has ended."""
+    """Return a process's mark; 0 if we may not read it, None if the process has ended."""
     try:
         return resource.prlimit(pid, _LOCKS)[0]
     except ProcessLookupError:
         return None
     except OSError:
-        # root in a container may end another user's process, but lacks CAP_SYS_RESOURCE to ask of it; and
-        # prlimit(2) compares with the real user, kill(2) with the effective one as well
+        # root in a container may kill another user's process, but lacks CAP_SYS_RESOURCE to read its limits;
+        # and prlimit(2) compares with the real user, kill(2) also with the effective one
         return _read_shown_mark(pid) if 0 in (os.geteuid(), os.getuid()) else 0
 
 
@@ -89,18 +89,18 @@ def _read_shown_mark(pid: int) -> int | None:
 
 
 def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0) -> bool:
-    """Kill all processes that carry a mark, what they start meanwhile too, and wait for their ends.
+    """Kill all processes that carry a mark, with what they start meanwhile, and wait until they have ended.
 
-    They are stopped first, and killed once a look finds no more of them: one that starts another when a
-    third ends then does not get to it.
+    They are stopped first, and killed once a look finds no more of them.  So a process that starts another
+    one when a third one ends has no chance to do so.
 
     Args:
         number: the mark.
-        groups: if given, only those that are in one of these process groups.
-        linger: seconds for which they may end by themselves; 3 s where only `_HELPERS` are left.
+        groups: if given, only processes in one of these process groups.
+        linger: seconds for which they may end by themselves; 3 s if only `_HELPERS` are left.
 
     Returns:
-        False if after `PATIENCE` there is still something to be found.
+        False if some are still found after `PATIENCE`.
     """
     kill_from = time.monotonic() + linger
     until = kill_from + PATIENCE
@@ -140,11 +140,11 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
 def find(
     number: int, groups: Collection[int] | None = None, *, stop: set[int] | None = None
 ) -> tuple[list[int], bool]:
-    """Return pidfds, the caller's to close, of the living processes that carry a mark.
+    """Return pidfds, which the caller closes, of the living processes that carry a mark.
 
-    With ``stop``, each is stopped on sight: one that forks and ends has less time for it.  Those in that set
-    are left out, and the others added to it.  The second value tells whether a process ended before it could
-    be asked: it may have had a child.
+    With ``stop``, stop each process on sight: one that forks and ends has less time for it.  Processes in the
+    set are skipped, and the others are added to it.  The second value says whether a process ended before its
+    mark could be read: it may have had a child.
     """
     found: list[int] = []
     missed = False
@@ -166,9 +166,8 @@ def find(
 
     for pid in _list_newest_first():
         look_at(pid)
-    chases = (
-        _CHASES if missed else 0
-    )  # perhaps some start one another faster than all can be listed
+    # perhaps processes start one another faster than all can be listed
+    chases = _CHASES if missed else 0
     while chases and not found:
         chases -= 1
         last = _last_pid()
@@ -178,16 +177,16 @@ def find(
 
 
 def describe(number: int) -> str:
-    """Name the processes that carry a mark, for a message."""
+    """Return the names of processes that carry a mark, for a message."""
     names: list[str] = []
     for pid in _list_newest_first():
         if read_mark(pid) == number and len(names) < _NAMED:
             names.append(f"{pid} ({_name_of(pid)})")
-    return ", ".join(names) or "what is left ends and starts anew faster than it can be named"
+    return ", ".join(names) or "they start and end too fast to be named"
 
 
 def _are_helpers(number: int, groups: Collection[int] | None) -> bool:
-    """Whether all processes that carry a mark are programs that clean up and then end."""
+    """Return whether all processes that carry a mark are programs that clean up and then end."""
     names = [
         _name_of(pid)
         for pid in _list_newest_first()
@@ -197,18 +196,17 @@ def _are_helpers(number: int, groups: Collection[int] | None) -> bool:
 
 
 def _list_newest_first() -> list[int]:
-    """Return the process ids there are; their numbers start again at 1 after the largest."""
+    """Return all process ids, the newest first; after the largest, numbers start again at 1."""
     last = _last_pid()
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return sorted(pids, key=lambda pid: (pid > last, -pid))
 
 
 def _last_pid() -> int:
-    """Return the number that was given last to a process or thread (proc_loadavg(5)), 0 where unknown."""
+    """Return the number that a process or thread got last (proc_loadavg(5)); 0 if unknown."""
     try:
-        with open(
-            "/proc/loadavg", "rb"
-        ) as file:  # text may want an import, for which nothing is left
+        # in binary: text may need an import, and there may be no descriptor left for that
+        with open("/proc/loadavg", "rb") as file:
             return int(file.read().split()[4])
     except (OSError, ValueError, IndexError):
         return 0
@@ -228,7 +226,7 @@ def _open(pid: int, number: int) -> int:
         pidfd = pidfd_open(pid)
     except OSError:
         return -1
-    # asked again, now that the number cannot become anybody else's unnoticed
+    # read again: with the pidfd open, a reuse of the number no longer goes unnoticed
     if read_mark(pid) == number:
         if not _has_ended(pidfd, 0):
             return pidfd
@@ -255,7 +253,7 @@ def _group_of(pid: int) -> int:
 def _signal(pidfd: int, number: int) -> None:
     try:
         pidfd_send_signal(pidfd, number)
-    except OSError:  # it has ended, or has become somebody we may not signal
+    except OSError:  # it has ended, or now runs as a user whom we may not signal
         pass
 
 
@@ -265,7 +263,7 @@ def _kill(pidfds: list[int]) -> None:
 
 
 def _wait_and_close(pidfds: list[int], until: float) -> None:
-    """Wait for the ends of processes, until a time, and reap them; close and forget their pidfds."""
+    """Wait until a time for the ends of processes, and reap them; close and forget their pidfds."""
     try:
         for pidfd in pidfds:
             if _has_ended(pidfd, max(until - time.monotonic(), 0)):
@@ -276,10 +274,10 @@ def _wait_and_close(pidfds: list[int], until: float) -> None:
 
 
 def _reap(pidfd: int) -> None:
-    """Reap a process that has become a child of this one, as orphans do of process 1."""
+    """Reap a process if it has become a child of this one, as orphans become children of process 1."""
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except OSError:  # somebody else's
+    except OSError:  # it is no child of this process
         pass
 
 

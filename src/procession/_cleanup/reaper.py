@@ -1,8 +1,8 @@
-"""The reaper: a process that outlives its launcher by the time it takes to end what the ranks started.
+"""The reaper: a process that outlives its caller by the time it takes to end what the ranks started.
 
-Ranks die with their launcher by themselves (see `guard`); what they started does not.  The reaper's
-standard input is a socket on which the launcher tells the marks of its launches.  When the launcher
-is gone, however it went, the reaper ends all that carries one of them, and itself.
+The parent-death signal ends ranks when their caller is gone (`_rank.parent_death`), but not what they have
+started.  The reaper's standard input is a socket on which the caller sends the marks of its launches.  When
+the caller is gone, for whatever reason, the reaper ends all processes that carry one of them, then itself.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import signal
 from procession._cleanup import cgroups, marks
 
 BEGUN, FINISHED = b"+", b"-"
-"""What a record says of the launch whose mark (8 bytes) follows."""
+"""Kinds of record: a launch has begun or finished; its mark (8 bytes) follows."""
 
 RECORD = 9
 """Length of a record in bytes."""
 
 
 def main() -> None:
-    """Watch over one launcher until it is gone."""
+    """Wait until the caller is gone, then end what its launches have left."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _let_go()
+    _drop_inherited()
     for mark in follow(0):
         cgroup = cgroups.locate(mark)
         cgroups.kill(cgroup)
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def follow(fd: int) -> set[int]:
-    """Read records until there will be no more; return the marks of launches that had not finished."""
+    """Read records until the caller is gone; return the marks of launches that have not finished."""
     marks: set[int] = set()
     rest = b""
     while True:
@@ -50,12 +50,12 @@ def follow(fd: int) -> set[int]:
             marks.add(mark) if record[:1] == BEGUN else marks.discard(mark)
 
 
-def _let_go() -> None:
-    """Hold nothing of the launcher's: no descriptor that it has let others inherit, and no folder."""
+def _drop_inherited() -> None:
+    """Close descriptors that the caller lets others inherit, and leave its folder."""
     os.chdir("/")
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             try:
                 os.close(int(name))
-            except OSError:  # the one that listed them
+            except OSError:  # the descriptor that listed them
                 pass

@@ -1,4 +1,4 @@
-"""The launcher's side of its reaper: started with the first launch, and told of each."""
+"""The caller's side of its reaper: starts it with the first launch, and names each launch to it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from procession._linux.syscalls import pidfd_open, pidfd_send_signal
 from procession._python import unpatched
 from procession._python.defer_signals import defer_sigint
 from procession._python.interpreter import SOURCE, find_executable, missing_interpreter
-from procession._python.log import warn
+from procession._python.log import debug, warn
 
 _CODE = (
     f"import sys; sys.path.append({SOURCE!r}); from procession._cleanup.reaper import main; main()"
 )
 
-_PATIENCE = 1.0  # seconds for a reaper that is behind, which its start can make it
+_PATIENCE = 1.0  # seconds for a reaper that is behind, for example because it is starting
 
 _END_PATIENCE = 3.0  # seconds for a reaper to end
 
-_line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the reaper's
-_born = ""  # when the reaper was: a process of its number that was born then is no other
+_line: tuple[int, int, int, int] | None = None  # descriptor, its inode, our pid, the reaper's pid
+_born = ""  # when the reaper started: number and start time together name one process
 _live: set[int] = set()  # the marks of launches that have not finished
 
 
 def announce(mark: int) -> None:
-    """Have the reaper end what carries this mark if this process dies before `withdraw`."""
-    with defer_sigint(), fds.LOCK:  # an interrupt between two lines could close the line itself
+    """Make the reaper end what carries this mark if this process dies before `withdraw`."""
+    with defer_sigint(), fds.LOCK:  # an interrupt between two lines could close the socket
         if _line is not None and _line[2] != os.getpid():
-            _live.clear()  # this is a fork: those launches are another's
+            _live.clear()  # this is a fork: those launches are its parent's
         _live.add(mark)
         if not _tell(BEGUN, mark):
             _replace()
 
 
 def withdraw(mark: int) -> None:
-    """Tell the reaper that a launch has finished: what is left of it stays."""
+    """Tell the reaper that a launch has finished: it leaves what is left of the launch alone."""
     with defer_sigint(), fds.LOCK:
         if mark in _live:
             _live.discard(mark)
@@ -50,20 +50,20 @@ def withdraw(mark: int) -> None:
 
 
 def end() -> None:
-    """End and reap this process's reaper; first, what is left of launches that have not finished."""
+    """End and reap this process's reaper, which first ends what is left of unfinished launches."""
     global _line
     with fds.LOCK:
-        if _live and _line is not None and _stands(*_line[:3]):
+        if _live and _line is not None and _is_connected(*_line[:3]):
             line, _line = _line, None
-            fds.drop(line[0])  # the reaper now ends what it was told of, and itself
+            fds.drop(line[0])  # the reaper now ends all marked processes, then itself
             _kill(line[3], _born, _END_PATIENCE)
         else:
-            _let_go()
+            _forget_reaper()
 
 
 def _tell(what: bytes, mark: int) -> bool:
-    """Send a record; tell whether there is a reaper to read it."""
-    if _line is None or not _stands(*_line[:3]):
+    """Send a record; return whether there is a reaper to read it."""
+    if _line is None or not _is_connected(*_line[:3]):
         return False
     sock = fds.as_socket(_line[0])
     try:
@@ -77,8 +77,8 @@ def _tell(what: bytes, mark: int) -> bool:
     return True
 
 
-def _stands(fd: int, inode: int, pid: int) -> bool:
-    """Whether the line is this process's own, and was not closed by its number."""
+def _is_connected(fd: int, inode: int, pid: int) -> bool:
+    """Return whether the socket is this process's own, and was not closed by its number."""
     try:
         return pid == os.getpid() and os.fstat(fd).st_ino == inode
     except OSError:
@@ -86,15 +86,15 @@ def _stands(fd: int, inode: int, pid: int) -> bool:
 
 
 def _replace() -> None:
-    """Start a reaper in the place of one that does not answer, and tell it what that one knew."""
-    _let_go()
-    if missing_interpreter():  # `procession backends` says what that means
+    """Start a reaper in place of one that does not answer, and name the unfinished launches to it."""
+    _forget_reaper()
+    if missing_interpreter():  # `procession backends` explains it
         return
     try:
         _start()
     except OSError as error:
         warn(
-            "cannot start a reaper (%s): what ranks start will outlive this process if it is killed",
+            "cannot start a reaper (%s): processes that ranks start will outlive this one if it is killed",
             error,
         )
         return
@@ -110,7 +110,7 @@ def _start() -> None:
         pid = unpatched.posix_spawnp(
             find_executable(),
             [find_executable(), "-I", "-S", "-c", _CODE],
-            # it needs nothing else, and outlives what the launcher may take out of its own
+            # it needs no other variables, and keeps these if the caller later removes its own
             {name: value for name, value in os.environ.items() if name.startswith("LD_")},
             file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 0), nothing, (os.POSIX_SPAWN_DUP2, 1, 2)],
             setpgroup=0,
@@ -120,31 +120,32 @@ def _start() -> None:
         raise
     finally:
         unpatched.close(theirs)
-    marks.spare(pid)  # this process may be a rank: what it has started ends with it, but for this
+    marks.spare(pid)  # if this process is a rank, its end ends what it started, except the reaper
     end_at_exit(end)
     _born = read_birth(pid)
     _line = fds.keep(ours), os.fstat(ours).st_ino, os.getpid(), pid
+    debug("reaper %d started", pid)
 
 
-def _let_go() -> None:
-    """Forget a reaper; if it is this process's, end and reap it, lest it end what it was told of."""
+def _forget_reaper() -> None:
+    """Forget the reaper; if it is this process's, kill and reap it before it ends the launches it knows."""
     global _line
     line, _line = _line, None
     if line is None or line[2] != os.getpid():
         return
     _kill(line[3], _born)
-    if _stands(*line[:3]):
+    if _is_connected(*line[:3]):
         fds.drop(line[0])
 
 
 def _kill(pid: int, born: str, patience: float = 0) -> None:
-    """Kill and reap a reaper, if that is who has its number still; it may end by itself before."""
+    """Kill and reap a reaper, if its number is still its own; first give it ``patience`` seconds to end."""
     try:
         pidfd = pidfd_open(pid)
-    except OSError:  # somebody else has reaped it
+    except OSError:  # it was reaped elsewhere
         return
     try:
-        if read_birth(pid) == born:  # asked now that the number cannot become another's unnoticed
+        if read_birth(pid) == born:  # read now that the pidfd holds the process
             if not _has_ended(pidfd, patience):
                 pidfd_send_signal(pidfd, signal.SIGKILL)
                 _has_ended(pidfd, _END_PATIENCE)

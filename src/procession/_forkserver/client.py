@@ -1,4 +1,28 @@
-"""The launcher's side of forkservers: one server for each configuration, kept for the next launch."""
+"""The caller's side of forkservers: one server process per configuration, kept for later launches.
+
+                                       control socket, one per server
+     +--------+  configuration; a request per launch, with launch socket, payload  +--------+
+     |        |  file, death pipe, streams, exit barrier, fds in args, tracker     |        |
+     |        | -----------------------------------------------------------------> |        |
+     |        | <----------------------------------------------------------------- |        |
+     | caller |  once: imports that failed, threads that they left running         | server |
+     |        |                                                                    |        |
+     |        |                launch socket, one per launch                       |        |
+     |        |  signals to send, as (rank, number); closing it kills the ranks    |        |
+     |        | -----------------------------------------------------------------> |        |
+     |        | <----------------------------------------------------------------- |        |
+     |        |  pids, with a channel and a pidfd per rank; later exit codes       +--------+
+     |        |                                                                        | forks, reaps
+     |        |                 channel, one per rank                                  v
+     |        |  go-ahead; again once the payload is filled                        +--------+
+     |        | -----------------------------------------------------------------> |  rank  |
+     |        | <----------------------------------------------------------------- |        |
+     +--------+  the report                                                        +--------+
+
+Ranks read fn and args from the payload file; the server does not.  The server reaps the ranks, the caller
+reaps the server.  The caller waits for a rank on its pidfd, and sends SIGKILL directly as well, since the
+server may be stopped.  It holds the death pipe's write end: if it dies, the kernel kills server and ranks.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +32,22 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from procession._cleanup.helpers import end_at_exit
 from procession._forkserver.configuration import Configuration
-from procession._forkserver.handles import ServedLaunch, ServedProcess
+from procession._forkserver.handles import LaunchHandle, ServedProcess
 from procession._launch.death_pipes import death_pipes
 from procession._launch.spec import list_arguments
 from procession._launch.starting import abort_start
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
 from procession._python import unpatched
+from procession._python.deadlines import await_readable, held, owns
 from procession._python.defer_signals import defer_sigint
 from procession._python.fd_numbers import above_streams
-from procession._python.interpreter import (
-    compose_command,
-    doubt_interpreter,
-    start_interpreter,
-)
-from procession._python.locks import await_readable, held, owns
+from procession._python.interpreter import compose_command, doubt_interpreter, start_interpreter
+from procession._python.log import debug
 from procession._rank.identity import name_process
 from procession._supervise.channel import SocketChannel
 from procession._supervise.process import RankProcess
@@ -34,43 +55,45 @@ from procession.exceptions import note_on
 from procession.protocol import Launch, Started
 
 if TYPE_CHECKING:
+    from procession._forkserver.requests import ConfigureMessage, StartMessage
     from procession._linux.credentials import Settings
 
 _END_PATIENCE = 0.5  # seconds for a server to end by itself
-_PATIENCE_OF_RANK = 0.2  # in a rank: one that failed has hardly more
-_CLOSE_PATIENCE = 5.0  # seconds for a thread that waits for a server which is to be closed
+_PATIENCE_OF_RANK = 0.2  # the same in a rank, which has little time after a failure
+_CLOSE_PATIENCE = 5.0  # seconds to wait for a thread that uses a server, before closing that server
 
 MOST_IDLE = 4
-"""Servers without a launch that are kept; the one used longest ago goes first."""
+"""How many servers without a launch are kept; the least recently used one ends first."""
 
 
 class UnusableError(Exception):
-    """Raised where a launch needs another server than the one it has waited for."""
+    """Raised when the server that a launch waited for has become unusable, and the launch needs another."""
 
 
-class Server:
-    """The server of one configuration: a process that is started when it is needed, and again if it died."""
+class ServerHandle:
+    """The server of one configuration, started when needed, and again if it died."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self._launches: set[object] = set()  # that are being started, or have not finished
-        self._variables: list[str] = []  # that it was started with, and that were not empty
+        self._launches: set[object] = set()  # those being started, and those not finished
+        self._variables: list[str] = []  # those that were set, and not empty, at its start
         self.process: RankProcess | None = None
         self._settings: Settings | None = None
         self._fd = -1
         self._ready = False
         self._lock = threading.RLock()
-        self.is_usable: bool = True  # not where a request was cut short, or was not answered
+        self.is_usable: bool = True  # not during a request, nor after one was cut short
 
     @property
     def serving(self) -> int:
-        """The number of launches that are being started, or have not finished."""
+        """The number of launches that are being started or have not finished."""
         return len(self._launches)
 
-    def fits(self, request: dict[str, Any]) -> bool:
-        """Whether it can take a request whose ranks are to have these settings and variables.
+    def fits(self, request: StartMessage) -> bool:
+        """Tell whether the server can take a request: its settings, and its variables, suit the server.
 
-        Under /proc all see the variables that a process was started with (proc_pid_environ(5)).
+        A variable that the server was started with must still be set.  /proc shows everyone the environment
+        that a process was started with (proc_pid_environ(5)).
         """
         if not self.is_usable or self.is_held_below:
             return False
@@ -81,40 +104,40 @@ class Server:
         )
 
     def hold(self) -> Callable[[], None]:
-        """Count one more launch, until what this returns is called."""
+        """Count one more launch; calling the function that this returns ends that."""
         use = object()
         self._launches.add(use)
         return lambda: self._launches.discard(use)
 
     @property
     def is_held_below(self) -> bool:
-        """Whether this thread uses the server already: this call comes from a signal handler."""
+        """Whether this thread already uses the server, so that this call comes from a signal handler."""
         return owns(self._lock)
 
     def start(
-        self, launch: Launch, request: dict[str, Any], handed: list[int], until: float
+        self, launch: Launch, request: StartMessage, handed: list[int], until: float
     ) -> Started:
-        """Have all ranks of a launch forked.
+        """Have the server fork all ranks of a launch; start the server first if it does not run.
 
         Raises:
             ChildProcessError: the server ended, perhaps because of what it imports.
-            OSError: the server cannot fork them all; none is left.
-            RuntimeError: what the server imports starts ranks.
-            TimeoutError: it was not done by ``until`` (`time.monotonic`).
-            UnusableError: another launch has left it in the middle of a request.
+            OSError: the server cannot fork all ranks; none is left.
+            RuntimeError: a module that the server imports starts ranks.
+            TimeoutError: the ranks were not there by ``until`` (`time.monotonic`).
+            UnusableError: another launch left the server in the middle of a request.
         """
         with held(self._lock, until):
             if self.process is not None and not self.is_usable:
                 raise UnusableError
             if self.process is not None:
                 try:
-                    return self._ask(launch, request, handed, until)
-                except (EOFError, ConnectionError):  # it died since; no rank has begun
+                    return self._request(launch, request, handed, until)
+                except (EOFError, ConnectionError):  # it has died since; no rank has begun
                     self._close()
             try:
-                self._boot(request["settings"])
+                self._start_process(request["settings"])
                 self._configure(request["settings"], until)
-                return self._ask(launch, request, handed, until)
+                return self._request(launch, request, handed, until)
             except (EOFError, ConnectionError) as error:
                 unread = isinstance(error.__cause__ or error, ConnectionError)
                 doubt = f"; {doubt_interpreter()}" if unread and not self._ready else ""
@@ -125,16 +148,16 @@ class Server:
                 raise
 
     def close(self, patience: float = _END_PATIENCE) -> None:
-        """End the server, and with it whatever it still serves."""
+        """End the server and the ranks that it still serves."""
         try:
             with held(self._lock, time.monotonic() + _CLOSE_PATIENCE):
                 self._close(patience)
-        except TimeoutError:  # a thread waits for it, and learns that it is gone
+        except TimeoutError:  # a thread uses the server, and notices that it is gone
             process = self.process
             if process is not None:
                 process.kill()
 
-    def _boot(self, settings: Settings) -> None:
+    def _start_process(self, settings: Settings) -> None:
         environment, self._settings = dict(os.environ), settings
         self._variables = [name for name, value in environment.items() if value]
         ours, theirs = fds.open_channel_pair()
@@ -149,7 +172,7 @@ class Server:
                     env=environment,
                     new_session=True,
                 )
-                popen.returncode = 0  # the RankProcess reaps it
+                popen.returncode = 0  # so that Popen leaves reaping to the RankProcess
                 self.process = RankProcess.of_child(
                     popen.pid, name="procession-forkserver", daemon=True
                 )
@@ -157,7 +180,7 @@ class Server:
             unpatched.close(theirs)
 
     def _configure(self, settings: Settings, until: float) -> None:
-        message = {
+        message: ConfigureMessage = {
             "sys_path": list(self.configuration.sys_path),
             "argv": list_arguments(),
             "settings": settings,
@@ -168,63 +191,64 @@ class Server:
         }
         with self._control() as control:
             messages.send(control, message, until=until)
-            told, _ = messages.receive(control, until)
-        for name, text, refusal in told["failed"]:
+            reply, _ = messages.receive(control, until)
+        for name, text, refusal in reply["failed"]:
             if refusal:
                 raise RuntimeError(refusal)
             warnings.warn(f"the forkserver cannot import {name}:\n{text}", RuntimeWarning, 2)
-        if told["threads"]:
-            names = ", ".join(told["threads"])
-            text = "what the forkserver imported left threads running, which fork does not copy"
+        if reply["threads"]:
+            names = ", ".join(reply["threads"])
+            text = "modules of the forkserver left threads running, which fork does not copy"
             warnings.warn(f"{text}: {names}", RuntimeWarning, stacklevel=2)
         self._ready = True
+        debug("forkserver %s is ready", self.process and self.process.pid)
 
-    def _ask(
-        self, launch: Launch, request: dict[str, Any], handed: list[int], until: float
+    def _request(
+        self, launch: Launch, request: StartMessage, handed: list[int], until: float
     ) -> Started:
-        if not fds.is_kept(self._fd):  # somebody has closed it by its number
+        if not fds.is_kept(self._fd):  # other code closed it by its number
             raise EOFError
         ours, theirs = map(fds.as_socket, fds.open_channel_pair(messages=True))
         with ours:
-            usable, self.is_usable = self.is_usable, False  # it cannot go on from half a request
+            usable, self.is_usable = self.is_usable, False  # half a request would spoil it
             with theirs, self._control() as control:
                 messages.send(control, request, [theirs.fileno(), *handed], until)
             await_readable(ours, until)
             self.is_usable = usable
             with defer_sigint(until_owned=True):
-                return self._take_over(launch, ours, until)
+                return self._receive_ranks(launch, ours, until)
 
-    def _take_over(self, launch: Launch, sock: fds.Socket, until: float) -> Started:
-        """Take what the server answers, and let the ranks begin."""
+    def _receive_ranks(self, launch: Launch, sock: fds.Socket, until: float) -> Started:
+        """Receive the server's reply, and let the ranks begin."""
         try:
             reply, replies = messages.receive(sock, until)
         except TimeoutError:
             raise
         except OSError as error:
-            note_on(error, f"while taking over the descriptors of {launch.nprocs} ranks")
+            note_on(error, f"while receiving the descriptors of {launch.nprocs} ranks")
             raise
         if "errno" in reply:
             failed = OSError(reply["errno"], reply["strerror"])
             note_on(failed, f"while starting rank {reply['rank']} of {launch.nprocs}")
             raise failed
         sock.settimeout(None)
-        served = ServedLaunch(sock, self.hold(), self.process)
-        started = _make_handles(launch, reply["pids"], replies, served)
+        handle = LaunchHandle(sock, self.hold(), self.process)
+        started = _make_handles(launch, reply["pids"], replies, handle)
         _begin(started)
         return started
 
     def _control(self) -> fds.Socket:
-        """Return the socket to the server, to be closed after use: this object keeps its own."""
+        """Return a duplicate of the control socket, for the caller to close."""
         return fds.as_socket(above_streams(os.dup(self._fd)))
 
     def _close(self, patience: float = _END_PATIENCE) -> str:
-        """End the process, which may take so long to end by itself; return how it had ended."""
+        """End the process, after ``patience`` seconds to end by itself; return a text on how it ended."""
         fds.drop(self._fd)
         self._ready = False
         process = self.process
         if process is None:
             return "the forkserver did not start"
-        process.join(patience)  # if it is ending, its own exit code says more than our signal
+        process.join(patience)  # if it is ending, its exit code says more than that of our SIGKILL
         code = process.exitcode
         process.kill()
         process.join(3)
@@ -232,47 +256,47 @@ class Server:
         self.process = None
         return (
             f"the forkserver (pid {process.pid}) ended with exit code {code}: standard error may say "
-            "why; it had imported " + (", ".join(self.configuration.preload) or "nothing")
+            "why; modules to preload: " + (", ".join(self.configuration.preload) or "none")
         )
 
 
-_servers: dict[Configuration, Server] = {}  # in the order of their last use
-_retired: set[Server] = set()  # that are not used again, but still serve
-_owner = 0
-_lock = threading.RLock()  # held for no call that waits
+_servers: dict[Configuration, ServerHandle] = {}  # in the order of their last use
+_retired: set[ServerHandle] = set()  # take no new launch, but still serve one
+_owner = 0  # the pid of the process whose servers these are
+_lock = threading.RLock()  # never held during a call that waits
 
 
 def start_on_server(
-    configuration: Configuration, launch: Launch, request: dict[str, Any], handed: list[int]
+    configuration: Configuration, launch: Launch, request: StartMessage, handed: list[int]
 ) -> Started:
-    """Start a launch on the configuration's server, which is made if there is none.
+    """Start a launch on the configuration's server, and start that server if there is none.
 
     Raises:
-        ProcessTimeoutError: the launch's deadline passed before its ranks were there.
+        ProcessTimeoutError: the launch's deadline passed before its ranks were started.
     """
     until = messages.NEVER if launch.timeout is None else time.monotonic() + launch.timeout
     while True:
         uses: list[Callable[[], None]] = []
-        server: Server | None = None
+        server: ServerHandle | None = None
         try:
-            server, done = _choose(configuration, request, uses)
-            for one in done:
+            server, unused = _choose_server(configuration, request, uses)
+            for one in unused:
                 one.close()
                 _retired.discard(one)
             return server.start(launch, request, handed, until)
         except UnusableError:
             continue
         except TimeoutError as error:
-            if server is None or time.monotonic() < until:  # a signal handler has raised it
+            if server is None or time.monotonic() < until:  # raised by a signal handler
                 raise
             raise _make_timeout(launch, server) from error
         finally:
-            for let_go in uses:
-                let_go()
+            for end_use in uses:
+                end_use()
 
 
 def stop_servers(patience: float = _END_PATIENCE) -> None:
-    """End all servers of this process, and the ranks that they still serve."""
+    """End all servers of this process and the ranks that they still serve."""
     _forget_if_forked()
     with _lock:
         servers = [*_servers.values(), *_retired]
@@ -286,24 +310,26 @@ def _stop_servers_of_rank() -> None:
     stop_servers(_PATIENCE_OF_RANK)
 
 
-def _choose(
-    configuration: Configuration, request: dict[str, Any], uses: list[Callable[[], None]]
-) -> tuple[Server, list[Server]]:
-    """Return the server to use, and those to end; put in ``uses`` what to call once the launch has started.
+def _choose_server(
+    configuration: Configuration, request: StartMessage, uses: list[Callable[[], None]]
+) -> tuple[ServerHandle, list[ServerHandle]]:
+    """Return the server to use, and the servers to end.
 
-    A signal handler may launch in the middle of anything here, or while its thread holds a lock that the user
-    of a server waits for.  It gets a server that nobody else uses.
+    Append to ``uses`` a function to call once the launch has started.
+
+    A signal handler may launch ranks at any point in this module, or while its thread holds a lock that
+    another user of the server waits for.  Such a launch gets a new server for itself.
     """
     _forget_if_forked()
     if owns(_lock) or owns(fds.LOCK):
-        server = Server(configuration)
+        server = ServerHandle(configuration)
         uses.append(server.hold())
         _retired.add(server)
         return server, []
     with defer_sigint(), _lock:
         _retire(configuration, request)
-        found: Server | None = _servers.pop(configuration, None)
-        server = found or Server(configuration)
+        found: ServerHandle | None = _servers.pop(configuration, None)
+        server = found or ServerHandle(configuration)
         _servers[configuration] = server
         idle = [one for one in _servers.values() if not one.serving and one is not server]
         for one in idle[: max(len(idle) - MOST_IDLE + 1, 0)]:
@@ -313,8 +339,8 @@ def _choose(
         return server, [one for one in _retired.copy() if not one.serving]
 
 
-def _retire(configuration: Configuration, request: dict[str, Any]) -> None:
-    """Set aside the servers that must not, or need not, be used again; they end when nothing needs them."""
+def _retire(configuration: Configuration, request: StartMessage) -> None:
+    """Retire servers with other rights, and one that does not fit the request; they end once idle."""
     for one in list(_servers.values()):
         if one.configuration.rights != configuration.rights or (
             one.configuration == configuration and not one.fits(request)
@@ -323,43 +349,43 @@ def _retire(configuration: Configuration, request: dict[str, Any]) -> None:
             _servers.pop(one.configuration, None)
 
 
-def _make_timeout(launch: Launch, server: Server) -> BaseException:
-    """Return the exception for a launch whose deadline passed before its ranks were there."""
+def _make_timeout(launch: Launch, server: ServerHandle) -> BaseException:
+    """Return the exception for a launch whose deadline passed before its ranks were started."""
     from procession._supervise.verdict import make_timeout
 
     error = make_timeout(launch.timeout or 0, list(range(launch.nprocs)), [], {})
     modules = [*(["__main__"] if server.configuration.main else []), *server.configuration.preload]
-    names = ", ".join(modules) or "nothing"
-    note_on(error, f"its forkserver had not started the ranks by then; it imports {names}")
+    names = ", ".join(modules) or "none"
+    note_on(error, f"the forkserver had not started the ranks by then; modules to preload: {names}")
     return error
 
 
 def _forget_if_forked() -> None:
-    """Start anew in a fork of the process that has the servers; its lock may be held there."""
+    """Start without servers in a fork of the process that owns them; the copied lock may be held there."""
     global _owner, _lock, _retired, _servers
     if _owner != os.getpid():
         _owner, _lock, _retired, _servers = os.getpid(), threading.RLock(), set(), {}
 
 
 def _make_handles(
-    launch: Launch, pids: list[int], replies: list[int], served: ServedLaunch
+    launch: Launch, pids: list[int], replies: list[int], handle: LaunchHandle
 ) -> Started:
-    """Make handles of what the server sent: for each rank a channel and a pidfd."""
+    """Make handles from the descriptors that the server sent: for each rank a channel and a pidfd."""
     processes, channels = [], []
     for rank, pid in enumerate(pids):
         channels.append(SocketChannel(above_streams(replies[2 * rank])))
         pidfd = above_streams(replies[2 * rank + 1])
         name = name_process("forkserver", launch.identity, rank)
         process = ServedProcess(
-            pid, pidfd, name=name, daemon=launch.daemon, rank=rank, launch=served
+            pid, pidfd, name=name, daemon=launch.daemon, rank=rank, launch=handle
         )
         processes.append(process)
     sentinels = [process.sentinel for process in processes]
-    return Started(processes, sentinels, channels, on_finish=served.close)
+    return Started(processes, sentinels, channels, on_finish=handle.close)
 
 
 def _begin(started: Started) -> None:
-    """Tell each rank to begin: the launcher has hold of all of them."""
+    """Let each rank begin, now that this process has handles for all of them."""
     try:
         for channel in started.error_channels:
             if isinstance(channel, SocketChannel):
@@ -367,5 +393,5 @@ def _begin(started: Started) -> None:
     except BaseException as error:
         abort_start(started)
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ECONNRESET):
-            raise EOFError("a rank was gone before it began") from error
+            raise EOFError("a rank ended before it began") from error
         raise

@@ -1,4 +1,4 @@
-"""What makes two launches share a forkserver."""
+"""The configuration of a forkserver; launches with equal configurations share a server."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from procession._launch.spec import list_arguments, list_path
 from procession._python.interpreter import find_executable, interpreter_flags
 
 if TYPE_CHECKING:
-    from procession._linux.credentials import Standing
+    from procession._linux.credentials import Credentials
     from procession._rank.locations import Locations
 
 
 class Configuration(NamedTuple):
-    """What makes two launches share a server: the imports it has made, how it found them, what it may do.
+    """The imports that a server makes, how it finds them, and what it may do.
 
-    ``stamps`` are the files of those modules and when they changed (`os.stat`, ns): a server whose
-    modules have changed since is not used again.  ``argv`` is what a main module sees as it is imported.
-    ``rights`` and ``policy`` are those of `Standing`.
+    ``stamps`` are the files of the imported modules and their modification times (`os.stat`, ns); a server
+    whose modules have changed since is not used again.  ``argv`` is `sys.argv` during the import of a main
+    module.  ``rights`` and ``policy`` are those of `Credentials`.
     """
 
     executable: str
@@ -39,13 +39,13 @@ class Configuration(NamedTuple):
         main: tuple[str, str] | None,
         preload: tuple[str, ...],
         locations: Locations,
-        standing: Standing,
+        credentials: Credentials,
     ) -> Configuration:
-        """Return the configuration that a launch of this moment needs."""
+        """Return the configuration that a launch needs now."""
         names = (*preload, *(["__main__"] if main else []))
         modules = [sys.modules[name] for name in names if name in sys.modules]
         files = [str(file) for one in modules if (file := getattr(one, "__file__", None))]
-        if main is not None and main[0] == "path":  # of a script that is not sys.modules's __main__
+        if main is not None and main[0] == "path":  # a script other than sys.modules["__main__"]
             files.append(main[1])
         stamps = tuple((file, os.stat(file).st_mtime_ns) for file in files if os.path.exists(file))
         flags = tuple(interpreter_flags())
@@ -53,5 +53,5 @@ class Configuration(NamedTuple):
         places = tuple((name, file, tuple(dirs)) for name, (file, dirs) in locations.items())
         return cls(
             *(find_executable(), flags, tuple(list_path()), main, preload, places, stamps, argv),
-            *(standing.rights, standing.policy),
+            *(credentials.rights, credentials.policy),
         )

@@ -1,4 +1,4 @@
-"""Ranks that are children of a forkserver's server: their exit codes come from it, and signals through it."""
+"""The caller's handles for ranks of a forkserver, which sends their exit codes and signals their groups."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from procession._linux.procstat import state_of
 from procession._python import unpatched
 from procession._supervise.process import RankProcess
 
-_PATIENCE = 1.0  # seconds in which a server that runs tells what it knows
-_RECHECK = 0.05  # seconds after which to look what another thread has read
+_PATIENCE = 1.0  # seconds in which a running server sends the exit codes that it knows
+_RECHECK = 0.05  # seconds between checks for an exit code that another thread has read
 
 
-class ServedLaunch:
-    """A launch as its server knows it: tells exit codes, signals groups, ends when closed.
+class LaunchHandle:
+    """The caller's end of a launch socket: receives exit codes and sends signals; `close` ends the ranks.
 
-    Each exit code is a message of its own, so that a signal handler may read in the middle of a read.
+    Each exit code is one message, so that a signal handler may read in the middle of another read.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class ServedLaunch:
         self._closed = False
 
     def exit_code(self, rank: int, patience: float) -> int | None:
-        """Return a rank's exit code, waiting for at most ``patience`` seconds; None if not told.
+        """Return a rank's exit code; None if the server does not send it within ``patience`` seconds.
 
-        A server that does not answer is waited for but once a launch.
+        Waits that the server does not answer take at most a second per launch in total.
         """
         begun = time.monotonic()
         until = begun + min(patience, self._patience)
@@ -48,13 +48,13 @@ class ServedLaunch:
         return self._codes.get(rank)
 
     def signal(self, rank: int, number: int) -> bool:
-        """Ask the server to signal a rank's group; return whether it was asked."""
+        """Ask the server to signal a rank's group; return False if the request could not be sent."""
         command = rank.to_bytes(messages.NUMBER, "big") + bytes([number])
         sock = None
         try:
             sock = fds.as_socket(self._fd)
             sock.send(command, messages.NO_SIGNAL | socket.MSG_DONTWAIT)
-        except OSError:  # it is gone, or does not read
+        except OSError:  # the server is gone, or does not read
             return False
         finally:
             if sock is not None:
@@ -63,18 +63,18 @@ class ServedLaunch:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the server is stopped (SIGSTOP): it does nothing that it is asked for, and reaps nobody."""
+        """Whether the server is stopped (SIGSTOP): it then neither serves requests nor reaps ranks."""
         return self._server is not None and state_of(self._server.pid) in "Tt"
 
     def close(self) -> None:
-        """Let go of the launch: the server kills what is left of it.  May be called twice."""
+        """Close the socket; the server then kills the ranks that are left.  May be called twice."""
         fds.drop(self._fd)
         if not self._closed:
             self._closed = True
             self._finish()
 
     def _read(self, timeout: float) -> bool | None:
-        """Take in one message; return whether one came in time, None if none will ever come."""
+        """Read one message; return whether one came in time, or None if no more can come."""
         if not unpatched.is_ready(self._fd, timeout):
             return False
         sock = None
@@ -99,13 +99,13 @@ class ServedProcess(RankProcess):
     """A rank that is the server's child: the server collects its status and signals its group."""
 
     def __init__(
-        self, pid: int, pidfd: int, *, name: str, daemon: bool, rank: int, launch: ServedLaunch
+        self, pid: int, pidfd: int, *, name: str, daemon: bool, rank: int, launch: LaunchHandle
     ) -> None:
         super().__init__(pid, pidfd, name=name, daemon=daemon)
         self._rank, self._launch = rank, launch
 
     def _watch_end(self) -> None:
-        """Do without: it is no child of this process."""
+        """Watch nothing: the rank is not a child of this process."""
 
     def _collect(self, patience: float) -> None:
         with self._lock:
@@ -114,17 +114,15 @@ class ServedProcess(RankProcess):
             code = self._launch.exit_code(self._rank, patience)
             if code is None and not patience:
                 return
-            if (
-                code is None or code == messages.UNKNOWN
-            ):  # the server is gone, stopped, or cannot know
+            # None: the server is gone or stopped; UNKNOWN: it could not collect the status
+            if code is None or code == messages.UNKNOWN:
                 self._collect_reaped()
             else:
                 self._settle(code)
 
     def _signal_group(self, number: int) -> bool:
-        if self._launch.is_stopped:  # so that the number is still the rank's
+        if self._launch.is_stopped:  # it reaps nothing, so the pid still belongs to the rank
             return signal_group(self.pid, number)
         asked = self._launch.signal(self._rank, number)
-        return (
-            asked and number != signal.SIGKILL
-        )  # which is sent directly too: the server may be stopped
+        # SIGKILL is also sent directly: the server may be stopped by then
+        return asked and number != signal.SIGKILL

@@ -1,9 +1,9 @@
-"""The forkserver's server: a clean interpreter that has imported what ranks need, and forks them.
+"""The forkserver's server: a clean interpreter that imports what ranks need, and forks them.
 
-It has one thread, which never waits for a launcher to read.  It forks all ranks of a launch on one
-request, tells their exit statuses, signals their groups when asked, and kills a launch's ranks when the
-launcher lets go of the launch's socket.  It learns of ends from pidfds, and so whatever the modules it
-has imported do to signals.
+It has one thread, which never waits for the caller to read.  One request forks all ranks of a launch.  The
+server reaps them and sends their exit codes, signals their groups on demand, and kills a launch's ranks when
+the caller closes the launch socket.  It learns of a rank's end from a pidfd, which works whatever the modules
+that it has imported do to signals.  See `client` for what travels between caller, server and ranks.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import os
 import signal
 import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procession._cleanup import cgroups, marks
 from procession._cleanup.children import collect_child, signal_group, terminate_child
+from procession._forkserver.requests import assign_shared, unpack_descriptors
 from procession._launch.death_pipes import choose
-from procession._launch.forking import Forked, fork_each
+from procession._launch.forking import Child, fork_each
 from procession._linux import credentials, fds, messages
 from procession._linux.syscalls import pidfd_wait_status
 from procession._python import unpatched
@@ -27,48 +28,58 @@ from procession._rank import after_fork, bootstrap, life, parent_death
 from procession._rank.fork_signals import Inheritance
 from procession._rank.report import describe
 
+if TYPE_CHECKING:
+    from procession._forkserver.requests import (
+        ConfiguredMessage,
+        ConfigureMessage,
+        FailedMessage,
+        StartedMessage,
+        StartMessage,
+    )
+    from procession._linux.credentials import Settings
 
-def main(control: int, guard_fd: int) -> None:
-    """Serve one launcher until it closes its end of the control socket."""
+
+def main(control: int, death_pipe: int) -> None:
+    """Serve one caller until it closes its end of the control socket; both arguments are descriptors."""
     fds.fill_streams()
-    fds.keep(parent_death.arm(guard_fd))
+    fds.keep(parent_death.arm(death_pipe))
     sock = fds.as_socket(fds.keep(control))
     Server(sock).serve()
-    sock.detach()  # or -X dev warns of it
+    sock.detach()  # otherwise -X dev warns that it was not closed
 
 
 class ServedLaunch:
-    """The ranks of one launch that are alive, by pid, and the socket to their launcher."""
+    """The living ranks of one launch, by pid, and the launch socket to their caller."""
 
     def __init__(self, sock: socket.socket, mark: int) -> None:
         self.sock = sock
         self.mark = mark
         self.ranks: dict[int, int] = {}
-        self.untold: list[bytes] = []
+        self.unsent: list[bytes] = []
 
     def note_end(self, pid: int, code: int) -> None:
-        """Note a rank's exit code, to be told."""
+        """Queue a rank's exit code for `send_ends`."""
         record = self.ranks.pop(pid).to_bytes(messages.NUMBER, "big")
-        self.untold.append(record + code.to_bytes(messages.NUMBER, "big", signed=True))
+        self.unsent.append(record + code.to_bytes(messages.NUMBER, "big", signed=True))
 
-    def tell(self) -> bool:
-        """Tell the launcher what it has room for; return whether there is more."""
+    def send_ends(self) -> bool:
+        """Send as many exit codes as the socket takes now; return whether some are left."""
         try:
-            while self.untold:
-                self.sock.send(self.untold[0], messages.NO_SIGNAL | socket.MSG_DONTWAIT)
-                self.untold.pop(0)
+            while self.unsent:
+                self.sock.send(self.unsent[0], messages.NO_SIGNAL | socket.MSG_DONTWAIT)
+                self.unsent.pop(0)
         except BlockingIOError:
             return True
-        except OSError:  # it has let go
-            self.untold.clear()
+        except OSError:  # the caller has closed its end
+            self.unsent.clear()
         return False
 
-    def tell_failure(self, error: OSError, rank: int) -> None:
-        """Tell the launcher why its ranks could not be started."""
-        reply = {"errno": error.errno, "strerror": error.strerror, "rank": rank}
+    def send_failure(self, error: OSError, rank: int) -> None:
+        """Send the reason why the ranks could not be started."""
+        reply: FailedMessage = {"errno": error.errno, "strerror": error.strerror, "rank": rank}
         try:
             messages.send(self.sock, reply)
-        except OSError:  # it has let go: that may be the very error
+        except OSError:  # the caller has closed its end, which may have caused this very error
             pass
 
     def signal(self, index: int, number: int) -> None:
@@ -84,18 +95,18 @@ class ServedLaunch:
 
 
 class Server:
-    """Waits for requests, for the ends of ranks, and for launchers that let go."""
+    """The server's loop: takes requests and commands, reaps ranks, ends launches that the caller closed."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._launches: dict[int, ServedLaunch] = {}  # by the descriptor of their sockets
-        self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # of ranks that are alive
-        self._settings: Any = None  # the launcher's when it started this process
+        self._launches: dict[int, ServedLaunch] = {}  # by the descriptors of their sockets
+        self._pidfds: dict[int, tuple[int, ServedLaunch]] = {}  # pid and launch of living ranks
+        self._settings: Any = None  # those of the caller when it started this process
         self._poll = unpatched.poll()
         self._poll.register(control, unpatched.POLLIN)
 
     def serve(self) -> None:
-        """Serve until the launcher is gone; then kill what is left."""
+        """Serve until the caller has closed the control socket; then kill the ranks that are left."""
         configuration, _ = messages.receive(self._control)
         self._settings = configuration["settings"]
         if configuration["capabilities"] is not None:
@@ -110,7 +121,7 @@ class Server:
                     self._reap(fd)
                 elif fd in self._launches:
                     if events & unpatched.POLLOUT:
-                        self._tell(self._launches[fd])
+                        self._send_ends(self._launches[fd])
                     if events & ~unpatched.POLLOUT:
                         self._take_command(fd)
 
@@ -129,47 +140,48 @@ class Server:
             for fd in handed:
                 unpatched.close(fd)
         self._launches[launch.sock.fileno()] = launch
-        self._tell(launch)
+        self._send_ends(launch)
         return True
 
-    def _fork_ranks(self, launch: ServedLaunch, request: dict[str, Any], handed: list[int]) -> None:
-        """Fork all ranks, or tell why not and leave none."""
-        made: list[Forked] = []
+    def _fork_ranks(self, launch: ServedLaunch, request: StartMessage, handed: list[int]) -> None:
+        """Fork all ranks and send their descriptors; if that fails, send the reason and kill them."""
+        children: list[Child] = []
         try:
             _replace_environment(request["environment"])
             fork_each(
                 request["nprocs"],
                 partial(_live, request, handed, self._settings),
-                made,
+                children,
                 inheritance=Inheritance(
                     keep_handlers=request["keep_handlers"], caller=request["signals"]
                 ),
             )
-            replies = [fd for one in made for fd in (one.channel, one.pidfd)]
-            self._watch(launch, made)
-            messages.send(launch.sock, {"pids": [one.pid for one in made]}, replies)
+            replies = [fd for child in children for fd in (child.channel, child.pidfd)]
+            self._watch(launch, children)
+            started: StartedMessage = {"pids": [child.pid for child in children]}
+            messages.send(launch.sock, started, replies)
         except OSError as error:
-            self._watch(launch, made)
+            self._watch(launch, children)
             launch.kill()
-            launch.tell_failure(error, len(made))
+            launch.send_failure(error, len(children))
         finally:
-            for one in made:  # its pidfds are needed until the ranks have ended
-                fds.drop(one.channel)
+            for child in children:  # the pidfds stay open until the ranks have ended
+                fds.drop(child.channel)
 
-    def _watch(self, launch: ServedLaunch, made: list[Forked]) -> None:
-        """Have the ends of ranks noticed."""
-        for index, one in enumerate(made):
-            if one.pidfd not in self._pidfds:
-                launch.ranks[one.pid] = index
-                self._pidfds[one.pidfd] = one.pid, launch
-                self._poll.register(one.pidfd, unpatched.POLLIN)
+    def _watch(self, launch: ServedLaunch, children: list[Child]) -> None:
+        """Poll the pidfds of new ranks."""
+        for index, child in enumerate(children):
+            if child.pidfd not in self._pidfds:
+                launch.ranks[child.pid] = index
+                self._pidfds[child.pidfd] = child.pid, launch
+                self._poll.register(child.pidfd, unpatched.POLLIN)
 
     def _reap(self, pidfd: int) -> None:
-        """Reap a rank that has ended, and tell its launcher."""
+        """Reap a rank that has ended, and send its exit code."""
         pid, launch = self._pidfds[pidfd]
         try:
             code = collect_child(pid, launch.mark)
-        except ChildProcessError:  # a module that was imported reaps, or ignores SIGCHLD
+        except ChildProcessError:  # an imported module reaps children, or ignores SIGCHLD
             status = pidfd_wait_status(pidfd)
             code = messages.UNKNOWN if status is None else os.waitstatus_to_exitcode(status)
         if code is None:
@@ -179,14 +191,15 @@ class Server:
         fds.drop(pidfd)
         launch.note_end(pid, code)
         if launch.sock.fileno() in self._launches:
-            self._tell(launch)
+            self._send_ends(launch)
 
-    def _tell(self, launch: ServedLaunch) -> None:
-        """Tell a launcher what has ended, now and when it has room."""
-        more = launch.tell()
+    def _send_ends(self, launch: ServedLaunch) -> None:
+        """Send exit codes now, and those that do not fit once the socket takes more."""
+        more = launch.send_ends()
         self._poll.register(launch.sock, unpatched.POLLIN | (unpatched.POLLOUT if more else 0))
 
     def _take_command(self, fd: int) -> None:
+        """Send the signal that the caller asks for; if it has closed its end, kill the launch's ranks."""
         launch = self._launches[fd]
         try:
             data = launch.sock.recv(messages.NUMBER + 1)
@@ -202,15 +215,15 @@ class Server:
         fds.drop(fd)
 
 
-def preload(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Import what the configuration names; return which imports failed, and what threads they left."""
+def preload(configuration: ConfigureMessage) -> ConfiguredMessage:
+    """Import the configured modules; return the imports that failed and the threads that run since."""
     sys.path[:] = configuration["sys_path"]
     sys.argv[:] = configuration["argv"]
     if configuration["locations"]:
         from procession._rank import locations
 
         locations.use(configuration["locations"])
-    life.loading = True  # for good: nothing in this process is to start ranks
+    life.loading = True  # for good: nothing in this process may start ranks
     failed: list[tuple[str, str, str]] = []
     if configuration["main"] is not None:
         try:
@@ -227,7 +240,7 @@ def preload(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_threads() -> list[str]:
-    """Return the names of the threads that run beside this one."""
+    """Return the names of all threads but the main one."""
     threading = sys.modules.get("threading")
     if threading is None:
         return []
@@ -235,41 +248,36 @@ def _find_threads() -> list[str]:
 
 
 def _refusal_in(error: BaseException) -> str:
-    """Return why an import was not to go on: it started ranks; "" if it failed for another reason."""
+    """Return the message of an import that was refused because it starts ranks; "" for other errors."""
     kind = get_if_imported("procession._launch.checks", "ImportingError")
     return str(error) if kind is not None and isinstance(error, kind) else ""
 
 
 def _live(
-    request: dict[str, Any], handed: list[int], settings: Any, index: int, channel: int
+    request: StartMessage, handed: list[int], settings: Settings, index: int, channel: int
 ) -> tuple[int, bool]:
-    """Live a rank's life in a process just forked."""
+    """Run a rank in a process just forked."""
     marks.put(0, request["mark"])
     cgroups.join(request["cgroup"], 0)
-    file, *rest = handed
-    pipes = [rest.pop(0) for _ in range(request["death_pipes"])]
+    file, pipes, streams, rest = unpack_descriptors(handed, request)
     death_pipe = choose(pipes, index) if len(pipes) > 1 else pipes[0]
-    for number in (0, 1, 2):
-        stream = rest.pop(0)
+    for number, stream in enumerate(streams):
         os.dup2(stream, number)
         unpatched.close(stream)
     if request["settings"] != settings:
         credentials.adopt(request["settings"], settings)
-    after_fork.cut_off(None)  # its input is nothing already
+    after_fork.cut_off(None)  # its standard input is the null device already
     life.change_environment(request["changes"][index])
-    if not life.wait_for_go(channel):  # the launcher is gone, and this rank never was
+    if not life.wait_for_go(channel):  # the caller is gone before this rank has begun
         return 1, False
-    payload = bootstrap.Payload(
-        file
-    )  # read here, not once in the server, which nothing in it may end
-    payload.spec["tracker"] = rest.pop() if payload.spec["tracker"] >= 0 else -1
-    payload.spec["exit_barrier"] = [rest.pop(0) for _ in payload.spec["exit_barrier"]]
-    payload.spec["fds"] = rest
+    # read in each rank, not once in the server: a bad payload must not end the server
+    payload = bootstrap.Payload(file)
+    assign_shared(payload.spec, rest)
     return bootstrap.live(payload, index, channel, death_pipe)
 
 
 def _replace_environment(environment: dict[str, str]) -> None:
-    """Make the environment the launcher's at the time of the launch, not of the server's start."""
+    """Replace the environment by the caller's at the time of the launch."""
     for name in [name for name in os.environ if name not in environment]:
         del os.environ[name]
     for name, value in environment.items():
@@ -278,7 +286,7 @@ def _replace_environment(environment: dict[str, str]) -> None:
 
 
 def _signal(pid: int, number: int) -> None:
-    """Signal a child and its group; it is not reaped, so that the number is its own."""
+    """Signal a child that is not reaped yet, and its group; the pid is therefore still its own."""
     if number == signal.SIGTERM:
         terminate_child(pid)
     elif not signal_group(pid, number):

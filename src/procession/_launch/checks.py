@@ -1,4 +1,4 @@
-"""Checks a call before anything starts, and freezes it into a `Launch`."""
+"""Checks the arguments of a call before anything starts, and freezes them into a `Launch`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ KEYWORDS: dict[str, Any] = {
     "supervise": False,
     "signals": None,
 }
-"""What a call takes beside fn, args and the like, and the defaults (see `procession.LaunchOptions`)."""
+"""The keywords of `procession.LaunchOptions`, with their defaults."""
 
 
 class ImportingError(RuntimeError):
-    """Raised where a rank starts ranks while it still imports what its own launch needs."""
+    """Raised when a rank starts ranks while it still imports what its own launch needs."""
 
 
 def check_launch(
@@ -51,8 +51,8 @@ def check_launch(
     """Return the launch that the arguments of a call describe.
 
     Raises:
-        TypeError, ValueError: an argument is bad; the message names it and the way out.
-        AssertionError: this process is a daemonic rank (multiprocessing's own rule).
+        TypeError, ValueError: an argument is bad; the message names it and the remedy.
+        AssertionError: this process is daemonic (multiprocessing's own rule).
         ImportingError: this process is a rank that still imports what its function and arguments need.
     """
     check_caller()
@@ -67,7 +67,7 @@ def check_launch(
 
         fn, args = bind(fn, args, kwargs, count, remote=remote, check_args=check_args)
     rendezvous = check_rendezvous(given["rendezvous"], backend)
-    environments = plan_environments(given["env"], count, rendezvous=rendezvous and not remote)
+    environments = plan_environments(given["env"], count, remote=remote, rendezvous=rendezvous)
     return Launch(
         fn=fn,
         args=check_args(args),
@@ -85,7 +85,7 @@ def check_launch(
 
 
 def check_policies(given: Mapping[str, Any], *, join: bool) -> dict[str, Any]:
-    """Return those keywords of a call that a `Launch` has as they are."""
+    """Return the fields of a `Launch` that depend on one or two keywords each."""
     return {
         "grace_period": check_seconds("grace_period", given["grace_period"]),
         "timeout": check_seconds("timeout", given["timeout"]),
@@ -99,11 +99,15 @@ def check_policies(given: Mapping[str, Any], *, join: bool) -> dict[str, Any]:
 
 
 _OTHERS = ("fn", "args", "nprocs", "join", "daemon", "start_method", "kwargs", "return_exceptions")
-"""Arguments that have a place of their own in the signatures of calls."""
+"""Arguments that the signatures of calls name; `check_keywords` may suggest them."""
 
 
 def check_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of every keyword; one that no call takes is an error that names the nearest."""
+    """Return the value of every keyword, given or default.
+
+    Raises:
+        TypeError: a keyword does not exist; the message suggests the nearest one.
+    """
     for name in keywords:
         if name not in KEYWORDS:
             from difflib import get_close_matches
@@ -115,7 +119,7 @@ def check_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_signals(value: Any) -> Signals:
-    """Return what a call wants of signals."""
+    """Return the `Signals` of a call, with plain ints for the signals to forward."""
     if value is None:
         return Signals()
     if not isinstance(value, Signals):
@@ -144,7 +148,7 @@ def check_signals(value: Any) -> Signals:
 
 
 def check_name(value: Any, fn: Any) -> str:
-    """Return what messages call a launch: by default the function's name."""
+    """Return the name by which messages call a launch; the default is the function's name."""
     if value is None:
         fn = unwrap(fn)
         return str(getattr(fn, "__name__", type(fn).__name__))
@@ -154,7 +158,7 @@ def check_name(value: Any, fn: Any) -> str:
 
 
 def check_rendezvous(value: Any, backend: Backend) -> bool:
-    """Return whether ranks get the variables of a rendezvous; None: as the start method says."""
+    """Return whether ranks get the variables of a rendezvous; None means the start method's default."""
     if value is None:
         return bool(getattr(backend.capabilities, "rendezvous", False))
     if not isinstance(value, bool):
@@ -163,17 +167,17 @@ def check_rendezvous(value: Any, backend: Backend) -> bool:
 
 
 def check_args(args: Any, what: str = "args") -> tuple[Any, ...]:
-    """Return the arguments as a tuple; a list is taken too, as torch takes it."""
+    """Return the arguments as a tuple; a list works too, as in torch."""
     if isinstance(args, (str, bytes, Mapping)) or not hasattr(args, "__iter__"):
         raise TypeError(
-            f"{what} must be a tuple or list of what follows the rank in fn(rank, *args), not "
+            f"{what} must be a tuple or list of the arguments after the rank in fn(rank, *args), not "
             f"{type(args).__name__}; for a single argument write args=(value,)"
         )
     return tuple(args)
 
 
 def check_nprocs(backend: Backend, nprocs: Any, options: Mapping[str, Any]) -> int:
-    """Return the number of ranks; None asks the backend, and for local ranks counts processors."""
+    """Return the number of ranks; None means the backend's default or, for local ranks, the CPU count."""
     if nprocs is None:
         default = getattr(backend, "default_nprocs", None)
         if default is not None:
@@ -184,7 +188,7 @@ def check_nprocs(backend: Backend, nprocs: Any, options: Mapping[str, Any]) -> i
             nprocs = count_processors()
         else:
             raise TypeError(
-                f"nprocs must be an int: start method {backend.name!r} has no number of its own"
+                f"nprocs must be an int: start method {backend.name!r} has no default number of ranks"
             )
     if isinstance(nprocs, bool):
         raise TypeError(f"nprocs must be an int, not the bool {nprocs}")
@@ -211,7 +215,11 @@ def check_seconds(name: str, value: Any) -> float | None:
 
 
 def check_options(backend: Backend, options: Any) -> dict[str, Any]:
-    """Return the options, all of which the backend understands."""
+    """Return the options as a dict.
+
+    Raises:
+        ValueError: the backend does not know one of them.
+    """
     if options is None:
         return {}
     if not isinstance(options, Mapping):
@@ -219,7 +227,7 @@ def check_options(backend: Backend, options: Any) -> dict[str, Any]:
     known = sorted(getattr(backend, "options", ()))
     unknown = [name for name in options if name not in known]
     if unknown:
-        knows = f"it knows {', '.join(known)}" if known else "it has none"
+        knows = f"it knows {', '.join(known)}" if known else "it takes no options"
         raise ValueError(
             f"options: start method {backend.name!r} does not know {unknown[0]!r}; {knows}"
         )
@@ -227,7 +235,7 @@ def check_options(backend: Backend, options: Any) -> dict[str, Any]:
 
 
 def check_caller() -> None:
-    """Refuse a launch from a process that must not start any."""
+    """Refuse a launch from a process that must not start ranks."""
     current_process = get_if_imported("multiprocessing.process", "current_process")
     own = current_process() if current_process is not None else None
     if _is_loading() or getattr(own, "_inheriting", False):  # a process of multiprocessing's own
@@ -241,22 +249,22 @@ def check_caller() -> None:
 
 
 def _describe_daemon(name: str) -> str:
-    """Say that this process is daemonic, in multiprocessing's words, and the way out."""
+    """Say in multiprocessing's words that this process is daemonic, and name the remedy."""
     if get_if_imported("procession._rank.life", "current") is not None:
-        way = "launch the ranks of which it is one without daemon=True"
+        remedy = "start its own launch without daemon=True"
     elif "PoolWorker" in name:
-        way = (
-            "multiprocessing.Pool makes all its workers so; those of "
+        remedy = (
+            "multiprocessing.Pool makes all its workers daemonic; those of "
             "concurrent.futures.ProcessPoolExecutor are not daemonic"
         )
     else:
-        way = "whoever starts it must do so without daemon=True"
+        remedy = "start it without daemon=True"
     rule = "daemonic processes are not allowed to have children"
-    return f"{rule}: this one, {name!r} (pid {os.getpid()}), is daemonic; {way}"
+    return f"{rule}: this one, {name!r} (pid {os.getpid()}), is daemonic; {remedy}"
 
 
 def _is_loading() -> bool:
-    """Tell whether this process is a rank that loads, or this thread one that such a load started."""
+    """Tell whether this process is a rank that loads fn and args, or this thread started in such a load."""
     early = get_if_imported("procession._rank.life", "early_threads")
     return bool(
         get_if_imported("procession._rank.life", "loading") or (early and get_ident() in early)
@@ -264,7 +272,7 @@ def _is_loading() -> bool:
 
 
 def _find_importer() -> str:
-    """Return the module, file and line that call, in the code that runs where a module is imported."""
+    """Return the module, file and line whose import led to this call."""
     frame: FrameType | None = sys._getframe()
     outermost = ""
     while frame is not None:

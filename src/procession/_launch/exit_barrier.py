@@ -1,7 +1,7 @@
-"""Ranks that leave together: all hold one pipe open until their functions have returned.
+"""The caller's half of the exit barrier: the pipe that all ranks hold open until their functions return.
 
-Each then waits for its end of file, which comes when the last has let go of it, by its return or its end.
-So nobody has to stand by: ranks leave whether or not their caller looks after them.
+A rank that has returned closes its write end and waits for end of file, which comes once the last rank has
+returned or ended.  The caller takes no part, so ranks leave whether or not it supervises them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from procession.protocol import Launch
 
 @contextmanager
 def exit_barrier(launch: Launch) -> Iterator[list[int]]:
-    """Provide what the ranks are to inherit: both ends of a pipe, if they are to leave together."""
+    """Provide both ends of the pipe that the ranks inherit; an empty list for a launch without a barrier."""
     ends: list[int] = []
     if launch.exit_barrier:
         with fds.LOCK:
@@ -28,8 +28,8 @@ def exit_barrier(launch: Launch) -> Iterator[list[int]]:
 
 
 @contextmanager
-def inherited(ends: list[int]) -> Iterator[None]:
-    """Let the children that are forked in the block have the ends; no other thread forks meanwhile."""
+def inheritable(ends: list[int]) -> Iterator[None]:
+    """Let children forked in the block inherit the ends; no other thread forks in the meantime."""
     if not ends:
         yield
         return

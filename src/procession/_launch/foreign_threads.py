@@ -1,4 +1,4 @@
-"""Finds threads that Python did not start: those of OpenMP's pool, for one, in which forked ranks hang."""
+"""Finds threads that Python did not start, such as OpenMP's pool, without which forked ranks hang."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from procession._python import unpatched
 
 _TASKS = "/proc/self/task"
-_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)  # seconds between looks, before anything is warned of
+_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016)  # seconds between scans, before a warning
 
 _lasting = 0
-"""How many foreign threads the last launch found to stay: the next need not wait for those to end."""
+"""How many foreign threads remained at the last launch; the next launch does not wait for them to end."""
 
 _SURVIVING = ("ZMQbg/", "jemalloc_bg_thd")
-"""How the names of threads begin that are prepared for a fork, or are no loss to a rank."""
+"""Prefixes of the names of threads that are prepared for a fork, or that a rank does not miss."""
 
 _POOL_SIZES = tuple(
     f"{prefix}openblas_get_num_threads{suffix}"
@@ -26,13 +26,15 @@ _POOL_SIZES = tuple(
 
 
 def find_foreign_threads() -> list[str]:
-    """Return the names of threads that Python did not start, and that a fork may miss.
+    """Return the names of threads that Python did not start and that a fork may miss.
 
-    OpenBLAS is left out, whose pool is made anew in a fork (pthread_atfork(3)), and so is the one of
-    `faulthandler.dump_traceback_later`, and threads that `_thread` has started without `threading`: those of
-    gevent's pool, which gevent makes anew in a fork.  So that nobody is warned without need, what is found
-    is looked at again for a moment: a thread of Python's that has been joined may have yet to end, and the
-    one of faulthandler, which is known by the signals it blocks, has yet to block them.
+    Not counted: OpenBLAS's pool, which OpenBLAS restarts in a fork (pthread_atfork(3)); the thread of
+    `faulthandler.dump_traceback_later`; and threads that `_thread` started without `threading`, such as
+    gevent's pool, which gevent restarts in a fork.
+
+    Threads that were found are checked again for up to 31 ms, to avoid a false warning.  A Python thread
+    that has been joined may not have ended yet.  The thread of faulthandler is recognised by the signals it
+    blocks, and may not have blocked them yet.
     """
     global _lasting
     names = _look()
@@ -60,7 +62,7 @@ def _look() -> list[str]:
 
 
 def _count_unlisted() -> int:
-    """Return how many threads the interpreter knows and `threading` does not list."""
+    """Return how many threads the interpreter knows that `threading` does not list."""
     threading = sys.modules.get("threading")
     listed = {thread.ident for thread in threading.enumerate()} if threading is not None else set()
     return len(sys._current_frames().keys() - listed - {_get_ident()})
@@ -83,11 +85,11 @@ def _list_foreign() -> Iterator[tuple[str, bool]]:
             continue
         name = fields.get("Name", "?")
         if not name.startswith(_SURVIVING):
-            yield name, bool(int(fields.get("SigBlk", "0"), 16) >> 14 & 1)  # SIGTERM, for all
+            yield name, bool(int(fields.get("SigBlk", "0"), 16) >> 14 & 1)  # SIGTERM as a sample
 
 
 def _count_openblas() -> int:
-    """Return how many threads are OpenBLAS's, which numpy and scipy bring."""
+    """Return how many threads belong to OpenBLAS, which numpy and scipy bundle."""
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
         libraries = {line.split(maxsplit=5)[5].rstrip() for line in file if "openblas" in line}
     count = 0

@@ -1,8 +1,8 @@
-"""Finds what a fork of this process would break, and says so before one is made.
+"""Finds what a fork of this process would break, and reports it before the fork.
 
-Certain: a library says that a GPU's runtime or XLA is initialised in this process.  Likely: a GPU's
-driver is open, or other threads run.  Nothing is imported or initialised to find out: libraries
-are read where `sys.modules` has them, and what one cannot tell counts as not known.
+Certain to break: a library says that a GPU's runtime or XLA is initialised in this process.  Likely to
+break: a GPU's driver is open, or other threads run.  The check imports and initialises nothing.  It asks
+libraries that `sys.modules` holds; a library that cannot answer counts as not initialised.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHOICES = ("error", "warn", "off")
 """The values of the option ``fork_check``; the first is the default."""
 
 _DRIVERS = {"/dev/nvidia-uvm": "CUDA", "/dev/kfd": "ROCm"}
-"""What a process has open once a GPU's driver is initialised in it, and whose driver it is."""
+"""Device nodes that are open once a GPU's driver is initialised in the process, and their platforms."""
 
 _SURVIVING = (
     "ipykernel.",
@@ -33,9 +33,9 @@ _SURVIVING = (
     "multiprocessing.queues",
     "procession._supervise.background",
 )
-"""How the modules begin whose threads are prepared for a fork, or are no loss to a rank.
+"""Prefixes of modules whose threads are prepared for a fork, or that a rank does not miss.
 
-Every notebook has ipykernel's, and what a queue's feeder thread holds is put right in the rank.
+Every notebook runs ipykernel's threads.  A rank repairs what a queue's feeder thread held.
 """
 
 Namespace = dict[str, Any]
@@ -43,14 +43,14 @@ Ask = Callable[[Namespace], object]
 
 
 def check_fork(choice: str) -> None:
-    """Refuse or warn of a fork of this process, as the option ``fork_check`` asks.
+    """Refuse a fork of this process or warn about it, as the option ``fork_check`` says.
 
     Args:
-        choice: ``error`` refuses what is certain to break and warns of what is likely to; ``warn`` warns
-            of both; ``off`` looks for nothing.
+        choice: ``error`` raises for what is certain to break and warns about what is likely to; ``warn``
+            warns about both; ``off`` checks nothing.
 
     Raises:
-        UnsafeForkError: something is certain to break.
+        UnsafeForkError: something is certain to break, and the choice is ``error``.
         ValueError: the choice is none of the three.
     """
     if choice not in CHOICES:
@@ -68,16 +68,16 @@ def check_fork(choice: str) -> None:
 
 
 def find_certain() -> list[str]:
-    """Return what is certain to break, one sentence for each runtime that is initialised."""
+    """Return what is certain to break: one sentence for each runtime that is initialised."""
     return [
-        f"{runtime} is initialised in this process ({', '.join(libraries)}): it cannot be used in a "
-        "fork of it; a rank that tries fails or hangs"
+        f"{runtime} is initialised in this process ({', '.join(libraries)}): forked ranks cannot use it; "
+        "one that tries fails or hangs"
         for runtime, libraries in find_initialised().items()
     ]
 
 
 def find_initialised() -> dict[str, list[str]]:
-    """Return the runtimes (CUDA, XPU, XLA) that are initialised in this process, and by which libraries."""
+    """Return the runtimes (CUDA, XPU, XLA) that are initialised in this process, each with its libraries."""
     holders: dict[str, list[str]] = {}
     for runtime, library, module, ask in _PROBES:
         if module in sys.modules and _says_yes(module, ask):
@@ -87,10 +87,10 @@ def find_initialised() -> dict[str, list[str]]:
 
 def find_likely(certain: list[str]) -> list[str]:
     """Return what is likely to break, beside what is certain to."""
-    drivers = [] if certain else find_open_drivers()  # a runtime is named already
+    drivers = [] if certain else find_open_drivers()  # `certain` already names the runtime
     found = [
-        f"the {_DRIVERS[node]} driver is open in this process ({node}), though no library says that "
-        f"it uses it: {_DRIVERS[node]} cannot be relied on in a fork of it"
+        f"the {_DRIVERS[node]} driver is open in this process ({node}), but no known library reports "
+        f"using it: {_DRIVERS[node]} may fail or hang in forked ranks"
         for node in drivers
     ]
     names = find_threads()
@@ -102,16 +102,16 @@ def find_likely(certain: list[str]) -> list[str]:
     foreign = _find_foreign_threads()
     if foreign:
         found.append(
-            f"threads that Python did not start run in this process ({_shorten(foreign)}): after a parallel "
-            "operation, OpenMP's wait in every rank for ever in the next one"
+            f"threads that Python did not start run in this process ({_shorten(foreign)}): if they are "
+            "OpenMP's, every rank hangs in its first parallel operation"
         )
     return found
 
 
 def _find_foreign_threads() -> list[str]:
-    """Return the names of threads that Python did not start; look only where there is more than one."""
+    """Return the names of threads that Python did not start; skip the search if only one thread runs."""
     try:
-        if os.stat("/proc/self/task").st_nlink <= 3:  # one folder a thread, beside `.` and `..`
+        if os.stat("/proc/self/task").st_nlink <= 3:  # `.`, `..` and one folder per thread
             return []
     except OSError:  # no /proc
         return []
@@ -123,14 +123,14 @@ def _find_foreign_threads() -> list[str]:
 def find_open_drivers() -> list[str]:
     """Return the device nodes of GPU drivers that this process has open."""
     nodes = [node for node in _DRIVERS if os.path.exists(node)]
-    if not nodes:  # descriptors are listed only where there is something to find
+    if not nodes:  # listing descriptors takes time: do it only if there is something to find
         return []
     links = set(_read_links("/proc/self/fd"))
     return [node for node in nodes if node in links]
 
 
 def find_threads() -> list[str]:
-    """Return the names of the Python threads that run beside this one and may hold a lock."""
+    """Return the names of other Python threads that may hold a lock."""
     threading = sys.modules.get("threading")
     if threading is None:
         return []
@@ -139,12 +139,12 @@ def find_threads() -> list[str]:
         return [
             thread.name
             for thread in threading.enumerate()
-            # greenlets that pass for threads have the native id of the thread they share
+            # greenlets that pose as threads have the native id of the thread they share
             if not own & {thread.ident, getattr(thread, "native_id", None)}
             and not _survives(thread)
             and not _has_ended(thread)
         ]
-    except Exception:  # a class of threads that cannot be asked
+    except Exception:  # a thread class that lacks these attributes
         return []
 
 
@@ -156,7 +156,7 @@ def _survives(thread: Any) -> bool:
 
 
 def _has_ended(thread: Any) -> bool:
-    """Tell a thread that threading did not start: before Python 3.13 it keeps those for ever."""
+    """Tell whether a foreign thread has ended; before Python 3.13 `threading` keeps such threads listed."""
     dummy = type(thread).__name__ == "_DummyThread" and os.path.isdir("/proc/self/task")
     return dummy and not os.path.exists(f"/proc/self/task/{thread.native_id}")
 
@@ -169,7 +169,7 @@ def _read_links(folder: str) -> Iterator[str]:
     for name in names:
         try:
             yield os.readlink(f"{folder}/{name}")
-        except OSError:  # closed meanwhile
+        except OSError:  # closed in the meantime
             pass
 
 
@@ -179,7 +179,7 @@ def _shorten(names: list[str], most: int = 5) -> str:
 
 
 def _count_own_frames() -> int:
-    """Return how many frames from the caller's on are procession's own."""
+    """Return how many frames, from the caller's frame outwards, belong to procession."""
     count = 0
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and f"{frame.f_globals.get('__name__')}.".startswith("procession."):
@@ -188,22 +188,22 @@ def _count_own_frames() -> int:
 
 
 def _says_yes(module: str, ask: Ask) -> bool:
-    """Ask one library; whatever goes wrong means that it is not known."""
+    """Ask one library; an error counts as no."""
     try:
-        # Past __getattr__ and lazy loaders, which would import.
+        # bypasses __getattr__ and lazy loaders, which would import
         return ask(object.__getattribute__(sys.modules[module], "__dict__")) is True
-    except Exception:  # another version of it, or half imported
+    except Exception:  # another version of the library, or half imported
         return False
 
 
 def _ask_numba(of: Namespace) -> bool:
-    """Tell whether the driver is up: numba calls one that it cannot load initialised as well."""
-    state = vars(of["driver"])  # its __getattr__ would initialise it
+    """Tell whether the driver is up; numba also reports a driver that it could not load as initialised."""
+    state = vars(of["driver"])  # __getattr__ of the driver object would initialise the driver
     return state["is_initialized"] is True and state["initialization_error"] is None
 
 
 def _ask_cupy(of: Namespace) -> bool:
-    """Tell whether this thread has a context; asked of a driver that is not open, HIP would start it."""
+    """Tell whether this thread has a context; on a driver that is not open, HIP's call would start it."""
     return bool(find_open_drivers()) and of["ctxGetCurrent"]() != 0
 
 
@@ -215,4 +215,4 @@ _PROBES: tuple[tuple[str, str, str, Ask], ...] = (
     ("XLA", "jax", "jax._src.xla_bridge", lambda of: of["backends_are_initialized"]()),
     ("XLA", "torch_xla", "torch_xla", lambda of: of["_XLAC"]._xla_runtime_is_initialized()),
 )
-"""What a library can have initialised, which library, the module that knows, and how that is asked."""
+"""A runtime, a library that can initialise it, the module that knows, and how to ask that module."""

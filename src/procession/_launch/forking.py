@@ -1,8 +1,8 @@
 """Forks the ranks of a launch, one right after the other.
 
-What a process writes to between two forks the kernel copies for each of them, since the last child
-shares it: 2 us a page, and a line of Python writes to many (reference counts).  So what can be done
-before the first fork, or after the last, is.
+Children share the parent's pages.  The kernel copies each page that the parent writes to between two forks,
+at 2 us a page, and a line of Python writes to many pages (reference counts).  So all work that can be done
+before the first fork or after the last one is done there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from procession._rank.fork_signals import Inheritance
 from procession._rank.report import describe, write_error
 
 Live: TypeAlias = Callable[[int, int], tuple[int, bool]]
-"""Lives a rank's life, by its index and channel; returns its exit status and whether it succeeded."""
+"""Runs a rank, given its index and channel; returns its exit status and whether it succeeded."""
 
 
-class Forked(NamedTuple):
-    """A child, with descriptors of its parent's: its pidfd, and the parent's end of its channel."""
+class Child(NamedTuple):
+    """A forked child, as its parent sees it: its pid, its pidfd and the parent's end of its channel."""
 
     pid: int
     pidfd: int
@@ -35,19 +35,23 @@ class Forked(NamedTuple):
 def fork_each(
     nprocs: int,
     live: Live,
-    forked: list[Forked],
+    children: list[Child],
     *,
     inheritance: Inheritance,
     begin: Callable[[], None] | None = None,
 ) -> None:
-    """Fork ``nprocs`` children, each of which lives ``live(index, channel)`` and then ends.
+    """Fork ``nprocs`` children, each of which calls ``live(index, channel)`` and then exits.
 
-    Each is noted in ``forked`` as soon as this process has hold of it.  With ``begin`` it is then told so
-    down its channel, and ``begin`` is called, which may raise.  What a child does about signals the
-    inheritance says.
+    Args:
+        nprocs: how many.
+        live: what each child runs.
+        children: receives each child as soon as this process holds a pidfd for it.
+        inheritance: which signal handlers the children keep.
+        begin: if given, each child is sent the go-ahead through its channel, and this function is called
+            after each fork; it may raise.
 
     Raises:
-        OSError: not all could be forked; those that are noted are the caller's to end.
+        OSError: a fork failed; the caller must end the children in ``children``.
     """
     parent = os.getpid()
     ours: list[int] = []
@@ -57,11 +61,11 @@ def fork_each(
             _open_channel(ours, theirs)
         theirs.reverse()
         with fds.trusted(), inheritance:
-            _fork_all(live, ours, theirs, forked, begin, inheritance)
+            _fork_all(live, ours, theirs, children, begin, inheritance)
     except BaseException:
-        if os.getpid() != parent:  # raised by a signal handler: the frames below are the parent's
+        if os.getpid() != parent:  # a handler raised in a child: the frames below are the parent's
             os._exit(1)
-        for fd in (*ours[len(forked) :], *theirs):
+        for fd in (*ours[len(children) :], *theirs):
             fds.forget(fd)
             unpatched.close(fd)
         raise
@@ -78,28 +82,28 @@ def _fork_all(
     live: Live,
     ours: list[int],
     theirs: list[int],
-    forked: list[Forked],
+    children: list[Child],
     begin: Callable[[], None] | None,
     inheritance: Inheritance,
 ) -> None:
-    """Fork a child for each of the channels; its end of one, the last of ``theirs``, is closed here."""
+    """Fork one child per channel; close the child's end of it, the last of ``theirs``, in this process."""
     senders = [fds.as_socket(fd) for fd in ours]
     _keep_tracker(True)
     try:
         for index, sender in enumerate(senders):
             end = theirs[-1]
-            fds.forget(end)  # the next child keeps it, and closes all the others
+            fds.forget(end)  # the next child keeps this end and closes all others
             pid = unpatched.fork()
             if pid == 0:
                 _become_rank(live, index, end, inheritance)
-            forked.append(Forked(pid, hold_child(pid), ours[index]))
+            children.append(Child(pid, hold_child(pid), ours[index]))
             unpatched.close(theirs.pop())
             if begin is not None:
                 try:
                     sender.send(wire.BEGIN, NO_SIGNAL)
-                except ConnectionError:  # it was killed: its exit code says more
+                except ConnectionError:  # the child was killed: its exit code says more
                     pass
-                if index % 16 == 0:  # to look at each would cost pages
+                if index % 16 == 0:  # not after each fork: the check writes to pages
                     inheritance.admit_interrupt()
                 begin()
     finally:
@@ -109,9 +113,9 @@ def _fork_all(
 
 
 def _keep_tracker(keep: bool) -> None:
-    """Say whether this thread's forks keep the resource tracker, as multiprocessing does for its own.
+    """Set whether children that this thread forks keep the resource tracker, as multiprocessing's forks do.
 
-    Newer versions of Python have others close its descriptor.
+    In newer versions of Python, children of other forks close its descriptor.
     """
     intent = get_if_imported("multiprocessing.resource_tracker", "_fork_intent")
     if intent is not None:
@@ -119,17 +123,17 @@ def _keep_tracker(keep: bool) -> None:
 
 
 def _become_rank(live: Live, index: int, channel: int, inheritance: Inheritance) -> NoReturn:
-    """Live a rank's life in a process just forked, and never return to its parent's frames."""
+    """Run a rank in a process just forked; never return to the parent's frames."""
     status, succeeded = 1, False
     try:
         _keep_tracker(False)
         inheritance.reset()
         life.mask = inheritance.mask
         status, succeeded = live(index, channel)
-    except BaseException as error:  # of ours: a rank's own are in its report
+    except BaseException as error:  # not the rank's own error, which is in its report
         write_error(describe(error))
     finally:
         try:
             life.leave(status, succeeded)
-        finally:  # a signal handler may raise before `leave` is on its guard
+        finally:  # a signal handler may raise before `leave` enters its own try block
             os._exit(status or 1)

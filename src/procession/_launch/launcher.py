@@ -1,4 +1,4 @@
-"""Starts a launch: checks its arguments, starts its ranks, and has a context supervise them."""
+"""Starts a launch: checks its arguments, starts its ranks and makes the context that supervises them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from procession._python.defer_signals import (
     until_context,
 )
 from procession._python.imported import get_if_imported
+from procession._python.log import debug
 from procession._supervise import oom
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def complete(
     conclude: Callable[[ProcessContext], T],
     **arguments: Any,
 ) -> T:
-    """Start the ranks of one call, and return what ``conclude`` makes of their context."""
+    """Start the ranks of one call, and return ``conclude(context)``; the context ends before this returns."""
     launch = check_launch(backend, **arguments)
     made: list[ProcessContext] = []
     try:
@@ -45,7 +46,10 @@ def complete(
 
 
 def start(backend: Backend, **arguments: Any) -> ProcessContext:
-    """Start the ranks of one call; see `procession.api.start_processes` for arguments and errors."""
+    """Start the ranks of one call, and return their context.
+
+    See `procession.api.start_processes` for arguments and errors.
+    """
     launch = check_launch(backend, **arguments)
     made: list[ProcessContext] = []
     try:
@@ -60,7 +64,7 @@ def start(backend: Backend, **arguments: Any) -> ProcessContext:
 
 
 def _end(made: list[ProcessContext], error: BaseException) -> None:
-    """End the ranks of a context that cannot be returned; pass an interrupt on to them."""
+    """End the ranks of a context that cannot be returned; forward a KeyboardInterrupt to them."""
     for context in made:
         if isinstance(error, KeyboardInterrupt):
             context.interrupt()
@@ -69,16 +73,18 @@ def _end(made: list[ProcessContext], error: BaseException) -> None:
 
 
 def begin(backend: Backend, launch: Launch, made: list[ProcessContext]) -> None:
-    """Start the ranks of a launch, and put their context in ``made``.
+    """Start the ranks of a launch, and append their context to ``made``.
 
-    Whoever gives that list owns the context from then on, whatever is raised here.
+    From then on the caller, which passed the list, owns the context, even if this function raises.
     """
     look_after_forgotten = get_if_imported("procession._supervise.launches", "look_after_forgotten")
     if look_after_forgotten is not None:
         look_after_forgotten()
     kills, begun = oom.count_kills(), time.monotonic()
     with until_context():
-        supervise(launch, _start(backend, launch), kills, made)
+        started = _start(backend, launch)
+        debug("%s: started %d ranks by %s", launch.name, launch.nprocs, launch.start_method)
+        supervise(launch, started, kills, made)
         if not backend.capabilities.remote:  # an engine may keep ranks waiting in its queue
             made[0]._supervisor.extend(begun - time.monotonic())
 
@@ -93,9 +99,9 @@ def _start(backend: Backend, launch: Launch) -> Started:
 def supervise(
     launch: Launch, started: Started, kills: dict[str, int], made: list[ProcessContext]
 ) -> None:
-    """Make the context of ranks that were started; if that fails, end them.
+    """Make the context of ranks that were started; if that fails, end the ranks.
 
-    What it takes is imported here, while ranks come up.
+    Its module is imported here, while the ranks start up.
     """
     try:
         with defer_sigint(until_owned=True):

@@ -1,4 +1,4 @@
-"""Numbers the processes that a caller starts, as multiprocessing does: through its whole life."""
+"""Numbers the processes that a caller starts; like multiprocessing's, the count never restarts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from procession._python.unpatched import RLock
 
 _lock = RLock()
 _next = 1
-_owner = 0  # the process that has counted so far
+_owner = 0  # the pid of the process that these numbers belong to; a fork starts at 1
 
 
 def identify_ranks(nprocs: int) -> tuple[int, ...]:
-    """Return multiprocessing's identity of rank 0 of a new launch; the last number counts on by rank."""
+    """Return multiprocessing's identity for rank 0 of a new launch.
+
+    The last number of it counts up by rank.
+    """
     global _lock, _next, _owner
     if _owner != os.getpid():
         _owner, _next, _lock = os.getpid(), 1, RLock()
-    with (
-        defer_sigint(),
-        _lock,
-    ):  # an interrupt between the two ends of a block may leave a lock held
+    # deferred: an interrupt at the entry or exit of a with block may leave its lock held
+    with defer_sigint(), _lock:
         first = max(_next, _draw(nprocs))
         _next = first + nprocs
     current_process = get_if_imported("multiprocessing.process", "current_process")
@@ -32,7 +33,7 @@ def identify_ranks(nprocs: int) -> tuple[int, ...]:
 
 
 def _draw(count: int) -> int:
-    """Take numbers from multiprocessing's counter; return the first, or 0 where it has not been imported."""
+    """Take numbers from multiprocessing's counter; return the first, or 0 if it has not been imported."""
     process: Any = get_if_imported("multiprocessing", "process")
     if process is None:
         return 0

@@ -1,10 +1,10 @@
 """Pickles a launch's fn and args, once for all its ranks.
 
-Whatever `multiprocessing.reduction` or torch registered a reducer for (queues, locks, connections, shared
-tensors) is handed over as under multiprocessing: descriptors travel beside the pickle.  What ranks can
-import goes by name; what they cannot (a lambda, what a notebook, a REPL, ``-c`` or standard input defines)
-goes by value through cloudpickle, where that is installed: see `by_value`.  Large buffers (of numpy,
-pyarrow, `array`, memoryviews) are left out of the pickle: see `payloadfile`.
+Objects with a reducer of `multiprocessing.reduction` or torch (queues, locks, connections, shared tensors)
+reach ranks as under multiprocessing: their descriptors travel beside the pickle.  Functions and classes that
+ranks can import are pickled by name.  Others (a lambda, or one defined in a notebook, a REPL, ``-c`` or
+standard input) are pickled by value through cloudpickle, if it is installed: see `by_value`.  Large buffers
+(of numpy, pyarrow, `array`, memoryviews) stay out of the pickle: see `payload_file`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Pickled(NamedTuple):
-    """A pickled (fn, args), what goes along with it, and what a rank must import first."""
+    """A pickled (fn, args), the descriptors that go with it, and the modules a rank must import first."""
 
     file: PayloadFile
     fds: list[int]
@@ -44,13 +44,13 @@ class Pickled(NamedTuple):
     """Modules that were made at run time, which no rank can import."""
 
     def describe_in(self, spec: BootstrapSpec) -> None:
-        """Tell ranks what they must import, and where from."""
+        """Write into the spec what ranks must import, and from where."""
         spec["main"], spec["sources"] = self.main, self.sources
         spec["locations"] = self.locations
 
 
 class _NullSink:
-    """Stands for a payload's file where only the attempt to pickle counts."""
+    """Replaces a payload's file when a pickle is only attempted, to find an error."""
 
     def write(self, data: bytes | bytearray) -> int:
         return len(data)
@@ -63,7 +63,7 @@ MakePickler = Callable[..., Any]  # (file, *classes to mix in)
 
 
 class _Spawning:
-    """What reducers see as the process being spawned; collects the descriptors to hand over."""
+    """The process being spawned, as reducers see it; collects the descriptors to send along."""
 
     DupFd = InheritedFd
 
@@ -77,11 +77,11 @@ class _Spawning:
 
 @contextmanager
 def pickled_call(launch: Launch) -> Iterator[Pickled]:
-    """Provide fn and args, pickled, for as long as ranks are started with them.
+    """Provide the pickled fn and args while the block starts ranks with them.
 
     Raises:
-        Exception: what pickling raised, with a note that names the argument and the ways out.
-        pickle.PicklingError: fn or args live in a module that ranks cannot import.
+        Exception: what pickling raised, with a note that names the argument and the remedies.
+        pickle.PicklingError: fn or args are defined in a module that ranks cannot import.
     """
     file = PayloadFile()
     try:
@@ -101,7 +101,7 @@ def _pickle_call(launch: Launch, file: PayloadFile) -> Pickled:
     main = find_import(vars(sys.modules["__main__"])) if file.names_main else None
     if main is None and file.names_main:
         return _pickle_by_value(launch, file, locations, made)
-    if main is not None:  # by this name, queues find in this process what ranks put into them
+    if main is not None:  # for queues: this process unpickles by this name what ranks put in
         sys.modules["__mp_main__"] = sys.modules["__main__"]
     return Pickled(file, fds, main, {}, locations)
 
@@ -113,7 +113,7 @@ def _pickle_by_value(
     made: frozenset[str],
     error: Exception | None = None,
 ) -> Pickled:
-    """Pickle what plain pickle cannot, or what ranks cannot import: by value if cloudpickle is here."""
+    """Pickle by value, if cloudpickle is installed, what plain pickle or an import in ranks cannot handle."""
     from procession._rank import by_value
 
     script = by_value.Script(unwrap(launch.fn))
@@ -146,8 +146,8 @@ def _refuse(launch: Launch, made: frozenset[str]) -> pickle.PicklingError:
             "standard input, or is the __main__.py of a package or an archive"
         )
     return pickle.PicklingError(
-        f"fn or args are defined {what}; start method {launch.start_method!r} then needs them in a "
-        "module that is a file, or cloudpickle: pip install 'procession[cloudpickle]'; or use "
+        f"fn or args are defined {what}; for start method {launch.start_method!r}, define them in a module "
+        "that is a file, or install cloudpickle: pip install cloudpickle; or use "
         "start_method='fork'"
     )
 
@@ -160,7 +160,7 @@ def _dump(launch: Launch, file: PayloadFile, make: MakePickler) -> list[int]:
 
 @contextmanager
 def _spawning() -> Iterator[list[int]]:
-    """Have reducers hand over descriptors; provide the list to which these are added."""
+    """Let reducers send descriptors along; provide the list to which they add these."""
     spawning: Any = _Spawning()
     multiprocessing.context.set_spawning_popen(spawning)
     try:
@@ -170,7 +170,7 @@ def _spawning() -> Iterator[list[int]]:
 
 
 def _make_pickler(file: PayloadFile | _NullSink, *mixed_in: type) -> Any:
-    """Return a pickler with the reducers that `ForkingPickler.register` and copyreg hold, and ours."""
+    """Return a pickler with the reducers of `ForkingPickler.register`, of copyreg and of this module."""
     kind: Any = ForkingPickler
     if mixed_in:
         kind = type("Pickler", (*mixed_in, kind), {})
@@ -180,16 +180,16 @@ def _make_pickler(file: PayloadFile | _NullSink, *mixed_in: type) -> Any:
 
 
 def _reduce_array(values: array.array[Any]) -> Any:
-    """Leave the content of a large array out of the pickle; `array` itself does not."""
+    """Leave the content of a large array out of the pickle, which `array` itself does not do."""
     if type(values) is not array.array or len(values) * values.itemsize < OUT_OF_BAND:
         return values.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
     return make_array, (values.typecode, pickle.PickleBuffer(values))
 
 
 def _reduce_view(view: memoryview) -> Any:
-    """Hand over what a view shows: the rank gets a view of the same format, shape and writability."""
+    """Pickle what a view shows; the rank gets a view of the same format, shape and writability."""
     form: Any = view.format
-    memoryview(bytes(view.itemsize)).cast(form)  # here, rather than in the rank, it fails
+    memoryview(bytes(view.itemsize)).cast(form)  # a bad format fails here rather than in the rank
     content: memoryview | bytes | bytearray = view
     if not view.c_contiguous:
         content = view.tobytes() if view.readonly else bytearray(view)
@@ -200,7 +200,7 @@ _REDUCERS: dict[type, Callable[[Any], Any]] = {array.array: _reduce_array, memor
 
 
 def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
-    """Note which argument an error of pickling comes from, what in it, and the ways out."""
+    """Add a note to a pickling error: which argument, which object in it, and the remedies."""
     from procession._rank.advice import advise
     from procession._rank.by_value import Watching
 
@@ -219,7 +219,7 @@ def _blame(error: Exception, launch: Launch, make: MakePickler) -> None:
 
 
 def _list_parts(launch: Launch) -> Iterator[tuple[str, Any]]:
-    """Yield what a launch pickles, by the names that its caller knows."""
+    """Yield the parts that a launch pickles, under the names that its caller knows."""
     fn: Any = launch.fn
     own: list[tuple[Any, ...]] = []
     kwargs: dict[str, Any] = {}

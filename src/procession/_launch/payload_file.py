@@ -1,8 +1,9 @@
-"""The one file in memory from which all ranks of a launch get their orders, fn and args.
+"""The file in memory from which all ranks of a launch read their spec, fn and args.
 
-It holds the sizes of what follows (8 bytes each), the pickled (fn, args), the orders (`marshal`), and,
-each at the start of a page, the buffers that the pickle leaves out (PEP 574).  Buffers are copied here
-once, while the ranks already start, and mapped by each of them: see `procession._rank.bootstrap`.
+It holds, in this order: the sizes of the pickle and of the spec (8 bytes each), the pickled (fn, args), the
+spec (`marshal`), and the buffers that the pickle leaves out (PEP 574), each at the start of a page.  The
+caller copies the buffers once, while the ranks start up, and each rank maps them: see
+`procession._rank.bootstrap`.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
     from procession._rank.spec import BootstrapSpec
 
 OUT_OF_BAND = 64 * 1024
-"""Smallest buffer in bytes that is left out of the pickle."""
+"""Size in bytes from which a buffer stays out of the pickle."""
 
-_MAIN_NAMES = (b"__main__", b"__mp_main__")  # the second is what a rank calls its launcher's
-_LARGEST_FRAME = 256 * 1024  # bytes of opcodes in one write; what is larger is somebody's data
+_MAIN_NAMES = (b"__main__", b"__mp_main__")  # a rank calls its caller's main module the second
+_LARGEST_FRAME = 256 * 1024  # bytes of opcodes in one write; a larger write is user data
 
 
 class PayloadFile:
-    """A payload being written: a file for a pickler first, then orders, then buffers."""
+    """A payload being written: first the pickle (this is the pickler's file), then the spec, then buffers."""
 
     def __init__(self) -> None:
         self.fd: int = memory.create("procession-payload")
         self.names_main: bool = False
-        """Whether the pickle refers to the main module, in all likelihood."""
+        """Whether the pickle seems to refer to the main module."""
         self._buffers: list[memoryview] = []
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was written."""
+        """Discard what was written."""
         os.ftruncate(self.fd, 0)
         os.lseek(self.fd, PAYLOAD_HEAD, os.SEEK_SET)
         self._pickled = 0
@@ -46,7 +47,7 @@ class PayloadFile:
         self._release()
 
     def write(self, data: bytes | bytearray) -> int:
-        """Take a part of the pickle; a large bytes object comes by itself, and is not copied before."""
+        """Write a part of the pickle; the pickler passes a large bytes object by itself, uncopied."""
         memory.write(self.fd, data)
         self._pickled += len(data)
         if not self.names_main and len(data) <= _LARGEST_FRAME:
@@ -54,10 +55,10 @@ class PayloadFile:
         return len(data)
 
     def leave_in(self, buffer: pickle.PickleBuffer) -> bool:
-        """Decide whether a buffer goes into the pickle; note it if not (PEP 574's buffer_callback)."""
+        """Tell whether a buffer goes into the pickle (PEP 574, buffer_callback); else keep it for `fill`."""
         try:
             view = buffer.raw()
-        except BufferError:  # not contiguous, which the pickler explains
+        except BufferError:  # not contiguous: the pickler raises an error that says so
             return True
         if view.nbytes < OUT_OF_BAND:
             return True
@@ -65,9 +66,9 @@ class PayloadFile:
         return False
 
     def write_spec(self, spec: BootstrapSpec, *, apart: bool = False) -> None:
-        """Add the orders, with which ranks can start; `fill` adds what they must then wait for.
+        """Complete the spec and append it to the file; ranks can start with it, and then wait for `fill`.
 
-        Orders that go to the ranks ``apart`` are only completed.
+        With ``apart`` the spec reaches the ranks another way, and so the file holds none.
         """
         spec["buffers"] = [view.nbytes for view in self._buffers]
         spec["imports"] = sorted(self._owners())
@@ -79,11 +80,11 @@ class PayloadFile:
 
     @property
     def is_filled(self) -> bool:
-        """Whether all is there that ranks need."""
+        """Whether the file is complete."""
         return not self._buffers
 
     def fill(self) -> None:
-        """Copy the buffers."""
+        """Copy the buffers into the file, and seal it against changes."""
         for view in self._buffers:
             os.lseek(self.fd, start_of_page(os.fstat(self.fd).st_size), os.SEEK_SET)
             memory.write(self.fd, view)
@@ -91,12 +92,12 @@ class PayloadFile:
         self._release()
 
     def close(self) -> None:
-        """Let go of the file: it lasts as long as a rank has it."""
+        """Close the file; it exists as long as a rank has it open."""
         self._release()
         unpatched.close(self.fd)
 
     def _owners(self) -> set[str]:
-        """Return the modules whose objects have buffers: ranks will need them."""
+        """Return the modules that define the objects with buffers: ranks will import them."""
         names = {type(view.obj).__module__ for view in self._buffers}
         return {name for name in names if name != "builtins" and name in sys.modules}
 

@@ -1,4 +1,4 @@
-"""Arguments that differ from rank to rank, and keyword arguments: what the ranks then call."""
+"""Binds arguments that differ by rank, and keyword arguments, to the function that ranks call."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from procession.rank_place import RankPlace
 
 
 class PerRank:
-    """Arguments for each rank, in place of ``args``.
+    """Separate arguments for each rank, given as ``args``.
 
     Args:
-        values: a sequence with the arguments (a tuple or list) of each rank, or a function from a
-            `RankPlace` to them, called in the caller before anything starts.
+        values: a sequence that holds one tuple or list of arguments per rank, or a function that takes a
+            `RankPlace` and returns the arguments of that rank.  The function is called in the caller,
+            before anything starts.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ def bind(
     remote: bool,
     check_args: Callable[[Any, str], tuple[Any, ...]],
 ) -> tuple[Callable[..., Any], Any]:
-    """Return a function and arguments that stand for what each rank is to call.
+    """Return the function and arguments to launch, with ``kwargs`` and a `PerRank` bound to the function.
 
     Raises:
         TypeError, ValueError: ``kwargs`` or ``args`` is bad.
@@ -55,8 +56,8 @@ def _list_args(
         values = [values(place) for place in places]
     elif not isinstance(values, Sequence) or len(values) != nprocs:
         raise ValueError(
-            f"args: PerRank must hold the arguments of {nprocs} ranks, or be given a function, not "
+            f"args: PerRank must hold the arguments of {nprocs} ranks or a function, not "
             f"{f'those of {len(values)}' if isinstance(values, Sequence) else repr(values)}"
         )
     for rank, own in enumerate(values):
-        yield check_args(own, f"args: what PerRank has for rank {rank}")
+        yield check_args(own, f"args: the value of PerRank for rank {rank}")

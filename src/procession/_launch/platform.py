@@ -1,4 +1,4 @@
-"""Tells which mechanisms this platform has; without them, the built-in backends use multiprocessing's."""
+"""Says what this platform can do; where it lacks a mechanism, built-in backends use multiprocessing."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from procession.protocol import Availability, Capabilities
 
 @functools.cache
 def missing_mechanism() -> str:
-    """Say what is missing for ranks started by procession itself; empty where nothing is."""
+    """Say what procession lacks here to start ranks itself; return "" if nothing is missing."""
     if os.environ.get("PROCESSION_PORTABLE") == "1":
-        return "PROCESSION_PORTABLE=1 asks for multiprocessing's processes"
+        return "PROCESSION_PORTABLE=1 is set"
     if sys.platform != "linux":
         return f"{sys.platform} has no pidfds"
     if getattr(sys, "frozen", False):
         return "the application is frozen: its executable is not a Python interpreter"
     if not pidfds_work():
-        return "the kernel (before 5.3) or a sandbox has no pidfds"
+        return "there are no pidfds: the kernel is older than 5.3, or a sandbox forbids them"
     return ""
 
 
 def get_capabilities(start_method: str) -> Capabilities:
-    """Say what a built-in start method can do here."""
+    """Return what a built-in start method can do here."""
     whole = not missing_mechanism()
     by_reference = start_method == "fork"
     return Capabilities(
@@ -36,36 +36,38 @@ def get_capabilities(start_method: str) -> Capabilities:
 
 
 def get_availability(start_method: str) -> Availability:
-    """Say whether a built-in start method can be used here, and if only by way of multiprocessing."""
+    """Say whether a built-in start method works here, and whether it needs multiprocessing for that."""
     import multiprocessing
 
     if start_method not in multiprocessing.get_all_start_methods():
-        return Availability(False, f"{sys.platform} cannot {start_method}", "use 'spawn'")
-    return tell_interpreter(needed=start_method != "fork")
+        return Availability(False, f"{sys.platform} has no {start_method!r}", "use 'spawn'")
+    return check_interpreter(needed=start_method != "fork")
 
 
-def tell_interpreter(*, needed: bool) -> Availability:
-    """Tell whether there is an interpreter to start, if it is needed, and what is missing without one."""
+def check_interpreter(*, needed: bool) -> Availability:
+    """Say whether an interpreter can be started, or what is lost without one where it is not needed."""
     missing, unknown = missing_mechanism(), missing_interpreter()
     if unknown and needed:
-        return Availability(False, f"{unknown}, and it starts interpreters", CHOOSE)
+        return Availability(False, f"{unknown}, and ranks need an interpreter", CHOOSE)
     reasons = []
     if missing:
-        reasons.append(f"by way of multiprocessing: {missing}")
+        reasons.append(f"through multiprocessing: {missing}")
     if unknown:
-        reasons.append(f"{unknown}: what ranks start outlives this process if it is killed")
+        reasons.append(
+            f"{unknown}: processes that ranks start outlive this process if it is killed"
+        )
     return Availability(True, "; ".join(reasons))
 
 
 def count_processors() -> int:
-    """Return how many processors this process may use: by affinity, and by its cgroups' quota."""
+    """Return how many CPUs this process may use, by its affinity and the quota of its cgroups."""
     usable = getattr(os, "sched_getaffinity", None)
     count = len(usable(0)) if usable is not None else os.cpu_count() or 1
     return max(1, math.ceil(min(count, _read_quota())))
 
 
 def _read_quota() -> float:
-    """Return how many processors' time the cgroups allow (version 2 or 1); infinity for no limit."""
+    """Return the CPU quota of the cgroups (version 2 or 1) in CPUs; infinity if there is no limit."""
     folders = ["/sys/fs/cgroup"]
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:

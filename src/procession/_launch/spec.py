@@ -1,4 +1,4 @@
-"""Writes the orders that the ranks of a launch get from their launcher."""
+"""Builds the spec that the ranks of a launch get from their caller (`procession._rank.spec`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_spec(launch: Launch, context: str, *, forked: bool) -> RankSpec:
-    """Return what every rank of a launch is told, whatever its start method."""
+    """Return the spec that every rank of a launch gets, whatever its start method."""
     current_process = get_if_imported("multiprocessing.process", "current_process")
     own = current_process() if current_process is not None else None
     return {
@@ -41,7 +41,7 @@ def make_spec(launch: Launch, context: str, *, forked: bool) -> RankSpec:
 
 
 def _find_coverage() -> tuple[str, str | None] | None:
-    """Return how ranks are to be measured, if this process is and its ranks are to be."""
+    """Return the settings with which coverage measures ranks; None if it does not."""
     multiproc = sys.modules.get("coverage.multiproc")
     if multiproc is None:
         return None
@@ -51,13 +51,13 @@ def _find_coverage() -> tuple[str, str | None] | None:
 
 
 def find_entry_module(launch: Launch) -> str:
-    """Return the module of what each rank calls first, to be imported once for all; "" for none."""
+    """Return the module of `Launch.entry`, to import it once for all ranks; "" if there is no entry."""
     return "" if launch.entry is None else launch.entry[0].partition(":")[0]
 
 
 def make_bootstrap_spec(launch: Launch, context: str, *, forked: bool) -> BootstrapSpec:
-    """Return what ranks are told that do not inherit this process's memory."""
-    import multiprocessing  # noqa: F401  # its authentication key is this process's from now on
+    """Return the spec of ranks that do not inherit this process's memory."""
+    import multiprocessing  # noqa: F401  # creates the authentication key of this process
 
     from procession._linux import credentials
 
@@ -78,13 +78,13 @@ def make_bootstrap_spec(launch: Launch, context: str, *, forked: bool) -> Bootst
 
 
 def list_path() -> list[Any]:
-    """Return the import path that ranks are to have.
+    """Return the import path for ranks.
 
-    In it the working directory that this process had first takes the place of "", which means the current
-    one, as in multiprocessing.
+    The first working directory of this process replaces "", which means the current directory.
+    multiprocessing does the same.
 
     Raises:
-        TypeError: it holds what ranks cannot have.
+        TypeError: `sys.path` holds an object that ranks cannot receive.
     """
     entries = plain_list("sys.path", sys.path)
     if "" in entries:
@@ -96,19 +96,19 @@ def list_path() -> list[Any]:
 
 
 def list_arguments() -> list[Any]:
-    """Return the command line that ranks are to have; what embeds Python may have none.
+    """Return the command line for ranks; an empty list where an application embeds Python and has none.
 
     Raises:
-        TypeError: it holds what ranks cannot have.
+        TypeError: `sys.argv` holds an object that ranks cannot receive.
     """
     return plain_list("sys.argv", getattr(sys, "argv", []))
 
 
 def plain_list(name: str, values: Iterable[object]) -> list[Any]:
-    """Return values as `marshal` takes them: paths and strings of other classes become str.
+    """Return values that `marshal` can write: paths and objects of classes derived from str become str.
 
     Raises:
-        TypeError: one cannot be had by ranks; the message says which.
+        TypeError: `marshal` cannot write a value; the message says which.
     """
     return [
         value if type(value) in _PLAIN else _to_str(name, index, value)
@@ -122,14 +122,14 @@ _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 def _to_str(name: str, index: int, value: object) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(
-            f"{name}[{index}] is {value!r:.100} ({type(value).__name__}): in {name}, ranks can only have "
-            "strings and paths"
+            f"{name}[{index}] is {value!r:.100} ({type(value).__name__}): ranks can receive only strings and "
+            f"paths in {name}"
         )
     return plain_str(value)
 
 
 def find_folder() -> str | None:
-    """Return this process's working directory, None if it is gone."""
+    """Return this process's working directory; None if it was deleted."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -137,11 +137,11 @@ def find_folder() -> str | None:
 
 
 def tracker_fd() -> int:
-    """Return the descriptor of this process's resource tracker, which ranks share, as everywhere.
+    """Return the descriptor of this process's resource tracker, which ranks share as under multiprocessing.
 
-    Shared memory that a rank makes then outlives that rank, until all of them have ended.  Where a
-    standard stream is closed there is none: its pipe would take the stream's place, and the tracker
-    would keep its own pipe open, and itself running, for ever.
+    Shared memory that a rank creates then exists until all ranks have ended.  Return -1 where a standard
+    stream is closed: the tracker's pipe would take the stream's number, and so the tracker would hold its
+    own pipe open and run for ever.
     """
     from multiprocessing import resource_tracker
 
@@ -149,6 +149,6 @@ def tracker_fd() -> int:
         for number in (0, 1, 2):
             os.fstat(number)
         fd = resource_tracker.getfd()
-    except (OSError, ValueError):  # a stream is closed, or its own pipe was, by number
+    except (OSError, ValueError):  # a stream is closed, or other code closed the tracker's pipe
         return -1
     return -1 if fd is None else fd

@@ -1,4 +1,4 @@
-"""Functions for backends: start the ranks one by one and, if one cannot be started, undo it all."""
+"""Functions for backends that start ranks one by one; if a start fails, the ranks already started end."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 Handles = tuple[Process, Sentinel, ErrorChannel]
 
-_STOP_WAIT = 3.0  # seconds to wait for a killed process
+_STOP_WAIT = 3.0  # seconds to wait for the end of a killed process
 
 
 def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
-    """Call ``start_one(rank)`` for each rank in order, and return what they started.
+    """Call ``start_one(rank)`` for each rank in order, and return all handles.
 
     Raises:
-        BaseException: what ``start_one`` raised, with a note that names the rank; the ranks started
-            before it have been killed and reaped.
+        BaseException: what ``start_one`` raised, with a note that names the rank.  The ranks started before
+            have been killed and reaped.
     """
     started: list[Handles] = []
     rank = 0
@@ -32,32 +32,32 @@ def start_each(launch: Launch, start_one: Callable[[int], Handles]) -> Started:
             with defer_sigint(until_owned=True) as let_interrupts_through:
                 started.append(start_one(rank))
                 let_interrupts_through()
-        return _gather(started)
+        return _combine(started)
     except BaseException as error:
         note_start(error, rank, launch.nprocs)
-        abort_start(_gather(started))
+        abort_start(_combine(started))
         raise
 
 
 def note_start(error: BaseException, rank: int, nprocs: int) -> None:
-    """Note on an error which rank could not be started."""
+    """Add a note to an error that says which rank could not be started."""
     note_on(error, f"while starting rank {rank} of {nprocs}; none is left running")
 
 
 def begin(channel: SocketChannel) -> None:
-    """Let a rank begin, whose process this launcher now has hold of.
+    """Let a rank begin, now that this process holds a pidfd for it.
 
-    Until then it waits: where SIGCHLD is ignored, or somebody reaps whatever ends, a rank that ended
-    earlier would take its exit code with it.
+    The rank waits until then.  Where SIGCHLD is ignored, or other code reaps every child, the exit code of a
+    rank that ended earlier would be lost.
     """
     try:
         channel.begin()
-    except ConnectionError:  # it has ended: its exit code says more
+    except ConnectionError:  # the rank has ended: its exit code says more
         pass
 
 
 def hand_over(payload: PayloadFile, started: Started) -> Started:
-    """Fill the payload of ranks that are starting, and let them go on; if it fails, undo it all."""
+    """Fill the payload of ranks that are starting, and let them continue; end them if that fails."""
     if not payload.is_filled:
         try:
             payload.fill()
@@ -65,19 +65,19 @@ def hand_over(payload: PayloadFile, started: Started) -> Started:
                 if isinstance(channel, SocketChannel):
                     begin(channel)
         except BaseException as error:
-            note_on(error, "while copying what args hold into memory; no rank is left running")
+            note_on(error, "while copying the buffers in args into memory; no rank is left running")
             abort_start(started)
             raise
     return started
 
 
-def _gather(started: list[Handles]) -> Started:
+def _combine(started: list[Handles]) -> Started:
     processes, sentinels, channels = zip(*started, strict=True) if started else ((), (), ())
     return Started(processes, sentinels, channels)
 
 
 def abort_start(started: Started) -> None:
-    """Kill and reap all processes, and free what was made for them."""
+    """Kill and reap all processes, and free their resources."""
     from procession._supervise.rank_state import release_process
 
     for process in started.processes:

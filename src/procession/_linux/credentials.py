@@ -1,8 +1,9 @@
-"""Reads what a process may do and what bounds it: ranks that a forkserver forks take it from their caller.
+"""Reads credentials and limits of a process, which ranks that a forkserver forks take from their caller.
 
-A forkserver is older than the launches that it serves, and its caller may have changed since: dropped its
-privileges, say.  A server's ranks have the server's rights, so that a caller of other rights needs another
-server.  What any process may change for itself, each rank takes from its caller as it starts.
+A forkserver is older than the launches that it serves, and its caller may have changed since then: it may
+have dropped privileges, for example.  A server's ranks have the server's rights, so a caller with other
+rights needs another server.  What any process may change for itself, each rank adopts from its caller as it
+starts.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from procession._python import unpatched
 
 _NAMESPACES = ("user", "mnt", "net", "pid_for_children")
 _LIMITS = [number for number in range(16) if number != 10]
-"""All limits but RLIMIT_LOCKS, which is our mark: see `descendants`."""
+"""All limits but RLIMIT_LOCKS, which is our mark: see `_cleanup.marks`."""
 
 Capabilities = tuple[int, int, int]
 """The effective, permitted and inheritable capabilities of a thread, as bits (capabilities(7))."""
 
 Settings = tuple[int, list[int], int, list[tuple[int, int]]]
-"""What a rank can take from its caller: umask, CPUs, nice value, limits; `marshal` can carry it."""
+"""What a rank can adopt from its caller: umask, CPUs, nice value, limits; `marshal` can carry it."""
 
 
-class Standing(NamedTuple):
-    """What a caller may do, how it is scheduled, and what its ranks can copy.
+class Credentials(NamedTuple):
+    """The credentials of a caller: its rights, how it is scheduled, and what its ranks can adopt.
 
     ``rights`` are user, groups and capabilities, what seccomp and no_new_privs forbid, namespaces and the
     root folder.
@@ -36,10 +37,10 @@ class Standing(NamedTuple):
     settings: Settings
 
 
-def read_standing() -> Standing:
-    """Return the standing of the calling thread, which is what it would pass on to a child."""
+def read_credentials() -> Credentials:
+    """Return the credentials of the calling thread, which a child would inherit."""
     identity, umask = _read_status()
-    return Standing(
+    return Credentials(
         (*identity, *_read_namespaces()),
         (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority),
         (
@@ -52,7 +53,7 @@ def read_standing() -> Standing:
 
 
 def can_adopt(settings: Settings, known: Settings) -> bool:
-    """Whether a process that has had some settings may adopt others: without a right, there is no way up."""
+    """Return whether a process that has the settings ``known`` may adopt others: it can only lower rights."""
     nice, limits = settings[2:]
     if limits == known[3]:
         return nice >= known[2]
@@ -62,7 +63,7 @@ def can_adopt(settings: Settings, known: Settings) -> bool:
 
 
 def adopt(settings: Settings, known: Settings) -> None:
-    """Make this process's settings a caller's, where they differ from those that it has had from it."""
+    """Adopt a caller's settings where they differ from ``known``, those that this process has from it."""
     umask, cpus, nice, limits = settings
     if umask != known[0]:
         os.umask(umask)
@@ -80,9 +81,9 @@ def _height(limit: int) -> float:
 
 
 def find_excess() -> Capabilities | None:
-    """Return this thread's capabilities, if a program that it starts would have more; None if it would not.
+    """Return this thread's capabilities if a program that it starts would have more; None if it would not.
 
-    To root, exec gives back all that is in its bounding set (capabilities(7)).
+    For root, exec restores all capabilities of the bounding set (capabilities(7)).
     """
     if os.geteuid() != 0 and os.getuid() != 0:
         return None
@@ -90,13 +91,13 @@ def find_excess() -> Capabilities | None:
         text = _read("/proc/thread-self/status")
         own = _read_capabilities(text)
         bounding = int(_cut(text, b"\nCapBnd:", b"\n"), 16)
-    except (OSError, ValueError):  # no /proc, or another kernel's
+    except (OSError, ValueError):  # no /proc, or another kernel's format
         return None
     return own if bounding & ~own[1] else None
 
 
 def shed_excess(allowed: Capabilities) -> None:
-    """Give up, for good, the capabilities that whoever has started this process did not have.
+    """Drop, for good, the capabilities that the process that started this one did not have.
 
     Raises:
         OSError: the kernel refuses.
@@ -123,21 +124,21 @@ def _read_capabilities(text: bytes) -> Capabilities:
 
 
 def _read_status() -> tuple[tuple[object, ...], int]:
-    """Return user, groups, capabilities and what is forbidden, and the umask (proc_pid_status(5))."""
+    """Return user, groups, capabilities and what is forbidden; and the umask (proc_pid_status(5))."""
     try:
         text = _read("/proc/thread-self/status")
         user = _cut(text, b"\nUid:", b"\nFDSize:")
         forbidden = _cut(text, b"\nCapInh:", b"\nCpus_allowed:")
         groups = _cut(text, b"\nGroups:", b"\n")
         return (user, groups, forbidden), int(_cut(text, b"\nUmask:", b"\n"), 8)
-    except (OSError, ValueError):  # no /proc, or another kernel's
+    except (OSError, ValueError):  # no /proc, or another kernel's format
         umask = os.umask(0o077)
         os.umask(umask)
         return (os.getresuid(), os.getresgid(), tuple(os.getgroups())), umask
 
 
 def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # half of what `open` takes
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # takes half as long as `open`
     try:
         data = b""
         while part := unpatched.read(fd, 1 << 16):
@@ -153,7 +154,7 @@ def _cut(text: bytes, start: bytes, end: bytes) -> bytes:
 
 
 def _read_namespaces() -> tuple[object, ...]:
-    """Return which namespaces this thread is in, and which folder is its root."""
+    """Return the root folder and the namespaces of this thread."""
     root = os.stat("/")
     try:
         links = [os.readlink(f"/proc/thread-self/ns/{name}") for name in _NAMESPACES]

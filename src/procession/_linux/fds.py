@@ -1,16 +1,16 @@
-"""Descriptors that belong to this process alone: any child that it forks closes them at once.
+"""Descriptors that belong to this process alone: every child that it forks closes them at once.
 
-The launcher's ends of channels, its pidfds and its death pipe must not live on in a sibling rank, nor
-in a process that user code forks: a copy would hide the launcher's death from its ranks.
+The caller's ends of channels, its pidfds and its death pipe must not stay open in a sibling rank, nor in a
+process that user code forks: a copy would hide the caller's death from its ranks.
 """
 
 from __future__ import annotations
 
-import _socket  # whose sockets gevent and eventlet leave as they are
+import _socket  # its sockets are not patched by gevent and eventlet
 import os
 import sys
 import weakref
-from _thread import get_ident  # not a greenlet's
+from _thread import get_ident  # of a thread, never of a greenlet
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Identity: TypeAlias = tuple[int, int]
-"""A file's device and inode: who closes descriptors by their numbers may leave ours to others."""
+"""A file's device and inode: code that closes descriptors by number may free ours for other files."""
 
 _NEW: Identity = (-1, -1)
-"""The identity of a descriptor that nobody has looked at."""
+"""The identity of a descriptor that has not been examined yet."""
 
 LOCK = unpatched.RLock()
-"""Held while descriptors are made and noted, so that no fork comes in between."""
+"""Held while descriptors are created and recorded, so that no fork comes in between."""
 
 _kept: dict[int, Identity] = {}
 _objects: weakref.WeakSet[Holder] = weakref.WeakSet()
 _parents: list[object] = []
 _watching = False
-_trusting = 0  # the thread whose forks need not look, if there is one
+_trusting = 0  # the thread whose forks need not check, if there is one
 
 
 class Holder(Protocol):
-    """An object that holds a descriptor of its own."""
+    """An object that holds a descriptor."""
 
     def close_in_child(self) -> None:
-        """Close it in a process just forked, where another thread's locks stay held for ever."""
+        """Close it in a process just forked, where locks of other threads stay held for ever."""
 
 
 class Socket(_socket.socket):
-    """A socket that closes when a block ends."""
+    """A socket that closes at the end of a ``with`` block."""
 
     __slots__ = ()
 
@@ -59,7 +59,7 @@ class Socket(_socket.socket):
 
 
 def keep(fd: int) -> int:
-    """Note a descriptor as this process's own, and return it."""
+    """Record a descriptor as this process's own, and return it."""
     with LOCK:
         _watch()
         _kept[fd] = _NEW if _trusting else identify(fd)
@@ -67,7 +67,7 @@ def keep(fd: int) -> int:
 
 
 def is_kept(fd: int) -> bool:
-    """Whether a descriptor was noted, and is still the same file."""
+    """Return whether a descriptor was recorded, and is still the same file."""
     identity = _kept.get(fd)
     if identity is None or identity is _NEW:
         return identity is _NEW
@@ -79,9 +79,10 @@ def is_kept(fd: int) -> bool:
 
 @contextmanager
 def trusted() -> Iterator[None]:
-    """Look once what is still ours, so that forks of this thread in the block need not.
+    """Check once which descriptors are still ours, so that this thread's forks in the block need not.
 
-    Between forks a look costs pages (see `forking`): what is noted in the block is looked at after it.
+    A check between forks costs pages (see `_launch.forking`).  Descriptors recorded in the block are checked
+    after it.
     """
     global _trusting
     with LOCK:
@@ -101,26 +102,26 @@ def trusted() -> Iterator[None]:
 
 
 def identify(fd: int) -> Identity:
-    """Return which file a descriptor stands for; all files of the kernel's anonymous inode are one."""
+    """Return which file a descriptor refers to; all files of the kernel's anonymous inode look the same."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
 
 def keep_object(item: Holder) -> None:
-    """Have an object closed in every child that this process forks."""
+    """Record an object to close in every child that this process forks."""
     with LOCK:
         _watch()
         _objects.add(item)
 
 
 def forget(fd: int) -> None:
-    """Have a descriptor stay open in the children that this process forks."""
+    """Let a descriptor stay open in the children that this process forks."""
     with LOCK:
         _kept.pop(fd, None)
 
 
 def drop(fd: int) -> None:
-    """Close a descriptor that `keep` noted, unless it is not noted any more, or is another file."""
+    """Close a descriptor that `keep` recorded, unless the record is gone or the number is another file's."""
     with LOCK:
         ours = is_kept(fd)
         _kept.pop(fd, None)
@@ -137,32 +138,32 @@ def open_pipe() -> tuple[int, int]:
 def open_channel_pair(*, messages: bool = False) -> tuple[int, int]:
     """Return a connected pair of Unix sockets, both above the standard streams.
 
-    They are stream sockets, or, with ``messages``, keep the bounds of what is sent (unix(7)).
+    They are stream sockets; with ``messages`` they preserve the boundaries of messages (unix(7)).
     """
     kind = _socket.SOCK_SEQPACKET if messages else _socket.SOCK_STREAM
     ends = _socket.socketpair(_socket.AF_UNIX, kind)
     for end in ends:
-        end.settimeout(None)  # whatever socket.setdefaulttimeout() says
+        end.settimeout(None)  # regardless of socket.setdefaulttimeout()
     ours, theirs = ends
     return above_streams(ours.detach()), above_streams(theirs.detach())
 
 
 def as_socket(fd: int) -> Socket:
-    """Return a Unix stream socket object over a descriptor, which it then owns; it blocks."""
+    """Return a blocking Unix stream socket that owns a descriptor."""
     sock = Socket(_socket.AF_UNIX, _socket.SOCK_STREAM, fileno=fd)
-    sock.settimeout(None)  # whatever socket.setdefaulttimeout() says
+    sock.settimeout(None)  # regardless of socket.setdefaulttimeout()
     return sock
 
 
 def make_selector() -> Any:
-    """Return a selector; its own descriptor, if it has one, is above the standard streams."""
+    """Return a selector; its descriptor, if it has one, is above the standard streams."""
     import selectors
 
     return make_above_streams(selectors.DefaultSelector)
 
 
 def make_above_streams(make: Callable[[], Any]) -> Any:
-    """Return what a function makes, with a descriptor above the standard streams, if it has one."""
+    """Return what ``make`` returns, with its descriptor, if it has one, above the standard streams."""
     too_low: list[Any] = []
     try:
         while True:
@@ -176,7 +177,7 @@ def make_above_streams(make: Callable[[], Any]) -> Any:
 
 
 def lift_socket(sock: socket) -> socket:
-    """Return a socket whose descriptor is above the standard streams, in place of one."""
+    """Return a socket above the standard streams that replaces the one given."""
     if sock.fileno() > 2:
         return sock
     import socket as module
@@ -188,9 +189,9 @@ def lift_socket(sock: socket) -> socket:
 
 
 def has_stream(number: int) -> bool:
-    """Whether this process was started with a standard stream, and has one by that number still.
+    """Return whether this process was started with a standard stream, and that number is still open.
 
-    What has come to the number of one that was closed is a file of the user's.
+    Where it was started without the stream, a file at that number is the user's.
     """
     try:
         os.fstat(number)
@@ -200,7 +201,7 @@ def has_stream(number: int) -> bool:
 
 
 def fill_streams() -> None:
-    """Open the null device wherever a standard stream is closed, for this process and its children."""
+    """Open the null device at each closed standard stream, for this process and its children."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -223,7 +224,7 @@ def _close_in_child() -> None:
     try:
         trusted, _trusting = _trusting == get_ident(), 0
         _close_runs(sorted(_kept if trusted else filter(is_kept, list(_kept))))
-        _parents.append(_kept)  # to free it would touch all of it, which the kernel then copies
+        _parents.append(_kept)  # freeing it would touch all of it, which the kernel then copies
         _kept = {}
         for item in list(_objects):
             item.close_in_child()
@@ -232,7 +233,7 @@ def _close_in_child() -> None:
 
 
 def _free_lock() -> None:
-    """Release the lock as often as the thread that forked had acquired it: its frames never go on here."""
+    """Release the lock as often as the forking thread has acquired it: its frames do not go on here."""
     try:
         while True:
             LOCK.release()
@@ -241,7 +242,7 @@ def _free_lock() -> None:
 
 
 def _close_runs(numbers: list[int]) -> None:
-    """Close descriptors, neighbours with one system call: a launch's are mostly neighbours."""
+    """Close descriptors, adjacent ones with one system call: a launch's are mostly adjacent."""
     start = end = None
     for fd in numbers:
         if fd != end:

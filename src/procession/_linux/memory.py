@@ -1,4 +1,4 @@
-"""Anonymous files in memory: filled, sealed so that nobody can change them, handed over by descriptor."""
+"""Anonymous memory files: filled, sealed against changes, passed on by descriptor."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 
 from procession._python.fd_numbers import above_streams
 
-_REFUSALS = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # of a sandbox, or an old kernel
+_REFUSALS = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # by a sandbox, or an old kernel
 
 
 def create(name: str) -> int:
-    """Return the descriptor of a new file; ``name`` is what /proc shows of it.
+    """Return the descriptor of a new file; /proc shows it as ``name``.
 
     Raises:
-        OSError: no file can be had.
+        OSError: no file can be created.
     """
     refusal: OSError | None = None
     if hasattr(os, "memfd_create"):
@@ -28,19 +28,19 @@ def create(name: str) -> int:
         return above_streams(_unlinked_file())
     except OSError as error:
         why = f"memfd_create: {refusal.strerror}" if refusal is not None else "no memfd_create"
-        error.strerror = f"no file can be made in memory ({why}), nor elsewhere: {error.strerror}"
+        error.strerror = f"cannot create a file in memory ({why}), nor elsewhere: {error.strerror}"
         raise
 
 
 def write(fd: int, data: bytes | bytearray | memoryview) -> None:
-    """Put all of ``data`` where the file's offset is; the system call takes at most 2 GiB."""
+    """Write all of ``data`` at the file's offset; one system call takes at most 2 GiB."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def seal(fd: int) -> None:
-    """Have nobody change the file any more, where the platform can; private mappings still may."""
+    """Seal the file against changes, if the platform can; private mappings can still be changed."""
     if not hasattr(os, "memfd_create"):
         return
     import fcntl
@@ -49,7 +49,7 @@ def seal(fd: int) -> None:
     try:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EINVAL):  # it is no file in memory
+        if error.errno not in (errno.EPERM, errno.EINVAL):  # it is not a memory file
             raise
 
 

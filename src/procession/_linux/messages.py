@@ -1,4 +1,4 @@
-"""Messages with descriptors between a launcher and its forkserver, over a Unix stream socket."""
+"""Messages with descriptors between a caller and its forkserver, over a Unix stream socket."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _HEAD = 8
 NEVER = float("inf")
 _LONGEST = 1e9  # seconds; a socket takes a little more at most
 UNKNOWN = -(1 << 31)
-"""The exit code of a rank whose status somebody else has collected, in what its forkserver tells."""
+"""The exit code that a forkserver or an agent sends for a rank whose status was collected elsewhere."""
 
 NUMBER = 4
-"""Bytes of a rank and of an exit code in what a forkserver and its launcher tell each other."""
-NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # an end that is closed is an error, not a SIGPIPE
+"""Bytes of a rank and of an exit code in the messages of a forkserver or an agent."""
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a closed end is an error, not a SIGPIPE
 
 
 def send(sock: socket.socket, message: Any, fds: Sequence[int] = (), until: float = NEVER) -> None:
-    """Send what `marshal` can carry, and descriptors, which the receiver gets as its own.
+    """Send what `marshal` can carry, and descriptors, of which the receiver gets duplicates.
 
     Raises:
-        TimeoutError: the receiver had not read enough of it by ``until`` (`time.monotonic`).
+        TimeoutError: the receiver has not read enough of it by ``until`` (`time.monotonic`).
     """
     body = marshal.dumps(message)
     head = len(body).to_bytes(4, "big") + len(fds).to_bytes(4, "big")
@@ -56,7 +56,7 @@ def receive(sock: socket.socket, until: float = NEVER) -> tuple[Any, list[int]]:
 
     Raises:
         EOFError: the other end is closed.
-        TimeoutError: it had not come whole by ``until`` (`time.monotonic`).
+        TimeoutError: the message has not arrived whole by ``until`` (`time.monotonic`).
     """
     head = _receive_all(sock, _HEAD, until)
     size, count = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
@@ -76,7 +76,7 @@ def receive(sock: socket.socket, until: float = NEVER) -> tuple[Any, list[int]]:
 
 
 def _bound(sock: socket.socket, until: float) -> None:
-    """Have the next call on a socket wait until a time at most."""
+    """Limit the next call on a socket, so that it waits until ``until`` at most."""
     if until != NEVER:
         patience = min(until - time.monotonic(), _LONGEST)
         sock.settimeout(max(patience, 1e-6))  # 0 would not wait at all
@@ -85,21 +85,22 @@ def _bound(sock: socket.socket, until: float) -> None:
 def receive_some(
     sock: socket.socket, size: int, count: int, flags: int = 0
 ) -> tuple[bytes, list[int]]:
-    """Return what has come, at most ``size`` bytes and ``count`` descriptors (closed on exec).
+    """Return what has arrived: at most ``size`` bytes and ``count`` descriptors (closed on exec).
 
-    `socket.recv_fds` does the same, but drops its flags (Python 3.10 to 3.13).
+    `socket.recv_fds` does the same, but ignores its flags (Python 3.10 to 3.13).
 
     Raises:
-        OSError: EMFILE, this process may not have as many descriptors.
+        OSError: EMFILE, this process may not have so many descriptors.
     """
     numbers = array.array("i")
     space = socket.CMSG_LEN(count * numbers.itemsize)
     flags |= getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    data, ancillary, told, _ = sock.recvmsg(size, space, flags)
+    data, ancillary, returned, _ = sock.recvmsg(size, space, flags)
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-    if told & socket.MSG_CTRUNC and len(numbers) < count:  # RLIMIT_NOFILE: the kernel dropped some
+    # RLIMIT_NOFILE: the kernel dropped some
+    if returned & socket.MSG_CTRUNC and len(numbers) < count:
         for fd in numbers:
             unpatched.close(fd)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -113,7 +114,7 @@ def _receive_all(sock: socket.socket, size: int, until: float) -> bytes:
         try:
             part = sock.recv(size - len(data))
         except ConnectionResetError as error:
-            raise EOFError("the other end is closed, and has not read all") from error
+            raise EOFError("the other end closed before it had read everything") from error
         if not part:
             raise EOFError("the other end is closed")
         data += part

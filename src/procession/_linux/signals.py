@@ -1,4 +1,4 @@
-"""Names of signals, real-time ones too."""
+"""Names of signals, including real-time ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 
 def name_signal(number: int) -> str:
-    """Return the name of a signal, as torch writes it where the signal has a name of its own.
+    """Return the name of a signal, as torch writes it if the signal has a name.
 
     >>> name_signal(9)
     'SIGKILL'

@@ -1,6 +1,6 @@
-"""Linux system calls that some builds of Python leave out (those made against old headers).
+"""Linux system calls that some builds of Python lack (those built against old headers).
 
-Only launchers import this module; ranks never do.
+Callers import this module.  Ranks import it only with `_cleanup.marks`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from procession._python import unpatched
 from procession._python.fd_numbers import above_streams
 
 _PIDFD_SEND_SIGNAL = 424
-_PIDFD_OPEN = 434  # the same numbers on every architecture: they are newer than the split
-_PIDFD_GET_INFO = (
-    0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13; exit status since 6.15
-)
+# both numbers are the same on every architecture: they are newer than the separate tables
+_PIDFD_OPEN = 434
+# _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13; exit status since 6.15
+_PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
-_RELEASE = 0.1  # seconds for the kernel, or whoever reaps, to let go of a process that has ended
+_RELEASE = 0.1  # seconds for the kernel, or another process, to reap a process that has ended
 
 
 def pidfd_open(pid: int) -> int:
-    """Return a pidfd (pidfd_open(2)) above the standard streams, readable once the process has ended.
+    """Return a pidfd (pidfd_open(2)) above the standard streams; it is readable once the process has ended.
 
     Raises:
         OSError: ESRCH, no such process; ENOSYS, a kernel before 5.3.
@@ -34,7 +34,7 @@ def pidfd_open(pid: int) -> int:
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:
-    """Send a signal to the process behind a pidfd, which can be no other (pidfd_send_signal(2)).
+    """Send a signal to the process behind a pidfd, never to another one (pidfd_send_signal(2)).
 
     Raises:
         ProcessLookupError: it has ended and been reaped.
@@ -46,17 +46,17 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
 
 
 def pidfd_wait_status(pidfd: int) -> int | None:
-    """Return the wait status of a process that somebody else reaped; None where nobody knows.
+    """Return the wait status of a process that was reaped elsewhere; None if it cannot be known.
 
-    A process that the kernel itself reaps, because SIGCHLD is ignored, has ended for who polls a little
-    before its status is there: as long as the kernel still knows the process it is asked again.
+    The kernel itself reaps a process if SIGCHLD is ignored.  A poll then reports the end a little before the
+    status is available, so this asks again as long as the kernel still knows the process.
     """
     until = monotonic() + _RELEASE
     refusals = 0
     while refusals < 2:
         try:
             status = _ask_exit_status(pidfd)
-        except OSError:  # ESRCH: it is gone, perhaps since the kernel looked for its status
+        except OSError:  # ESRCH: it is gone, perhaps only since the kernel looked for its status
             refusals += 1
             continue
         if status is not None or monotonic() >= until:
@@ -66,10 +66,10 @@ def pidfd_wait_status(pidfd: int) -> int | None:
 
 
 def _ask_exit_status(pidfd: int) -> int | None:
-    """Return a wait status, None if there is none yet.
+    """Return a wait status; None if there is none yet.
 
     Raises:
-        OSError: ESRCH, there is no such process, and no status of it.
+        OSError: ESRCH, the process is gone, and so is its status.
     """
     import fcntl
 
@@ -82,7 +82,7 @@ def _ask_exit_status(pidfd: int) -> int | None:
 
 
 def pidfds_work() -> bool:
-    """Whether this kernel and sandbox allow pidfds."""
+    """Return whether this kernel and sandbox allow pidfds."""
     try:
         unpatched.close(pidfd_open(os.getpid()))
     except (OSError, AttributeError):

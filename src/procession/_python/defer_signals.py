@@ -1,8 +1,8 @@
-"""Defers signals while ranks are being started: none is started and then forgotten.
+"""Defers signals while ranks start, so that no rank is started and then forgotten.
 
-Ctrl-C waits until the rank at hand has been started, and after the last one until a context owns them all.
-So from the first rank on, an interrupt at any line finds an owner that ends them.  What asks the caller to
-end, or to be suspended, waits until all have been started, and somebody waits for them
+Ctrl-C waits until the current rank has started, and after the last rank until a context owns them all.  So
+from the first rank on, an interrupt at any line finds an owner that ends the ranks.  Signals that ask the
+caller to end or to be suspended wait until all ranks have started and the caller waits for them
 (`procession._supervise.forwarding`).
 """
 
@@ -15,66 +15,65 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-signal: Any = __import__("_signal")  # without the enums of `signal`, which would cost a forked rank
+signal: Any = __import__("_signal")  # without the enums of `signal`, which cost ranks time
 
-_original: Callable[[int, FrameType | None], Any] | None = None  # SIGINT's, while it is deferred
-_interrupts: list[
-    FrameType | None
-] = []  # where the last SIGINT found this process, if one has come
-_in_start = False  # whether the main thread starts a launch
-_lasts = False  # whether SIGINT stays deferred until that launch has a context
+_original: Callable[[int, FrameType | None], Any] | None = None  # SIGINT's handler, while deferred
+# the frame that the last deferred SIGINT interrupted, if one has arrived
+_interrupts: list[FrameType | None] = []
+_in_start = False  # whether the main thread is starting a launch
+_stays_deferred = False  # whether SIGINT stays deferred until that launch has a context
 
 _ENDINGS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGTSTP") if hasattr(signal, name)
 )
-_deferred: dict[int, Any] = {}  # the signals that wait, and what handles each
-_came: list[int] = []  # those that have come
-_owner = 0  # the process that defers them: a fork of it has the handler, too
-_aborts = False  # whether one that comes ends the start of ranks
+_deferred: dict[int, Any] = {}  # the deferred signals, and the handler or action of each
+_arrived: list[int] = []  # those that have arrived
+_owner = 0  # the process that defers them: a fork of it inherits the handler
+_aborts = False  # whether a request to end aborts the start of ranks
 
 
-class AskedToEnd(BaseException):  # as KeyboardInterrupt, no error
-    """Raised in a start of ranks that may take long, where none has begun yet, by what asks for an end."""
+class AskedToEnd(BaseException):  # like KeyboardInterrupt, not an error
+    """Raised by a signal that asks for an end, in a start that may take long, before any rank has begun."""
 
 
 @contextmanager
 def deferred_endings(*others: int) -> Iterator[Callable[[], bool]]:
-    """Defer SIGTERM, SIGHUP, SIGTSTP and other signals in the main thread, until `take_deferred`.
+    """Defer SIGTERM, SIGHUP, SIGTSTP and ``others`` in the main thread, until `take_deferred`.
 
-    What the block leaves deferred acts after it.  The block is given a function that tells whether
-    one has come.
+    Signals that are still deferred when the block ends act then.  The block receives a function that returns
+    whether one has arrived.
     """
     global _owner
     if threading.current_thread() is not threading.main_thread() or _deferred:
-        yield lambda: bool(_came)
+        yield lambda: bool(_arrived)
         return
     _owner = os.getpid()
     try:
         for number in (*_ENDINGS, *others):
             current = signal.getsignal(number)
-            if current not in (None, signal.SIG_IGN):  # set in C; ignored
+            if current not in (None, signal.SIG_IGN):  # a handler in C; ignored
                 _deferred[number] = current
                 signal.signal(number, _defer)
-        yield lambda: bool(_came)
+        yield lambda: bool(_arrived)
     finally:
         for number in take_deferred():
             signal.raise_signal(number)
 
 
 def take_deferred() -> list[int]:
-    """Put handlers back; return the signals that have come meanwhile, in order."""
+    """Restore the handlers; return the signals that have arrived meanwhile, in order."""
     for number, previous in _deferred.items():
         if signal.getsignal(number) is _defer:
             signal.signal(number, previous)
-    came = list(_came)
+    arrived = list(_arrived)
     _deferred.clear()
-    _came.clear()
-    return came
+    _arrived.clear()
+    return arrived
 
 
 @contextmanager
 def aborted_by_endings() -> Iterator[None]:
-    """Let a deferred signal act in the block, which ends by it: ranks that have not begun lose nothing."""
+    """Let a deferred signal act in the block and end it: ranks that have not begun lose nothing."""
     global _aborts
     try:
         _aborts = True
@@ -85,42 +84,42 @@ def aborted_by_endings() -> Iterator[None]:
 
 def _defer(number: int, frame: FrameType | None) -> None:
     previous = _deferred.get(number, signal.SIG_DFL)
-    if os.getpid() != _owner:  # a fork that has yet to put it back
+    if os.getpid() != _owner:  # a fork that has not restored the handler yet
         signal.signal(number, previous)
         signal.raise_signal(number)
     elif not _aborts or number not in (signal.SIGTERM, getattr(signal, "SIGHUP", 0)):
-        _came.append(number)
+        _arrived.append(number)
     elif callable(previous):
         previous(number, frame)
     else:
-        _came.append(number)
+        _arrived.append(number)
         raise AskedToEnd
 
 
 @contextmanager
 def defer_sigint(*, until_owned: bool = False) -> Iterator[Callable[[], None]]:
-    """Run the block without KeyboardInterrupt; an interrupt that came meanwhile is raised after it.
+    """Run the block without KeyboardInterrupt; an interrupt that arrives meanwhile is raised after it.
 
-    The block is given a function that raises one where it is called.  With ``until_owned`` the block starts
-    ranks: in the start of a launch, interrupts then wait until the launch has a context
+    The block receives a function that raises a pending interrupt where it is called.  With ``until_owned``
+    the block starts ranks: in the start of a launch, interrupts then wait until the launch has a context
     (`until_context`).
     """
-    global _lasts
+    global _stays_deferred
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # only the main thread is interrupted
+        yield lambda: None  # Python interrupts only the main thread
         return
-    if _original is not None:  # a block around this one defers them already
-        _lasts |= until_owned and _in_start
+    if _original is not None:  # an enclosing block already defers them
+        _stays_deferred |= until_owned and _in_start
         yield _let_through
         return
     if not _defer_interrupts():
         yield lambda: None
         return
-    _lasts = until_owned and _in_start
+    _stays_deferred = until_owned and _in_start
     try:
         yield _let_through
     finally:
-        if not _lasts:
+        if not _stays_deferred:
             _admit_interrupts()
 
 
@@ -140,7 +139,7 @@ def until_context() -> Iterator[None]:
 
 
 def _defer_interrupts() -> bool:
-    """Have SIGINT noted rather than handled; return False where no handler in Python would be called."""
+    """Record SIGINT instead of handling it; return False if no handler in Python would be called."""
     global _original
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler):
@@ -152,9 +151,9 @@ def _defer_interrupts() -> bool:
 
 
 def _admit_interrupts() -> None:
-    """Put the handler of SIGINT back, and call it if it would have been called meanwhile."""
-    global _original, _lasts
-    handler, _original, _lasts = _original, None, False
+    """Restore the handler of SIGINT, and call it if a SIGINT has arrived meanwhile."""
+    global _original, _stays_deferred
+    handler, _original, _stays_deferred = _original, None, False
     if handler is not None:
         if signal.getsignal(signal.SIGINT) is _note_interrupt:
             signal.signal(signal.SIGINT, handler)
@@ -177,9 +176,9 @@ def list_deferred() -> dict[int, Any]:
 
 
 def forget_deferred() -> None:
-    """Forget, in a process forked meanwhile whose handlers have been put back, that they are deferred."""
-    global _original, _in_start, _lasts
+    """Forget deferred signals, in a process that was forked meanwhile and has its handlers back."""
+    global _original, _in_start, _stays_deferred
     _original = None
-    _in_start = _lasts = False
+    _in_start = _stays_deferred = False
     _deferred.clear()
-    _came.clear()
+    _arrived.clear()

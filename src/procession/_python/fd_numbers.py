@@ -1,6 +1,6 @@
-"""Moves descriptors to numbers where nobody expects, or closes, them.
+"""Moves descriptors to numbers that user code neither expects nor closes.
 
-Ranks import this module: it imports nothing at its top but os and sys.
+Ranks import this module: at its top it imports only os and sys.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import os
 import sys
 
 HIGH = 900
-"""Descriptors of a rank that user code should not hit by closing low numbers."""
+"""Lowest number for a rank's descriptors: user code that closes low numbers does not hit them."""
 
-_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
+_system = sys.modules[os.name]  # its functions stay original where those of `os` are patched
 
 
 def above_streams(fd: int) -> int:
-    """Move a descriptor out of 0, 1, 2, which a closed standard stream leaves to whoever comes next."""
+    """Move a descriptor out of 0, 1, 2, which the kernel gives out where a standard stream is closed."""
     if fd > 2:
         return fd
     import fcntl
@@ -31,7 +31,7 @@ def lift(fd: int) -> int:
 
     try:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
-    except OSError:  # RLIMIT_NOFILE is below it: stay
+    except OSError:  # RLIMIT_NOFILE is lower: stay
         os.set_inheritable(fd, False)
         return above_streams(fd)
     os.close(fd)

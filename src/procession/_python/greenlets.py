@@ -1,7 +1,7 @@
-"""What a launch does in a process that runs greenlets: gevent's or eventlet's.
+"""What a launch does differently in a process that runs greenlets: gevent's or eventlet's.
 
 A wait switches to other greenlets, exit codes come from gevent where it reaps children, and a forked rank
-has none of its caller's greenlets.  Nothing here is imported where neither library is loaded.
+has none of its caller's greenlets.  This module is not imported where neither library is.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any
 from procession._python import unpatched
 from procession._python.fd_numbers import above_streams
 
-_FAULTS = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}  # faulthandler's
+_FAULTS = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}  # which faulthandler handles
 
-_kept: list[object] = []  # of the process that forked this one: to free it would run its greenlets
+# the hub and loop of the process that forked this one: freeing them would run its greenlets
+_kept: list[object] = []
 
 
 def switch_until_readable(fd: int, seconds: float | None, *, is_kept: bool = False) -> bool:
     """Let other greenlets run until a descriptor is readable, or for so many seconds.
 
-    With ``is_kept`` nobody closes the descriptor meanwhile, and gevent may wait for it as it is.  Returns
-    False at once where there are no others: in a thread without a hub, and in the hub itself.
+    With ``is_kept`` the descriptor stays open meanwhile, and gevent may wait for it as it is.  Returns False
+    at once where no other greenlet can run: in a thread without a hub, and in the hub itself.
     """
     hub = _find_hub()
     if hub is None or sys.modules["greenlet"].getcurrent() is hub:
@@ -39,7 +40,7 @@ def switch_until_readable(fd: int, seconds: float | None, *, is_kept: bool = Fal
             poller.poll(None if seconds is None else seconds * 1000)
         else:
             select.select([own], [], [], seconds)
-        while os.getpid() != process:  # a copy, in a child that somebody forked: it has no ranks
+        while os.getpid() != process:  # a copy, in a forked child, which has no ranks
             hub.switch()
     return True
 
@@ -48,7 +49,7 @@ def switch_until_readable(fd: int, seconds: float | None, *, is_kept: bool = Fal
 def _duplicated(fd: int) -> Iterator[int]:
     """Provide a duplicate of a descriptor: eventlet takes one reader for each number.
 
-    Forked children keep it: libev aborts where what it waits for has been closed.
+    Forked children keep it: libev aborts if a descriptor that it waits for has been closed.
     """
     own = above_streams(os.dup(fd))
     try:
@@ -58,7 +59,7 @@ def _duplicated(fd: int) -> Iterator[int]:
 
 
 def acquire(lock: Any, seconds: float) -> bool:
-    """Acquire a lock that a thread may hold for long (-1: wait for ever); other greenlets run."""
+    """Acquire a lock that a thread may hold for long (-1: wait for ever), while other greenlets run."""
     import time
 
     if _find_hub() is None:
@@ -72,7 +73,7 @@ def acquire(lock: Any, seconds: float) -> bool:
 
 
 class ChildWatch:
-    """Keeps the wait status of a child if gevent reaps it: once it watches one child it reaps all."""
+    """Keeps the wait status of a child if gevent reaps it: once gevent watches one child, it reaps all."""
 
     def __init__(self, hub: Any, pid: int) -> None:
         self._hub = hub
@@ -82,11 +83,11 @@ class ChildWatch:
 
     @property
     def status(self) -> int | None:
-        """The wait status, None if gevent has not reaped the child."""
+        """The wait status; None if gevent has not reaped the child."""
         return self._watcher.rstatus if self._watcher.rpid == self._pid else None
 
     def close(self) -> None:
-        """Stop watching; from any thread."""
+        """Stop watching; any thread may call this."""
         if _find_hub() is self._hub:
             self._watcher.close()
         else:
@@ -100,7 +101,7 @@ def watch_child(pid: int) -> ChildWatch | None:
 
 
 def forget_hubs() -> None:
-    """Leave the greenlets of the process that forked this one to it; this one's get a loop of their own."""
+    """Leave the greenlets of the process that forked this one to it; this process gets a new event loop."""
     gevent: Any = sys.modules.get("gevent._hub_local")
     hub = gevent.get_hub_if_exists() if gevent is not None else None
     if hub is not None:
@@ -113,7 +114,7 @@ def forget_hubs() -> None:
 
 def _forget_gevent_hub(local: Any, hub: Any) -> None:
     loop = hub.loop
-    if type(loop).__module__ != "gevent.libev.corecext":  # of others this is not known to be safe
+    if type(loop).__module__ != "gevent.libev.corecext":  # not known to be safe for other loops
         sys.modules["gevent"].reinit()
         return
     _take_back_signals()
@@ -124,12 +125,12 @@ def _forget_gevent_hub(local: Any, hub: Any) -> None:
     threading: Any = sys.modules.get("threading")
     monkey: Any = sys.modules.get("gevent.monkey")
     if sys.version_info < (3, 13) and monkey is not None and threading is not None:
-        # gevent's does nothing where the main greenlet is the caller's
+        # gevent's does nothing if the main greenlet is the caller's
         threading._shutdown = monkey.get_original("threading", "_shutdown")
 
 
 def _take_back_signals() -> None:
-    """Have signals that the loop takes do again what Python knows of them: the loop is about to go."""
+    """Give signals that the event loop handles back to Python's handlers: the loop is about to go."""
     import signal
 
     with open("/proc/self/status", encoding="ascii") as file:
@@ -152,7 +153,7 @@ def _find_hub() -> Any:
 
 
 def _get_gevent_hub() -> Any:
-    """Return this thread's hub of gevent; the main thread gets one where `os` is patched."""
+    """Return this thread's gevent hub; create it in the main thread if `os` is patched."""
     gevent: Any = sys.modules.get("gevent._hub_local")
     if gevent is None:
         return None

@@ -1,4 +1,4 @@
-"""Looks into modules that may be imported by now, without importing them."""
+"""Looks into modules that may already be imported, without importing them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ if TYPE_CHECKING:
 
 
 def get_if_imported(module: str, name: str) -> Any:
-    """Return an attribute of a module; None if it is not imported, or only half: by another thread."""
+    """Return an attribute of a module; None if it is not imported, or half imported by another thread."""
     return getattr(sys.modules.get(module), name, None)

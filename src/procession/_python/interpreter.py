@@ -1,4 +1,4 @@
-"""Starts fresh interpreters that run one function of ours, for spawn and for the forkserver's server."""
+"""Starts new interpreters that run one of our functions, for spawn and for the forkserver's server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import subprocess
 
 CHOOSE = "multiprocessing.set_executable(path) replaces sys.executable"
-"""How to name the interpreter where sys.executable does not."""
+"""How to choose the interpreter where sys.executable is not the right one."""
 
 SOURCE: str = os.path.abspath(os.path.join(os.path.realpath(__file__), *[os.pardir] * 3))
 """The folder that procession is imported from."""
@@ -26,14 +26,14 @@ def compose_command(
 ) -> list[str]:
     """Return the command of an interpreter that calls ``module.function(*arguments)``.
 
-    It has this one's options, unless ``flags`` are others, and finds procession where this one did, even
-    if that is on no path of its own.
+    It has this interpreter's options, unless ``flags`` replace them, and finds procession where this one
+    found it, even if that folder is on none of its own paths.
 
     Raises:
         RuntimeError: no interpreter is known.
     """
     call = f"{function}({', '.join(map(str, arguments))})"
-    # -c puts the working directory on the path: what lies there must not stand for the library
+    # -c puts the working directory on the path: files there must not hide the library
     path = f"import sys; sys.path[:] = [*filter(None, sys.path), {SOURCE!r}]"
     code = f"{path}; from {module} import {function}; {call}"
     options = interpreter_flags() if flags is None else flags
@@ -47,7 +47,7 @@ def start_interpreter(
     env: Mapping[str, str],
     new_session: bool,
 ) -> subprocess.Popen[Any]:
-    """Start a composed command, which reads its standard input from nothing; return its Popen."""
+    """Start a composed command whose standard input is the null device; return its Popen."""
     module = get_subprocess()
     try:
         popen: subprocess.Popen[Any] = module.Popen(
@@ -59,21 +59,21 @@ def start_interpreter(
             **_own_group(new_session),
         )
     except OSError as error:
-        if error.filename == command[0]:  # it is not there, or may not be executed
+        if error.filename == command[0]:  # it does not exist, or is not executable
             error.strerror = f"{error.strerror}: the interpreter cannot be started; {CHOOSE}"
         raise
     return popen
 
 
 def _own_group(new_session: bool) -> dict[str, Any]:
-    """Have the interpreter lead a group from its first instant, where Popen can (Python 3.11)."""
+    """Return the option that makes the interpreter lead a group from its start, where Popen has it (3.11)."""
     return {"process_group": 0} if sys.version_info >= (3, 11) and not new_session else {}
 
 
 def interpreter_flags() -> list[str]:
     """Return the options that give another interpreter the flags, -W and -X options of this one.
 
-    What this one got from its environment instead, the other one gets from there too.
+    They omit -u and -X dev where the environment sets these: the other interpreter gets them from there, too.
     """
     import _imp
 
@@ -81,7 +81,7 @@ def interpreter_flags() -> list[str]:
     lettered = ((letter, getattr(flags, name, 0)) for name, letter in _list_letters(flags))
     options = ["-" + letter * count for letter, count in lettered if count]
     if getattr(sys.__stderr__, "write_through", False) and "PYTHONUNBUFFERED" not in os.environ:
-        options.append("-u")  # which no flag shows, only its effect
+        options.append("-u")  # no flag shows it, only its effect
     if _imp.check_hash_based_pycs != "default":
         options += ["--check-hash-based-pycs", _imp.check_hash_based_pycs]
     options += [f"-W{option}" for option in filter(None, sys.warnoptions)]
@@ -94,7 +94,7 @@ def interpreter_flags() -> list[str]:
 
 
 def _list_letters(flags: Any) -> list[tuple[str, str]]:
-    """Return the flags that have a letter; -I stands for three others as well."""
+    """Return the flags that have a letter; -I implies three others."""
     apart = [("isolated", "I")] if flags.isolated else _PATH_LETTERS
     return [*_LETTERS, *apart]
 
@@ -112,7 +112,7 @@ _PATH_LETTERS = [("ignore_environment", "E"), ("no_user_site", "s"), ("safe_path
 
 
 def find_executable() -> str:
-    """Return the interpreter that ranks are started with.
+    """Return the interpreter that starts ranks.
 
     Raises:
         RuntimeError: none is known.
@@ -124,20 +124,20 @@ def find_executable() -> str:
 
 
 def _get_executable() -> str:
-    """Return sys.executable, or what multiprocessing has in its place; empty if that is None or empty."""
+    """Return sys.executable, or multiprocessing's replacement; empty if that is None or empty."""
     get_executable = get_if_imported("multiprocessing.spawn", "get_executable")
     chosen = get_executable() if get_executable is not None else None
     return os.fsdecode(chosen or sys.executable or "")
 
 
 def missing_interpreter() -> str:
-    """Say why no interpreter can be started; empty where one can, or where the application is frozen."""
+    """Return why no interpreter can be started; empty if one can, or if the application is frozen."""
     path = _get_executable()
     if not path:
         return f"sys.executable is {sys.executable!r}"
     if os.path.basename(path).startswith(_NAMES) or getattr(sys, "frozen", False):
         return ""
-    return "" if _is_python(path) else f"{_name_executable(path)}, which is no Python interpreter"
+    return "" if _is_python(path) else f"{_name_executable(path)}, not a Python interpreter"
 
 
 _NAMES = ("python", "pypy", "graalpy", "pyston")
@@ -146,12 +146,12 @@ _PROBE_TIME = 10.0  # seconds
 
 @functools.cache
 def _is_python(path: str) -> bool:
-    """Whether a program of another name than Python's is Python all the same; it is run to see."""
+    """Return whether a program without a Python name is Python nevertheless, by running it."""
     import subprocess
 
     command = [path, "-I", "-S", "-c", "print('procession')"]
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -162,7 +162,7 @@ def _is_python(path: str) -> bool:
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return said.strip() == b"procession"
+    return output.strip() == b"procession"
 
 
 def _name_executable(path: str) -> str:
@@ -171,5 +171,5 @@ def _name_executable(path: str) -> str:
 
 
 def doubt_interpreter() -> str:
-    """Say which interpreter is started, and how to choose another, where one has failed."""
+    """Return which interpreter was started, and how to choose another, for an error message."""
     return f"is {_get_executable()!r} a Python interpreter? {CHOOSE}"

@@ -1,8 +1,8 @@
 """Finds the script that runs as ``__main__``, its names, and how ranks can import it.
 
-Mostly it is the module ``__main__`` of `sys.modules`.  But some runners give a script globals of its own
-(cProfile and trace before Python 3.15, ``exec(code, {"__name__": "__main__"})``): then `sys.modules` has
-the runner.  Pickles refer to the functions here, so that ranks import this module, too.
+Usually it is the module ``__main__`` of `sys.modules`.  But some runners give a script separate globals
+(cProfile and trace before Python 3.15, ``exec(code, {"__name__": "__main__"})``): `sys.modules` then has the
+runner.  Pickles refer to functions of this module, so ranks import it, too.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     Namespace = dict[str, Any]
 
 MAIN_NAMES = ("__main__", "__mp_main__")
-"""What the main module is called where it runs as a script, and where a rank imports it."""
+"""The names of the main module: where it runs as a script, and where a rank imports it."""
 
-_NO_FILES = ("/dev/fd/", "/dev/std", "/proc/")  # a rank would find its own there, if anything
+_NO_FILES = ("/dev/fd/", "/dev/std", "/proc/")  # a rank would find its own files there, if any
 
-_apart: Namespace | None = None  # the globals of the last script that was found to run apart
+_apart: Namespace | None = None  # globals of the last script found outside sys.modules
 
 
 def find_script(fn: Any = None) -> Namespace:
-    """Return the globals of the script that runs: fn's, if it is the script's, else the caller's."""
+    """Return the globals of the script that runs: fn's, if fn is the script's, else the caller's."""
     global _apart
     own = _namespace_of_main()
-    if own.get("__name__") != "__main__":  # a process that has imported it: a rank, for one
+    if own.get("__name__") != "__main__":  # a process that has imported it, such as a rank
         return own
     found = next(_list_candidates(fn), own)
     if found is not own:
@@ -38,12 +38,12 @@ def find_script(fn: Any = None) -> Namespace:
 
 
 def find_import(script: Namespace) -> tuple[str, str] | None:
-    """Tell how a rank can import a script, by ``name`` or ``path``, and which; None if it cannot."""
+    """Return how a rank can import a script (by ``name`` or ``path``) and which; None if it cannot."""
     spec = script.get("__spec__")
     name = getattr(spec, "name", None)
-    if name == "__main__" and getattr(spec, "loader", None) is None:  # a profiler's
+    if name == "__main__" and getattr(spec, "loader", None) is None:  # a profiler's spec
         name = None
-    if name is not None:  # python -m; a package's __main__ would run, not just be imported
+    if name is not None:  # python -m; to import a package's __main__ would run it
         return None if name == "__main__" or name.endswith(".__main__") else ("name", name)
     path = script.get("__file__")
     if path is None and script is not _namespace_of_main():
@@ -55,10 +55,10 @@ def find_import(script: Namespace) -> tuple[str, str] | None:
 
 
 def look_up(script: Namespace, name: str) -> Any:
-    """Return what a name stands for, which may have dots.
+    """Return the object that a name stands for; the name may have dots.
 
     Raises:
-        AttributeError: nothing.
+        AttributeError: there is none.
     """
     first, *others = name.split(".")
     try:
@@ -71,12 +71,12 @@ def look_up(script: Namespace, name: str) -> Any:
 
 
 def find(module: str, name: str) -> Any:
-    """Return what a name stands for in the main module of this process; pickles call it.
+    """Return the object that a name stands for in this process's main module; pickles call this.
 
     Raises:
-        AttributeError: nothing.
+        AttributeError: there is none.
     """
-    former = sys.modules.get("__mp_main__")  # as multiprocessing found it when it was imported
+    former = sys.modules.get("__mp_main__")  # what multiprocessing saw when it was imported
     scripts = [find_script(), _namespace_of_main(), _apart, vars(former) if former else None]
     for script in scripts:
         try:
@@ -88,7 +88,7 @@ def find(module: str, name: str) -> Any:
 
 
 def globals_of(module: str) -> Namespace:
-    """Return the globals of a module; pickles of functions that go by value call it."""
+    """Return the globals of a module; pickles of functions that go by value call this."""
     if module in MAIN_NAMES:
         return find_script()
     __import__(module)
@@ -100,7 +100,7 @@ def _namespace_of_main() -> Namespace:
 
 
 def _list_candidates(fn: Any) -> Iterator[Namespace]:
-    """Yield globals that are called ``__main__``: fn's first, then those that call, the innermost first."""
+    """Yield globals that are called ``__main__``: fn's first, then those of callers, the innermost first."""
     for one in (_unwrap(fn), getattr(fn, "__call__", None)):  # noqa: B004  # its globals matter
         own = getattr(one, "__globals__", None)
         if own is not None and own.get("__name__") == "__main__":
@@ -116,7 +116,7 @@ def _list_candidates(fn: Any) -> Iterator[Namespace]:
 
 
 def _unwrap(fn: Any) -> Any:
-    """Return the function in a partial or a method."""
+    """Return the function inside a partial or a method."""
     partial: Any = getattr(sys.modules.get("functools"), "partial", ())
     while isinstance(fn, partial):
         fn = fn.func
@@ -124,7 +124,7 @@ def _unwrap(fn: Any) -> Any:
 
 
 def _file_of_code(script: Namespace) -> str | None:
-    """Return the file that a script's functions come from, where the script does not say."""
+    """Return the file that a script's functions come from, for a script without ``__file__``."""
     for value in list(script.values()):
         if getattr(value, "__globals__", None) is script:
             return str(value.__code__.co_filename)

@@ -1,9 +1,9 @@
-"""System calls and locks as Python has them, whatever gevent or eventlet has put in their place.
+"""System calls and locks as Python has them, even where gevent or eventlet has replaced them.
 
-Both replace functions of the standard library, before or after this module is imported.  Their sockets do
-not block, their `os.close` comes later, and their waits switch to other greenlets: a descriptor that a
-rank shares, and a step that must not be interrupted, need the originals.  `posix` and `_thread.RLock` are
-patched by neither; of `select`, which is, this module keeps what it finds or makes a fresh copy.
+Both libraries replace functions of the standard library, before or after this module is imported.  Their
+sockets do not block, their `os.close` comes later, and their waits switch to other greenlets.  A descriptor
+that a rank shares, and a step that must not be interrupted, need the originals.  Neither patches `posix` and
+`_thread.RLock`; both patch `select`, of which this module keeps what it finds or makes a fresh copy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 RLock = _thread.RLock
 
-_system: Any = sys.modules[os.name]  # posix or nt: `os` has its functions from there
+_system: Any = sys.modules[os.name]  # posix or nt: where `os` gets its functions
 close: Callable[[int], None] = _system.close
 read: Callable[[int, int], bytes] = _system.read
 write: Callable[[int, Any], int] = _system.write
@@ -34,7 +34,7 @@ def _load_select() -> Any:
         return select
     from importlib.util import module_from_spec
 
-    module = module_from_spec(spec)  # a second instance: the first is the one that was patched
+    module = module_from_spec(spec)  # a second instance: the first one is patched
     spec.loader.exec_module(module)
     return module
 
@@ -46,24 +46,24 @@ POLLOUT: int = getattr(_select, "POLLOUT", 0)
 poll: Any = getattr(_select, "poll", None)
 epoll: Any = getattr(_select, "epoll", None)
 
-_subprocess: Any = None  # a copy of the module that uses the system's own calls
+_subprocess: Any = None  # a copy of the module that uses the original calls
 
 
 def is_patched() -> bool:
-    """Whether waits in this process may switch to other greenlets."""
+    """Return whether waits in this process may switch to other greenlets."""
     return sys.modules["select"].__dict__["select"] is not _select_function
 
 
 def fork() -> int:
-    """Fork, without gevent's watch for the child's end: it would reap it, and fails in a thread."""
+    """Fork without gevent's watch for the child's end: it would reap the child, and fails in a thread."""
     current: Any = os.fork
     pid: int = _system.fork() if _is_green(current) else current()
     return pid
 
 
 def sleep(seconds: float) -> None:
-    """Sleep for a moment, without a switch to other greenlets."""
-    if sys.platform == "win32":  # where select(2) wants something to wait for
+    """Sleep for a moment without switching to other greenlets."""
+    if sys.platform == "win32":  # where select(2) needs a descriptor
         import time
 
         time.sleep(seconds)
@@ -72,14 +72,14 @@ def sleep(seconds: float) -> None:
 
 
 def is_ready(fd: int, seconds: float = 0, events: int = POLLIN) -> bool:
-    """Return whether a descriptor is readable, after so many seconds at most; no other greenlet runs."""
+    """Return whether a descriptor is readable within so many seconds; no other greenlet runs meanwhile."""
     poller = poll()
     poller.register(fd, events)
     return bool(poller.poll(seconds * 1000))
 
 
 def wait_readable(fd: int, seconds: float) -> bool:
-    """Return whether a descriptor is readable, after so many seconds at most; other greenlets run."""
+    """Return whether a descriptor is readable within so many seconds; other greenlets run meanwhile."""
     if seconds and is_patched() and not is_ready(fd):
         from procession._python.greenlets import switch_until_readable
 
@@ -89,7 +89,7 @@ def wait_readable(fd: int, seconds: float) -> bool:
 
 
 def acquire(lock: Any, seconds: float) -> bool:
-    """Acquire a lock within so many seconds (-1: whenever it is free); other greenlets run."""
+    """Acquire a lock within so many seconds (-1: no limit); other greenlets run meanwhile."""
     if is_patched():
         from procession._python import greenlets
 
@@ -98,7 +98,7 @@ def acquire(lock: Any, seconds: float) -> bool:
 
 
 def get_subprocess() -> Any:
-    """Return `subprocess`; where it is patched a copy, whose Popen works in any thread and greenlet."""
+    """Return `subprocess`, or a copy if it is patched, whose Popen works in any thread and greenlet."""
     global _subprocess
     import subprocess
 
@@ -111,7 +111,7 @@ def get_subprocess() -> Any:
         module: Any = module_from_spec(spec)
         spec.loader.exec_module(module)
         for name in ("SubprocessError", "CalledProcessError", "TimeoutExpired"):
-            setattr(module, name, getattr(subprocess, name))  # which callers catch
+            setattr(module, name, getattr(subprocess, name))  # callers catch these
         module.os = ModuleType("os")
         vars(module.os).update(vars(os))
         vars(module.os).update({k: v for k, v in vars(_system).items() if hasattr(os, k)})
@@ -120,5 +120,5 @@ def get_subprocess() -> Any:
 
 
 def _is_green(function: Any) -> bool:
-    """Whether this is one of those that gevent and eventlet put in the place of others."""
+    """Return whether a function is one that gevent or eventlet put in the place of another."""
     return str(getattr(function, "__module__", "")).startswith(("gevent.", "eventlet."))

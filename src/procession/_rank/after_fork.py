@@ -1,6 +1,6 @@
-"""Cuts a forked rank off from what it copied: exit handlers, finalizers and streams of its parent's.
+"""Cuts a forked rank off from what it copied: its parent's exit handlers, finalizers, executors and streams.
 
-Ranks import this module: what it needs beyond sys it imports when it is needed.
+Besides os, sys and `report`, it imports modules only where it needs them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _NEEDED = [
 
 
 def import_for_ranks(*modules: str) -> None:
-    """Import, before ranks are forked, what each of them would else import for itself."""
+    """Import, before ranks are forked, what each rank would otherwise import for itself."""
     for name in filter(None, modules):
         __import__(name)
     for name in _NEEDED:
         try:
             __import__(name)
-        except ImportError:  # a build of Python without it
+        except ImportError:  # this build of Python has no such module
             pass
     if "multiprocessing.context" in sys.modules:
         __import__("multiprocessing.util")
@@ -48,9 +48,9 @@ _kept: list[object] = []
 
 
 def open_no_input() -> TextIO | None:
-    """Return what ranks are to have in place of standard input; None where there is none anyway.
+    """Return a text file that ranks use as standard input; None if this process has no standard input.
 
-    It reads descriptor 0, which is the caller's until `cut_off`.
+    It reads descriptor 0, which is the caller's until `cut_off` replaces it.
     """
     try:
         return open(0, encoding="utf-8", closefd=False) if sys.stdin is not None else None
@@ -59,7 +59,7 @@ def open_no_input() -> TextIO | None:
 
 
 def cut_off(no_input: TextIO | None) -> None:
-    """Leave the parent's exit handlers, executors and standard input to the parent."""
+    """Leave exit handlers, executors, greenlets and standard input to the parent."""
     _forget_exit_handlers()
     _forget_executors()
     _forget_greenlets()
@@ -72,9 +72,9 @@ def _forget_exit_handlers() -> None:
 
     atexit._clear()
     weakref = sys.modules.get("weakref")
-    if weakref is not None:  # it registers its own handler, once, which is now cleared
+    if weakref is not None:  # it registers its exit handler only once, and that is now cleared
         finalize: Any = weakref.finalize
-        _kept.append(finalize._registry)  # to free it would touch all of it, and end what it holds
+        _kept.append(finalize._registry)  # freeing it would touch all of it, and end what it holds
         finalize._registry = {}
         finalize._registered_with_atexit = False
     if "multiprocessing.util" in sys.modules:
@@ -82,21 +82,21 @@ def _forget_exit_handlers() -> None:
 
 
 def _end_multiprocessing() -> None:
-    """Do what multiprocessing does at a process's end, if there is any of it."""
+    """Do what multiprocessing does when a process ends, if there is anything to do."""
     util, process = sys.modules["multiprocessing.util"], sys.modules["multiprocessing.process"]
     if util._finalizer_registry or process._children or util._logger is not None:
         util._exit_function()
 
 
 def _forget_executors() -> None:
-    """Forget worker threads that were not copied (and may include the one that forked)."""
+    """Forget worker threads: a fork does not copy them, and one of them may have forked this process."""
     threads = sys.modules.get("concurrent.futures.thread")
     if threads is not None:
         threads._threads_queues.clear()
 
 
 def _forget_greenlets() -> None:
-    """Forget the greenlets that were copied, but for the one that forked."""
+    """Forget the copied greenlets, except the one that forked this process."""
     if "gevent.hub" in sys.modules or "eventlet.hubs" in sys.modules:
         from procession._python.greenlets import forget_hubs
 
@@ -104,7 +104,7 @@ def _forget_greenlets() -> None:
 
 
 def _replace_stdin(no_input: TextIO) -> None:
-    """Point standard input at nothing, as multiprocessing does."""
+    """Point standard input at the null device, as multiprocessing does."""
     try:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)

@@ -1,6 +1,6 @@
-"""A rank in an interpreter of its own: reads its orders and payload, then lives as any rank does.
+"""Bootstraps a rank that did not inherit its caller's memory: reads its spec and payload, then runs it.
 
-The payload is one file in memory that all ranks of a launch share (`_launch.payload_file` writes it).
+The payload is one memory file that all ranks of a launch share (`_launch.payload_file` writes it).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from procession._rank.spec import BootstrapSpec
 
 
-_FIRST = 1 << 16  # bytes of the payload that are read at once; mostly, that is all of it
+_FIRST = 1 << 16  # bytes of the payload that are read at once; usually the whole payload
 
 
-_main: ModuleType | None = None  # the launcher's main module, once it is imported
+_main: ModuleType | None = None  # the caller's main module, once it is imported
 
 
 class Payload:
-    """A launch's payload, as its ranks read it.  They share the descriptor's offset: nobody moves it."""
+    """A launch's payload, as a rank reads it.  Ranks share the offset of its file, so none may move it."""
 
     def __init__(self, fd: int, spec: int = -1) -> None:
         import marshal
@@ -36,13 +36,14 @@ class Payload:
         self._fd = fd
         self._start = os.pread(fd, _FIRST, 0)
         self._pickled = int.from_bytes(self._start[:8], "big")
-        ordered = int.from_bytes(self._start[8:PAYLOAD_HEAD], "big")
-        self._end = PAYLOAD_HEAD + self._pickled + ordered
-        told = self._read(PAYLOAD_HEAD + self._pickled, ordered) if spec < 0 else _read_file(spec)
-        self.spec: BootstrapSpec = marshal.loads(told)
+        spec_size = int.from_bytes(self._start[8:PAYLOAD_HEAD], "big")
+        self._end = PAYLOAD_HEAD + self._pickled + spec_size
+        start = PAYLOAD_HEAD + self._pickled
+        data = self._read(start, spec_size) if spec < 0 else _read_file(spec)
+        self.spec: BootstrapSpec = marshal.loads(data)
 
     def load(self, channel: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Return fn and args, once the launcher has copied what the pickle leaves out."""
+        """Return fn and args; if buffers lie outside the pickle, wait until the caller has written them."""
         from _pickle import loads
 
         sizes = self.spec["buffers"]
@@ -59,7 +60,7 @@ class Payload:
         return fn, args
 
     def _map(self) -> memoryview:
-        """Map all of it, as memory of this process's own from where it writes to it; let go of the file."""
+        """Map the whole file privately, so that writes stay in this process; close the descriptor."""
         from mmap import MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap
 
         mapped = mmap(self._fd, 0, MAP_PRIVATE, PROT_READ | PROT_WRITE)
@@ -87,20 +88,20 @@ def _read_file(fd: int) -> bytes:
     return data
 
 
-def main(rank: int, channel: int, guard_fd: int, payload: int, spec: int = -1) -> None:
-    """Run one rank that `spawn` started; the interpreter's own end follows if it succeeded.
+def main(rank: int, channel: int, death_pipe: int, payload: int, spec: int = -1) -> None:
+    """Run one rank that `spawn` started; if it succeeds, return, and the interpreter ends normally.
 
-    The last four are descriptors; without ``spec``, they are in the payload.
+    The last four arguments are descriptors.  Without ``spec``, the spec is in the payload.
     """
     if rank_life.wait_for_go(channel):
-        status, succeeded = live(Payload(payload, spec), rank, channel, guard_fd)
-        # the interpreter's own end would count a stream that it cannot flush as a failure
+        status, succeeded = live(Payload(payload, spec), rank, channel, death_pipe)
+        # at its normal end the interpreter would count a stream that it cannot flush as a failure
         if not (succeeded and rank_life.flush_streams()):
             rank_life.leave(status, succeeded)
 
 
-def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int, bool]:
-    """Live a rank's life on a payload; return its exit status and whether it succeeded."""
+def live(payload: Payload, rank: int, channel: int, death_pipe: int) -> tuple[int, bool]:
+    """Run a rank on its payload; return its exit status and whether it succeeded."""
     reporter = Reporter(channel)
 
     def load() -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -113,11 +114,11 @@ def live(payload: Payload, rank: int, channel: int, guard_fd: int) -> tuple[int,
             note_missing(error)
             raise
 
-    return rank_life.live(payload.spec, rank, reporter, guard_fd, load)
+    return rank_life.live(payload.spec, rank, reporter, death_pipe, load)
 
 
 def _prepare(spec: BootstrapSpec, rank: int) -> None:
-    """Make this process such that the payload can be unpickled."""
+    """Prepare this process for unpickling the payload."""
     if spec["mark"]:
         from procession._cleanup import marks
 
@@ -130,7 +131,7 @@ def _prepare(spec: BootstrapSpec, rank: int) -> None:
         from procession._rank import rebuild
 
         rebuild.inherited[:] = spec["fds"]
-    _take_place(spec)
+    _adopt_surroundings(spec)
     if spec["locations"]:
         from procession._rank import locations
 
@@ -144,20 +145,20 @@ def _import_early(names: list[str]) -> None:
     for name in names:
         try:
             __import__(name)
-        except ImportError:  # unpickling will say it, if it needs the module
+        except ImportError:  # unpickling reports it, if it needs the module
             pass
 
 
-def _take_place(spec: BootstrapSpec) -> None:
-    """Take on the launcher's import path, arguments and working directory."""
+def _adopt_surroundings(spec: BootstrapSpec) -> None:
+    """Adopt the caller's import path, arguments, working directory and sources of code without a file."""
     sys.path[:] = spec["sys_path"]
     sys.argv[:] = spec["argv"]
     if spec["cwd"] is not None:
         try:
             os.chdir(spec["cwd"])
-        except FileNotFoundError:  # the launcher's own is gone too
+        except FileNotFoundError:  # the caller's folder was deleted, too
             pass
-        except PermissionError:  # the launcher may not go there either, but may be there
+        except PermissionError:  # the caller may be in a folder that it may not enter
             if os.getcwd() != spec["cwd"]:
                 raise
     if spec["sources"]:
@@ -168,9 +169,9 @@ def _take_place(spec: BootstrapSpec) -> None:
 
 
 def import_main(how: str, what: str) -> None:
-    """Import the launcher's main module as ``__mp_main__``, as multiprocessing.spawn does."""
+    """Import the caller's main module as ``__mp_main__``, as multiprocessing.spawn does."""
     global _main
-    if sys.modules["__main__"] is _main:  # in the forkserver's server
+    if sys.modules["__main__"] is _main:  # the forkserver has imported it
         return
     module = type(sys)("__mp_main__")
     if how == "path" and what.endswith(".py"):
@@ -185,7 +186,7 @@ def import_main(how: str, what: str) -> None:
 
 
 def _execute(path: str, module: ModuleType) -> None:
-    """Execute a script as a module, as `runpy.run_path` would: its own imports take longer than a script."""
+    """Execute a script as a module, as `runpy.run_path` would; importing runpy takes longer than a script."""
     import io
 
     with io.open_code(path) as file:

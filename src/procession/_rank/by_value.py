@@ -1,8 +1,8 @@
-"""Pickles what has no name that another process could import: by value, through cloudpickle.
+"""Pickles by value, through cloudpickle, what another process could not import by name.
 
-What does have one still goes by name, so that instances of a script's classes stay that in ranks and in what
-ranks send back.  A function that goes by value keeps the globals of its module, where that can be imported.
-Callers and ranks import this module when plain pickling has failed.
+What it could import still goes by name, so instances of a script's classes remain instances of them in ranks,
+and in what ranks send back.  A function that goes by value keeps its module's globals if ranks can import the
+module.  Callers and ranks import `by_value` only when plain pickling has failed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Reducers = MutableMapping[Any, Callable[[Any], Any]]
 
 
 def has_cloudpickle() -> bool:
-    """Tell whether cloudpickle is here."""
+    """Return whether cloudpickle can be imported."""
     try:
         import cloudpickle  # noqa: F401
     except ImportError:
@@ -40,9 +40,9 @@ def has_cloudpickle() -> bool:
 
 
 class Script:
-    """The script of this process, and how ranks import it: None if they cannot.
+    """The script of this process, and how the receiver of a pickle imports it (``main``; None if it cannot).
 
-    What a rank pickles is ``for_caller``, which has all of the script.
+    With ``for_caller`` the receiver is the caller, which has the whole script; otherwise it is a rank.
     """
 
     def __init__(self, fn: Any = None, *, for_caller: bool = False) -> None:
@@ -53,14 +53,14 @@ class Script:
 
     @cached_property
     def guarded(self) -> frozenset[str]:
-        """The names that exist only where the script runs as such: ranks, which import it, lack them."""
+        """Names that exist only where the script runs as ``__main__``: ranks import it, and lack them."""
         if self.for_caller:
             return frozenset()
         how, what = self.main or ("", "")
         return _find_guarded_names(what if how == "path" else self.namespace.get("__file__", ""))
 
     def has(self, value: Any) -> bool:
-        """Tell whether ranks find a function or a class in the script by its name."""
+        """Return whether ranks find a function or class in the script by its name."""
         name = getattr(value, "__qualname__", "")
         if self.main is None or getattr(value, "__module__", None) not in MAIN_NAMES:
             return False
@@ -72,7 +72,7 @@ class Script:
 
 
 class Watching:
-    """Mixed into a pickler: notes what it pickles last, which is the cause where it fails."""
+    """Mixin for picklers: keeps the last object pickled, which is the cause if pickling fails."""
 
     last: Any = None
 
@@ -84,7 +84,7 @@ class Watching:
 
 
 class _ByName(Watching):
-    """Mixed into a pickler: has what can be named go by name, and the rest as the pickler does it."""
+    """Mixin for picklers: pickles what ranks can import by name, and leaves the rest to the pickler."""
 
     script: Script
 
@@ -100,7 +100,7 @@ class _ByName(Watching):
 
 
 class _Globals:
-    """Stands in a pickle for the globals of a module."""
+    """Stands for the globals of a module in a pickle."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -110,16 +110,12 @@ class _Globals:
 
 
 def _share_globals(reduced: Any, function: FunctionType, script: Script) -> Any:
-    """Have a function that cloudpickle reduced share the globals of its module, where ranks import that."""
+    """Make a function that cloudpickle reduced share its module's globals, if ranks can import the module."""
     module = _find_module(function.__globals__, script)
     try:
         make, (code, _, *others), (state, slots), *rest = reduced
         names = slots["__globals__"]
-    except (
-        TypeError,
-        ValueError,
-        KeyError,
-    ):  # it goes by name, or a cloudpickle yet to come does otherwise
+    except (TypeError, ValueError, KeyError):  # by name, or in the form of a later cloudpickle
         return reduced
     if not module:
         return reduced
@@ -129,7 +125,7 @@ def _share_globals(reduced: Any, function: FunctionType, script: Script) -> Any:
 
 
 def _find_module(namespace: dict[str, Any], script: Script) -> str:
-    """Return the name of the module whose globals these are; "" if ranks cannot import it."""
+    """Return the name of the module whose globals ``namespace`` is; "" if ranks cannot import it."""
     if namespace is script.namespace:
         return "__main__" if script.main else ""
     name = str(namespace.get("__name__"))
@@ -142,9 +138,9 @@ def _find_module(namespace: dict[str, Any], script: Script) -> str:
 def make_pickler(
     file: Any, leave_in: Any, reducers: Reducers, script: Script, *, hurried: bool = False
 ) -> Any:
-    """Return a pickler that goes by value where it must, if cloudpickle is here.
+    """Return a pickler that pickles by value where it must, if cloudpickle is installed.
 
-    One that is ``hurried`` only uses cloudpickle where it is imported already.
+    With ``hurried``, use cloudpickle only if it is already imported.
     """
     if (hurried and not sys.modules.get("cloudpickle")) or not has_cloudpickle():
         made = type("ByNamePickler", (_ByName, pickle.Pickler), {"script": script})
@@ -155,20 +151,20 @@ def make_pickler(
 
     theirs: Any = cloudpickle.Pickler.dispatch_table
     own: Any = {CodeType: partial(_reduce_code, theirs[CodeType])}
-    # the table is read where a pickler is made: one that is set later has no effect
+    # a pickler reads the table when it is made: a table that is set later has no effect
     table = {"dispatch_table": ChainMap(own, reducers, theirs), "script": script}
     made = type("ByValuePickler", (_ByName, cloudpickle.Pickler), table)
     return made(file, 5, leave_in)
 
 
 def _reduce_code(reduce: Callable[[Any], tuple[Any, ...]], code: CodeType) -> Any:
-    """Keep the name of code's file, which cloudpickle 3.1.3 replaces: tracebacks show its lines."""
+    """Keep the file name of code, which cloudpickle 3.1.3 replaces: tracebacks show lines of that file."""
     make, arguments = reduce(code)
     return make_code, (make, arguments, code.co_filename)
 
 
 def dumps(value: Any, *, hurried: bool) -> bytes:
-    """Pickle what a rank sends, where plain pickling has failed; ``hurried``, without a large import."""
+    """Pickle what a rank sends after plain pickling has failed; ``hurried`` imports no cloudpickle for it."""
     import copyreg
     import io
 
@@ -179,12 +175,12 @@ def dumps(value: Any, *, hurried: bool) -> bytes:
 
 
 _by_value: set[str] = set()
-_lock = RLock()  # cloudpickle's register is one for all threads
+_lock = RLock()  # all threads share cloudpickle's register
 
 
 @contextmanager
 def modules_by_value(names: frozenset[str]) -> Iterator[None]:
-    """Have cloudpickle take what these modules define by value: no file has them."""
+    """Make cloudpickle pickle by value what these modules define: no file has them."""
     if not names:
         yield
         return
@@ -204,7 +200,7 @@ def modules_by_value(names: frozenset[str]) -> Iterator[None]:
 
 
 def _find_guarded_names(path: str) -> frozenset[str]:
-    """Return the names that a script binds under ``if __name__ == "__main__":`` alone."""
+    """Return the names that a script binds only under ``if __name__ == "__main__":``."""
     import ast
 
     try:
@@ -231,7 +227,7 @@ def _tests_name(test: Any) -> bool:
 
 
 def _list_bound_names(statement: Any) -> Iterator[str]:
-    """Yield the names that a statement of a module binds there."""
+    """Yield the names that a statement at the top level of a module binds."""
     import ast
 
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -1,7 +1,7 @@
-"""Measures ranks with coverage.py, where their launcher is measured with ``concurrency = multiprocessing``.
+"""Measures ranks with coverage.py if their caller is measured with ``concurrency = multiprocessing``.
 
-Coverage patches `multiprocessing.Process` for that; ranks are none, and do here what the patch would.
-Only a rank that is measured imports this module.
+Coverage patches `multiprocessing.Process` for that.  Ranks are no such processes, so this module does what
+the patch would do.  A rank imports it only if it is measured.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 from procession._rank.report import describe, write_error
 
 Settings: TypeAlias = "tuple[str, str | None]"
-"""Coverage's configuration file, and the launcher's data file, which the name of each rank's begins with."""
+"""Coverage's configuration file, and the caller's data file, whose name is the prefix of each rank's."""
 
 _coverage: Any = None  # this rank's
 
 
 def find_settings(multiproc: Any) -> Settings | None:
-    """Return how ranks are to be measured, given ``coverage.multiproc`` of the launcher."""
+    """Return how to measure ranks, given ``coverage.multiproc`` of the caller; None if not at all."""
     import multiprocessing
 
     rcfile = os.environ.get("COVERAGE_RCFILE")
@@ -27,7 +27,7 @@ def find_settings(multiproc: Any) -> Settings | None:
         return None
     from coverage import Coverage
 
-    data = getattr(Coverage.current(), "_data", None)  # `get_data` would collect them, and may warn
+    data = getattr(Coverage.current(), "_data", None)  # `get_data` would collect data, and may warn
     return rcfile, None if data is None else data.base_filename()
 
 
@@ -35,7 +35,7 @@ def start(settings: Settings) -> None:
     """Measure this rank from now on; an exit handler saves its data."""
     global _coverage
     rcfile, data_file = settings
-    _coverage = None  # it may be a parent's
+    _coverage = None  # a forked rank has its parent's
     if not os.path.exists(rcfile):  # on another host
         return
     try:
@@ -43,24 +43,24 @@ def start(settings: Settings) -> None:
 
         options: dict[str, Any] = {} if data_file is None else {"data_file": data_file}
         own: Any = Coverage(config_file=rcfile, data_suffix=True, auto_data=True, **options)
-        own._warn_preimported_source = False  # a fork has imported all of it
-        own._warn_no_data = False  # it may be stopped before it has run any of it
+        own._warn_preimported_source = False  # a forked rank has imported it all
+        own._warn_no_data = False  # a rank may be stopped before it runs any
         own.start()
         _coverage = own
         atexit.register(stop)
-    except Exception as error:  # as bad as not being measured, but no reason to fail
+    except Exception as error:  # the rank is then not measured, which is no reason to fail
         write_error(describe(error))
 
 
 def stop() -> None:
-    """Save the data: at the rank's end, or before it reports a failure, after which its time is bounded."""
+    """Save the data, at the rank's end or before it reports a failure, after which its time is limited."""
     global _coverage
     own, _coverage = _coverage, None
     if own is None:
         return
     import signal
 
-    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # they would leave half a file
+    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # could leave half a file
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
         own.stop()

@@ -1,7 +1,7 @@
 """The rank's half of the exit barrier: ranks that have returned wait here until all others have.
 
-All ranks hold one pipe open until their functions have returned.  Each then waits for its end of file, which
-comes when the last rank lets go of it, by its return or its end; so ranks leave whether or not their caller
+All ranks hold one pipe open until their functions return.  Each rank then closes its write end and waits for
+end of file, which comes when the last rank has returned or ended.  So ranks leave whether or not their caller
 still supervises them.
 """
 
@@ -16,13 +16,16 @@ _ends: list[int] = []
 
 
 def hold(ends: list[int]) -> None:
-    """Take over, in a rank, the ends that it has inherited; what it forks does not have them."""
+    """Take over the pipe's ends that a rank inherited; processes that the rank forks close them."""
     _ends[:] = [lift(fd) for fd in ends]
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_ends)
 
 
 def await_others() -> None:
-    """Let go, and wait until all others have; what closes descriptors by their number ends that."""
+    """Close the write end and wait until all other ranks have closed theirs.
+
+    A rank whose code has closed these descriptors by number does not wait.
+    """
     if _ends:
         reader, writer = _ends
         try:
@@ -33,7 +36,7 @@ def await_others() -> None:
         _ends.clear()
 
 
-def _let_go() -> None:
+def _close_ends() -> None:
     for fd in _ends:
         unpatched.close(fd)
     _ends.clear()

@@ -1,8 +1,8 @@
-"""Makes a rank what `multiprocessing` calls a child process, without importing multiprocessing for it.
+"""Makes a rank a child process in the eyes of `multiprocessing`, without importing multiprocessing for it.
 
-`current_process()`, `parent_process()`, the authentication key, the start method and the resource
-tracker are put in place when (and only if) the rank imports multiprocessing, or at once where it is
-imported already.  Ranks import this module: it imports nothing at its top but sys.
+`current_process()`, `parent_process()`, the authentication key, the start method and the resource tracker are
+set when the rank imports multiprocessing, or at once if it is imported already.  Ranks import this module: at
+its top it imports only sys.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from procession._rank.spec import RankSpec
 
 outer_group: int | None = None
-"""The process group that this rank was in before it led its own; None where it was the leader."""
+"""The process group that this rank was in when it started; None on Windows and in other processes."""
 
 _CONTEXT = "multiprocessing.context"
 _TRACKER = "multiprocessing.resource_tracker"
-_TRACKER_PATIENCE = 0.2  # seconds for a tracker to end: others may use it still
-_own_tracker = 0, 0  # the process that has started one, and the tracker's process id
+_TRACKER_PATIENCE = 0.2  # seconds for a tracker to end: others may still use it
+_own_tracker = 0, 0  # the process that started a tracker, and the tracker's process id
 
 
 def assume(spec: RankSpec, rank: int, parent_sentinel: int) -> None:
-    """Take on the identity that the orders give, now or when multiprocessing is imported."""
+    """Take on the identity that the spec gives, now or when multiprocessing is imported."""
     when_imported(_CONTEXT, lambda: _adopt(spec, rank, parent_sentinel))
     tracker = spec["tracker"]
     when_imported(
         _TRACKER, _start_trackers_apart if tracker < 0 else lambda: _share_tracker(tracker)
     )
-    # A log record names the process only where multiprocessing is imported.
+    # A log record names the process only if multiprocessing is imported.
     when_imported("logging", lambda: __import__("multiprocessing"))
 
 
 def number_process(first: Sequence[int], rank: int) -> tuple[int, ...]:
-    """Return multiprocessing's identity of a rank's process; ``first`` is that of rank 0."""
+    """Return the identity that multiprocessing would give a rank's process; ``first`` is rank 0's."""
     return (*first[:-1], first[-1] + rank)
 
 
 def name_process(start_method: str, first: Sequence[int], rank: int) -> str:
-    """Return the name of a rank's process, in the manner of multiprocessing."""
+    """Return the name that multiprocessing would give a rank's process."""
     numbers = ":".join(map(str, number_process(first, rank)))
     return f"{start_method.title().replace('server', 'Server')}Process-{numbers}"
 
@@ -54,7 +54,7 @@ def _adopt(spec: RankSpec, rank: int, parent_sentinel: int) -> None:
     from multiprocessing import process as process_module
     from multiprocessing import util as util_module
 
-    context: Any = sys.modules[_CONTEXT]  # much of what follows has no public name
+    context: Any = sys.modules[_CONTEXT]  # much of what follows is private
     process: Any = process_module
     util: Any = util_module
     method = spec["context"]
@@ -62,7 +62,7 @@ def _adopt(spec: RankSpec, rank: int, parent_sentinel: int) -> None:
     process._process_counter = itertools.count(1)
     process._children = set()
     kind = context._concrete_contexts[method].Process
-    own = kind.__new__(kind)  # what its __init__ would do is a good part of a forked rank's cost
+    own = kind.__new__(kind)  # __init__ would be a good part of a forked rank's cost
     own.__dict__.update(
         _identity=number_process(spec["identity"], rank),
         _name=name_process(method, spec["identity"], rank),
@@ -91,13 +91,13 @@ def _share_tracker(fd: int) -> None:
 
 
 def _start_trackers_apart() -> None:
-    """Have a resource tracker of this rank's own outlive it: in the group that the rank came from.
+    """Start this rank's resource tracker in the group that the rank came from, so that it outlives the rank.
 
     With the rank's own group and mark it would be killed with a rank that failed, before it can clean up.
     """
     module: Any = sys.modules[_TRACKER]
     tracker = module._resource_tracker
-    launches = hasattr(tracker, "_launch")  # newer versions: only if there is none yet
+    launches = hasattr(tracker, "_launch")  # newer Pythons call it only if there is no tracker yet
     start = tracker._launch if launches else tracker.ensure_running
 
     def start_apart() -> None:
@@ -109,7 +109,7 @@ def _start_trackers_apart() -> None:
 
         try:
             os.setpgid(0, outer_group)
-        except OSError:  # nobody is left in it
+        except OSError:  # that group is empty now
             pass
         try:
             start()
@@ -127,7 +127,7 @@ def _start_trackers_apart() -> None:
 
 
 def end_tracker() -> None:
-    """End and reap the resource tracker that this process has started, if it has, as its last act."""
+    """End and reap the resource tracker that this process started, if any; call it last."""
     import os
 
     owner, pid = _own_tracker
@@ -136,7 +136,7 @@ def end_tracker() -> None:
     from time import monotonic, sleep
 
     tracker: Any = sys.modules[_TRACKER]._resource_tracker
-    system: Any = sys.modules[os.name]  # whose functions are never gevent's
+    system: Any = sys.modules[os.name]  # its functions are never gevent's
     if tracker._fd is not None:
         system.close(tracker._fd)
     until = monotonic() + _TRACKER_PATIENCE
@@ -148,7 +148,7 @@ def end_tracker() -> None:
 
 
 class _AfterImport:
-    """A finder that finds nothing itself, but learns of one module's import and calls back."""
+    """A finder that finds nothing itself, but calls a function once one module has been imported."""
 
     def __init__(self, name: str, call: Callable[[], Any]) -> None:
         self._name, self._call = name, call
@@ -170,7 +170,7 @@ class _AfterImport:
 
 
 class _CallingLoader:
-    """Wraps a loader so that a function is called once the module has been executed."""
+    """Wraps a loader, to call a function once the module has been executed."""
 
     def __init__(self, loader: Any, call: Callable[[], Any]) -> None:
         self._loader, self._call = loader, call
@@ -191,7 +191,7 @@ class _CallingLoader:
 
 
 def when_imported(name: str, call: Callable[[], Any]) -> None:
-    """Call a function once a module has been imported: now, if it is."""
+    """Call a function once a module has been imported: now, if it already is."""
     if name in sys.modules:
         call()
     else:

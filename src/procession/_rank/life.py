@@ -1,7 +1,13 @@
-"""A rank's life: guard, environment, identity, payload, fn, report, exit.  Every start method lives it.
+"""A rank's life, in the same order under every start method.
 
-What this module imports, every rank pays for: no registry, no metadata reader, no typing_extensions, and
-no multiprocessing unless fn brings it in.
+1. Wait until the caller can supervise this process (`wait_for_go`); arm the parent-death signal.
+2. Lead a process group, offer stacks, hold the exit barrier, unblock signals, take on an identity.
+3. Adopt the caller's surroundings if bootstrapped, call the backend's entry, load fn and args.
+4. Call fn, flush its output, and report how it ended, in one frame up the channel.
+5. Wait at the exit barrier if fn succeeded, run exit handlers, flush, exit with the status.
+
+A portable rank skips step 1.  Every rank pays for what this module imports: no registry, no metadata reader,
+no typing_extensions, and no multiprocessing unless fn brings it in.
 """
 
 from __future__ import annotations
@@ -23,33 +29,33 @@ if TYPE_CHECKING:
     Load = Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]
 
 EXIT_BOUND = 0.3
-"""Seconds that a rank which has reported a failure may spend on its exit handlers and flushing."""
+"""Seconds that a rank may spend on exit handlers and flushing after it has reported a failure."""
 
-_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
+_system = sys.modules[os.name]  # its functions stay original where those of `os` are patched
 
 current: tuple[int, RankSpec] | None = None
-"""The rank that this process is, and its orders; None in a process that is no rank."""
+"""The rank that this process is, and its spec; None in a process that is not a rank."""
 
 mask: Any = None
-"""The signals to block from when this rank can report what they do; None where it was not forked."""
+"""The signals to block once this rank can report what they do; None if it was not forked."""
 
 loading: bool = False
-"""Whether this process loads fn and args, which imports their modules: to start ranks now would never end."""
+"""Whether this process loads fn and args, which imports their modules: a launch in there would never end."""
 
 early_threads: frozenset[int] = frozenset()
-"""Threads that such an import started and that still run: what they start would never end either."""
+"""Threads that such an import started and that still run: a launch in them would never end either."""
 
-_take_leave: Callable[[bool], object] | None = None  # what `enter` was given, to be called once
+_on_leave: Callable[[bool], object] | None = None  # what the entry returned; called once
 
 
 def live(
-    spec: RankSpec, rank: int, reporter: Reporter, guard_fd: int, load: Load
+    spec: RankSpec, rank: int, reporter: Reporter, death_pipe: int, load: Load
 ) -> tuple[int, bool]:
-    """Live one rank's life up to its report; return its exit status and whether it succeeded.
+    """Run one rank up to its report and the exit barrier; return its exit status and whether it succeeded.
 
-    ``guard_fd`` is the read end of the launcher's death pipe (-1: none); ``load`` returns fn and args.
+    ``death_pipe`` is the read end of the caller's death pipe (-1: none); ``load`` returns fn and args.
     """
-    status, succeeded = _live(spec, rank, reporter, guard_fd, load)
+    status, succeeded = _live(spec, rank, reporter, death_pipe, load)
     if succeeded:
         if spec["exit_barrier"]:
             from procession._rank.exit_barrier import await_others
@@ -60,11 +66,11 @@ def live(
 
 
 def _live(
-    spec: RankSpec, rank: int, reporter: Reporter, guard_fd: int, load: Load
+    spec: RankSpec, rank: int, reporter: Reporter, death_pipe: int, load: Load
 ) -> tuple[int, bool]:
     global current
     try:
-        sentinel = parent_death.arm(guard_fd) if guard_fd >= 0 else -1
+        sentinel = parent_death.arm(death_pipe) if death_pipe >= 0 else -1
         reporter.lift()
         lead_group()
         stacks.offer()
@@ -101,7 +107,7 @@ def _live(
 
 
 def _note_loading(*, ended: bool = False) -> None:
-    """Note that fn and args are being loaded, or have been."""
+    """Record that loading fn and args begins, or has ended."""
     global loading, early_threads
     loading, early_threads = not ended, frozenset()
     threading = sys.modules.get("threading")
@@ -111,14 +117,14 @@ def _note_loading(*, ended: bool = False) -> None:
 
 
 def wait_for_go(channel: int) -> bool:
-    """Wait until the launcher has hold of this process; return whether it ever will."""
+    """Wait until the caller can supervise this process; return False if it closes the channel instead."""
     data: bytes = _system.read(channel, 1)
     return data == wire.BEGIN
 
 
 def enter(spec: RankSpec, rank: int) -> None:
-    """Call what the backend has each rank call first, if it does; keep what that returns for the end."""
-    global _take_leave
+    """Start coverage if the rank is measured; call the backend's entry, and keep its result for the end."""
+    global _on_leave
     if spec["coverage"] is not None:
         from procession._rank import coverage
 
@@ -126,37 +132,37 @@ def enter(spec: RankSpec, rank: int) -> None:
     if spec["entry"] is not None:
         where, argument = spec["entry"]
         module, _, function = where.partition(":")
-        _take_leave = getattr(__import__(module, fromlist=[function]), function)(rank, argument)
+        _on_leave = getattr(__import__(module, fromlist=[function]), function)(rank, argument)
 
 
 def _stop_measuring() -> None:
-    """Have coverage's data saved before the failure is reported: then a rank's time is bounded."""
+    """Save coverage's data before the failure is reported, because the rank's time is limited after that."""
     coverage: Any = sys.modules.get("procession._rank.coverage")
     if coverage is not None:
         coverage.stop()
 
 
 def _call_leave(succeeded: bool) -> None:
-    global _take_leave
-    call, _take_leave = _take_leave, None
+    global _on_leave
+    call, _on_leave = _on_leave, None
     if call is not None:
         call(succeeded)
 
 
 def lead_group() -> None:
-    """Make this process the leader of a group of its own, so that all it starts ends with it."""
+    """Make this process the leader of a new group, so that what it starts ends with it."""
     try:
         identity.outer_group = os.getpgid(0)
         os.setpgid(0, 0)
-    except (OSError, AttributeError):  # it leads a session already; Windows has no groups
+    except (OSError, AttributeError):  # it already leads a session; Windows has no groups
         return
     _keep_going_in_background()
 
 
 def _keep_going_in_background() -> None:
-    """Have a terminal not stop this rank, whose group is not the one in its foreground.
+    """Keep the terminal from stopping this rank, whose group is not in the terminal's foreground.
 
-    Output and settings then work; to read from the terminal is an error (termios(3), setpgid(2)).
+    Output and settings then work; reading from the terminal is an error (termios(3), setpgid(2)).
     """
     module = __import__("_signal")  # without the enums of `signal`
     for number in (module.SIGTTIN, module.SIGTTOU):
@@ -165,7 +171,7 @@ def _keep_going_in_background() -> None:
 
 
 def del_own_frame(error: BaseException) -> None:
-    """Take this module's frame off a traceback that goes on below it: users want theirs."""
+    """Remove this module's frame from a traceback that goes on below it: users look for their own frames."""
     if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
         error.__traceback__ = error.__traceback__.tb_next
 
@@ -173,8 +179,8 @@ def del_own_frame(error: BaseException) -> None:
 def leave(status: int, succeeded: bool) -> NoReturn:
     """End a rank whose interpreter must not finalise itself: a forked one, or one that failed.
 
-    Exit handlers run and streams are flushed.  After a failure the time for that is bounded: the
-    launcher knows all it needs, and a handler may wait for ranks that will not come.
+    Run exit handlers and flush streams.  After a failure the time for that is limited: the caller already
+    knows all it needs, and a handler may wait for ranks that will not come.
     """
     try:
         if not succeeded:
@@ -189,7 +195,7 @@ def leave(status: int, succeeded: bool) -> NoReturn:
 
 
 def run_exit_handlers() -> None:
-    """Wait for non-daemon threads, run `atexit` handlers, flush: what an interpreter's end does."""
+    """Do what an interpreter does at its end: wait for non-daemon threads, run `atexit` handlers, flush."""
     import atexit
 
     threading = sys.modules.get("threading")
@@ -204,10 +210,10 @@ def run_exit_handlers() -> None:
 
 
 def flush_streams() -> bool:
-    """Flush standard output and error, where they are; return whether both can be flushed.
+    """Flush standard output and error, if they exist; return whether both can be flushed.
 
     Raises:
-        OSError: what was written is lost.
+        OSError: output was lost.
     """
     works = True
     for name in ("stdout", "stderr"):
@@ -220,7 +226,7 @@ def flush_streams() -> bool:
                 works = False
             else:
                 raise
-        except Exception:  # it is an object of the user's, or was detached
+        except Exception:  # the stream is an object of the user's, or was detached
             works = False
     return works
 
@@ -236,7 +242,7 @@ def change_environment(changes: Mapping[str, str | None]) -> None:
 
 def _bound_exit() -> None:
     signal = __import__("_signal")  # without the enums of `signal`
-    if not hasattr(signal, "setitimer"):  # Windows: the launcher ends a rank that stays
+    if not hasattr(signal, "setitimer"):  # Windows: the caller ends a rank that does not exit
         return
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default action needs no interpreter
     signal.setitimer(signal.ITIMER_REAL, EXIT_BOUND)

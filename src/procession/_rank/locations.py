@@ -1,7 +1,7 @@
 """Tells ranks where modules are that they would not find on `sys.path`.
 
-Pytest's import mode "importlib" and loaders of plugins import files without their folder on `sys.path`.  A
-module that was made at run time is in no file at all: what it defines can only go by value.
+Pytest's import mode "importlib" and loaders of plugins import files whose folder is not on `sys.path`.  A
+module that was made at run time is in no file: what it defines can only be pickled by value.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ if TYPE_CHECKING:
 
     from procession.protocol import Launch
 
-    Locations = dict[
-        str, tuple[str, list[str]]
-    ]  # by a module's name: its file, its submodules' folders
+    # by a module's name: its file, its submodules' folders
+    Locations = dict[str, tuple[str, list[str]]]
 
 
 def locate(launch: Launch) -> tuple[Locations, frozenset[str]]:
     """Return the modules of fn, args and the caller that are not where their names say.
 
-    Those of fn and args that were made at run time come second.  What is deeper in args is not looked at; it
-    mostly is of the caller's module, if not of one that any process can import.
+    The second value names those of fn and args that were made at run time.  Objects inside args are skipped:
+    most of their modules are the caller's, or can be imported by any process.
     """
     fn: Any = launch.fn
     values = list(launch.args)
-    while hasattr(fn, "func"):  # of a partial: the one of kwargs, and the user's own
+    while hasattr(fn, "func"):  # a partial: ours, which holds kwargs, or the user's
         values += getattr(fn, "keywords", {}).values()
         fn = fn.func
     own = getattr(fn, "__module__", None)
@@ -55,7 +54,7 @@ def locate(launch: Launch) -> tuple[Locations, frozenset[str]]:
 
 
 def _find_caller() -> str:
-    """Return the name of the module that launches."""
+    """Return the name of the module that launches ranks."""
     frame: Any = sys._getframe()
     name = ""
     while frame is not None:
@@ -67,7 +66,7 @@ def _find_caller() -> str:
 
 
 def _is_on_path(name: str, module: ModuleType) -> bool:
-    """Tell whether a module's file is where an import would look for it, without looking."""
+    """Return whether an import would look for a module where its file is, judged by names alone."""
     file = getattr(module, "__file__", None)
     if not file:
         return False
@@ -92,7 +91,7 @@ def _locate_with_packages(name: str) -> Locations:
 
 
 class _Finder:
-    """Finds modules where the launching process has them; by an import of the usual kind if that does."""
+    """Finds modules where the caller has them, through an ordinary finder if that finds the same file."""
 
     def __init__(self) -> None:
         self.locations: Locations = {}
@@ -131,7 +130,7 @@ _finder = _Finder()
 
 
 def use(locations: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-    """Have imports in this process find modules at these locations."""
+    """Make imports in this process find modules at these locations."""
     finder: Any = _finder
     if finder not in sys.meta_path:
         sys.meta_path.insert(0, finder)

@@ -1,4 +1,4 @@
-"""What the pickle of a call may name: makes, in a rank, what was left out of it or travels beside it."""
+"""Rebuilds, in a rank, what travels beside the pickle of a call; the pickle names what is defined here."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _taken: set[int] = set()
 
 
 class InheritedFd:
-    """Stands in a pickle for a descriptor that travels beside it; made where one is unpickled."""
+    """Stands in a pickle for a descriptor that travels beside it."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
     def detach(self) -> int:
-        """Return the descriptor; who asks again gets a duplicate, since each owner closes its own."""
+        """Return the descriptor; later calls return duplicates, because each owner closes its own."""
         fd = inherited[self.index]
         if fd in _taken:
             return os.dup(fd)
@@ -32,7 +32,7 @@ class InheritedFd:
 
 
 class CallPerRank:
-    """What each rank calls where arguments differ from rank to rank."""
+    """What each rank calls if arguments differ between ranks."""
 
     def __init__(self, func: Callable[..., Any], args: list[tuple[Any, ...]]) -> None:
         self.func: Callable[..., Any] = func
@@ -44,12 +44,12 @@ class CallPerRank:
 
 
 def make_code(make: Callable[..., Any], arguments: tuple[Any, ...], filename: str) -> Any:
-    """Make code that was pickled by value, and give it back the name of its file."""
+    """Rebuild code that was pickled by value, and restore the name of its file."""
     return make(*arguments).replace(co_filename=filename)
 
 
 def make_array(typecode: str, content: Any) -> array[Any]:
-    """Make an array of what was left out of a pickle."""
+    """Rebuild an array from its content, which travels outside the pickle."""
     from array import array
 
     made = array(typecode)
@@ -58,7 +58,7 @@ def make_array(typecode: str, content: Any) -> array[Any]:
 
 
 def make_view(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Make a view of what was left out of a pickle."""
+    """Rebuild a memoryview from its content, which travels outside the pickle."""
     flat: Any = memoryview(content)
     view: memoryview = flat.cast(form) if 0 in shape else flat.cast(form, shape)
     return view

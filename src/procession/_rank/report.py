@@ -1,9 +1,8 @@
-"""How a rank tells its end: one frame up the channel, whatever state the rank is in.
+"""Reports how a rank ended: one frame up the channel, whatever state the rank is in.
 
-Composing a report must not fail and must not block: each step that user code could break (a `__str__`
-that raises, no memory, no descriptors) has a plainer one behind it, and the last is a frame that was
-made at the start.  Ranks import this module: what it needs beyond built-ins it imports when it is
-needed.
+Composing a report must not fail and must not block.  Each step that user code could break (a `__str__` that
+raises, no memory, no descriptors) has a simpler one to fall back on, and the last is a frame made in advance.
+Ranks import this module: it imports larger modules only when it needs them.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     _Cut: TypeAlias = tuple[BaseException, BaseException | None, BaseException | None, bool]
 
 EXCEPTION_LIMIT = 12 * 1024
-"""Largest pickled exception object that travels, in bytes."""
+"""Largest pickled exception that a report carries, in bytes."""
 
-_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
+_system = sys.modules[os.name]  # its functions stay original where those of `os` are patched
 
 LINKS = 32
-"""Exceptions at each end of a chain that a traceback shows: a report has hardly room for more."""
+"""Exceptions that a traceback shows at each end of a chain: a report has little room for more."""
 
-_RESERVE = 1 << 18  # given back to the allocator when a rank fails for want of memory
+_RESERVE = 1 << 18  # bytes freed when a rank fails for lack of memory
 _PICKLED_NONE = b"\x80\x04N."
 _FOR_RESULT = ("_pickle", "_socket", "procession._linux.memory")
 
@@ -41,7 +40,7 @@ _EMERGENCY = wire.encode(
     0,
     b"MemoryError",
     b"",
-    b"MemoryError: no memory was left to tell more\n",
+    b"MemoryError: no memory was left to report more\n",
     b"",
 )
 
@@ -49,7 +48,7 @@ _reserve: bytes | None = None
 
 
 def reserve_memory() -> None:
-    """Have memory that a rank gives back if it fails for want of it; a forked rank has its parent's."""
+    """Reserve memory to free if the rank fails for lack of it; a forked rank has its parent's reserve."""
     global _reserve
     if _reserve is None:
         _reserve = bytes(_RESERVE)
@@ -73,18 +72,18 @@ class Reporter:
         return self._fd
 
     def lift(self) -> None:
-        """Move the channel's descriptor to where user code does not close it by its number."""
+        """Move the channel's descriptor to a high number, so that user code does not close it by number."""
         self._fd = lift(self._fd)
 
     def returned(self, value: Any, *, wanted: bool) -> None:
-        """Report that fn returned, with its pickled value where results are wanted."""
+        """Report that fn returned, with its pickled value if results are wanted."""
         now = monotonic_ns()
         if not wanted:
             self._send(wire.encode(wire.RETURNED_NOTHING, now, b"results were not asked for"))
             return
         try:
             data = _PICKLED_NONE if value is None else _pickle(value)
-        except BaseException as error:  # what a __getstate__ raises says nothing of fn
+        except BaseException as error:  # an error in a __getstate__ is no failure of fn
             reason = f"it cannot be pickled: {type(error).__name__}: {_text_of(error)}"
             self._send(wire.encode(wire.RETURNED_NOTHING, now, wire.shorten(reason)))
             return
@@ -93,12 +92,12 @@ class Reporter:
             return
         try:
             self.send_file(wire.encode(wire.RETURNED_FILE, now), data)
-        except Exception as error:  # RLIMIT_FSIZE counts for files in memory too
-            reason = f"it cannot be handed over: {type(error).__name__}: {_text_of(error)}"
+        except Exception as error:  # RLIMIT_FSIZE limits memory files, too
+            reason = f"it cannot be sent: {type(error).__name__}: {_text_of(error)}"
             self._send(wire.encode(wire.RETURNED_NOTHING, now, wire.shorten(reason)))
 
     def raised(self, error: BaseException) -> None:
-        """Report that fn, or what led up to it, raised."""
+        """Report that fn, or something that led up to it, raised."""
         now = monotonic_ns()
         _release_memory()
         if not self.is_ours():
@@ -106,12 +105,12 @@ class Reporter:
             return
         mask = _block_termination()
         try:
-            self._send(self._compose_somehow(now, error))
+            self._send(self._compose_with_fallbacks(now, error))
         finally:
             _restore(mask)
 
     def exited(self, exit_: SystemExit) -> int:
-        """Report a `sys.exit`; return the exit status that the process should have.
+        """Report a `sys.exit`; return the exit status for this process.
 
         A code that the operating system would cut to 0 (256) becomes 1: it was not 0.
         """
@@ -127,13 +126,13 @@ class Reporter:
         return code & 0xFF or 1
 
     def prepare(self, *, wanted: bool) -> None:
-        """Import what a large result takes, if one is wanted: after fn the rank may see no more files."""
+        """Import what a large result takes, if results are wanted: fn may leave the rank without files."""
         for name in _FOR_RESULT if wanted else ():
             __import__(name)
 
     def send_file(self, frame: bytes, data: bytes) -> None:
-        """Send a frame and, along with it, the descriptor of a file that holds ``data``."""
-        import _socket  # what `socket` is made of, without the enums
+        """Send a frame together with the descriptor of a file that holds ``data``."""
+        import _socket  # without the enums of `socket`
 
         from procession._linux import memory
 
@@ -151,25 +150,25 @@ class Reporter:
             os.close(fd)
 
     def is_ours(self) -> bool:
-        """Whether this process is the rank, not one that the rank forked: that has no say."""
+        """Return whether this process is the rank: one that the rank forked must not report."""
         return os.getpid() == self._pid
 
     def _send(self, frame: bytes) -> None:
         while frame and self.is_ours():
             frame = frame[_system.write(self._fd, frame) :]
 
-    def _compose_somehow(self, now: int, error: BaseException) -> bytes:
-        for tell in (describe, describe_plainly):
+    def _compose_with_fallbacks(self, now: int, error: BaseException) -> bytes:
+        for write in (describe, describe_plainly):
             try:
-                return self._compose(now, error, tell)
-            except BaseException:  # no memory, or an interrupt: once more, in fewer words
+                return self._compose(now, error, write)
+            except BaseException:  # no memory, or an interrupt: again, in a shorter form
                 continue
         return _EMERGENCY
 
     def _compose(
-        self, now: int, error: BaseException, tell: Callable[[BaseException], str]
+        self, now: int, error: BaseException, write: Callable[[BaseException], str]
     ) -> bytes:
-        text = tell(error)
+        text = write(error)
         fields = [
             wire.shorten(_name_of(type(error)), 256),
             wire.shorten(_text_of(error), 2048),
@@ -180,7 +179,7 @@ class Reporter:
 
 
 def describe(error: BaseException) -> str:
-    """Return the traceback of an exception as text: in full, or as much as can be had."""
+    """Return the traceback of an exception as text: in full, or as much as possible."""
     cuts: list[_Cut] = []
     try:
         _cut_chains(error, cuts)
@@ -193,26 +192,26 @@ def describe(error: BaseException) -> str:
             one.__suppress_context__ = suppressed
 
 
-class _LeftOut(Exception):  # noqa: N818  # it stands in a traceback for others
-    """The exceptions that are left out of a long chain; a traceback shows it as ``[...]``."""
+class _LeftOut(Exception):  # noqa: N818  # it is shown, never raised
+    """Stands for the exceptions that are left out of a long chain; a traceback shows it as ``[...]``."""
 
     __module__ = "builtins"
     __qualname__ = "[...]"
 
 
 def _cut_chains(error: BaseException, cuts: list[_Cut]) -> None:
-    """Leave the middle out of chains that are too long to be shown; note what to put back.
+    """Leave the middle out of chains that are too long to show; record what to restore.
 
-    Each link costs `traceback` 0.3 ms, and the interpreter's own writer gives up on 1,000 of them.
+    Each link costs `traceback` 0.3 ms, and the interpreter's own writer gives up on 1,000 links.
     """
     seen: set[int] = set()
     ahead = [error]
     while ahead:
         chain = _follow(ahead.pop(), seen)
         for one in (*chain[:LINKS], *chain[LINKS:][-LINKS:]):
-            rank_states: Any = getattr(one, "exceptions", ())
-            if isinstance(rank_states, tuple):
-                ahead += [each for each in rank_states if isinstance(each, BaseException)]
+            grouped: Any = getattr(one, "exceptions", ())
+            if isinstance(grouped, tuple):
+                ahead += [each for each in grouped if isinstance(each, BaseException)]
         left_out = len(chain) - 2 * LINKS
         if left_out > 1:
             last = chain[LINKS - 1]
@@ -222,7 +221,7 @@ def _cut_chains(error: BaseException, cuts: list[_Cut]) -> None:
 
 
 def _follow(error: BaseException, seen: set[int]) -> list[BaseException]:
-    """Return an exception and those that a traceback shows ahead of it, the last first."""
+    """Return an exception and those that a traceback shows before it, the last one first."""
     chain = []
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
@@ -236,8 +235,8 @@ def _follow(error: BaseException, seen: set[int]) -> list[BaseException]:
 
 
 def _write(error: BaseException) -> str:
-    """Return a traceback in full, by the quickest way that works."""
-    if _is_told_as_well_without_traceback(error):
+    """Return a full traceback, in the fastest way that works."""
+    if _can_interpreter_write(error):
         text = _write_by_interpreter(error)
         if type(error).__qualname__ in text:
             return text
@@ -245,23 +244,23 @@ def _write(error: BaseException) -> str:
         import traceback
 
         return "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except BaseException:  # no memory; or nothing can be imported any more
+    except BaseException:  # no memory; or imports no longer work
         text = _write_by_interpreter(error)
         if type(error).__qualname__ not in text:
             raise
         return text
 
 
-def _is_told_as_well_without_traceback(error: BaseException) -> bool:
-    """Whether the interpreter writes the same text as `traceback`, and ten times as fast.
+def _can_interpreter_write(error: BaseException) -> bool:
+    """Return whether the interpreter writes the same text as `traceback`, ten times as fast.
 
-    (A hundred times, where `traceback` is not imported yet.)  That is so until Python 3.13, where it calls
-    `traceback` itself; as long as all source files can be read as such; and nothing else may be written
-    to standard error meanwhile.
+    (A hundred times, if `traceback` is not imported yet.)  It does so before Python 3.13, which calls
+    `traceback` itself, and if all source files exist as files.  No other thread may write to standard error
+    meanwhile.
     """
-    if sys.version_info >= (3, 13) or "exceptiongroup" in sys.modules:  # which changes `traceback`
+    if sys.version_info >= (3, 13) or "exceptiongroup" in sys.modules:  # it patches `traceback`
         return False
-    if sys.getrecursionlimit() < 8 * LINKS:  # it recurses along a chain
+    if sys.getrecursionlimit() < 8 * LINKS:  # the interpreter recurses along a chain
         return False
     threading = sys.modules.get("threading")
     if threading is not None and threading.active_count() > 1:
@@ -270,7 +269,7 @@ def _is_told_as_well_without_traceback(error: BaseException) -> bool:
 
 
 def _files_of(error: BaseException) -> set[str]:
-    """Return the names of the files that the traceback of an exception shows, and of what led to it."""
+    """Return the names of the files that the traceback of an exception and of its causes shows."""
     files: set[str] = set()
     seen: set[int] = set()
     ahead: list[Any] = [error]
@@ -283,8 +282,8 @@ def _files_of(error: BaseException) -> set[str]:
         files |= _files_of_traceback(one.__traceback__)
         ahead += (one.__cause__, one.__context__)
         if isinstance(one, group):
-            rank_states: Any = one
-            ahead += rank_states.exceptions
+            whole: Any = one
+            ahead += whole.exceptions
     return files
 
 
@@ -297,7 +296,7 @@ def _files_of_traceback(step: TracebackType | None) -> set[str]:
 
 
 def _write_by_interpreter(error: BaseException) -> str:
-    """Have the interpreter write a traceback, as it would at its end."""
+    """Return a traceback as the interpreter would write it at its end."""
     import io
 
     before, sys.stderr = sys.stderr, io.StringIO()
@@ -309,16 +308,16 @@ def _write_by_interpreter(error: BaseException) -> str:
 
 
 def write_error(text: str) -> None:
-    """Write to standard error if there is one."""
+    """Write to standard error, if there is one."""
     try:
         if sys.stderr is not None:
             sys.stderr.write(text)
-    except BaseException:  # whatever a stream of the user's raises
+    except BaseException:  # a user's stream may raise anything
         pass
 
 
 def describe_plainly(error: BaseException) -> str:
-    """Return a traceback without source lines or causes, made of built-ins alone."""
+    """Return a traceback without source lines or causes, made with built-ins only."""
     lines = ["Traceback (most recent call last):\n"]
     step: TracebackType | None = error.__traceback__
     while step is not None:
@@ -329,9 +328,9 @@ def describe_plainly(error: BaseException) -> str:
 
 
 def _block_termination() -> Any:
-    """Let no SIGTERM cut a report short: who sends one wants the rank's end, which is near.
+    """Block SIGTERM, which would cut a report short: its sender wants the rank to end, and it is about to.
 
-    Returns the signal mask to restore, None where nothing was done.
+    Returns the signal mask to restore, None if nothing was done.
     """
     try:
         module = __import__("_signal")  # without the enums of `signal`
@@ -354,14 +353,14 @@ def _name_of(kind: type) -> str:
 def _text_of(value: object) -> str:
     try:
         return str(value)
-    except BaseException:  # a KeyboardInterrupt out of __str__ too
+    except BaseException:  # a KeyboardInterrupt in __str__, too
         return f"<{type(value).__name__} object whose str() raises>"
 
 
 def _pickle(value: Any, *, hurried: bool = False) -> bytes:
-    """Pickle a value that leaves the rank: plainly, or by value where that fails.
+    """Pickle a value that leaves the rank: plainly, or by value if that fails.
 
-    One that is ``hurried`` does not wait for the import of cloudpickle.
+    With ``hurried``, do not wait for the import of cloudpickle.
     """
     from _pickle import dumps
 
@@ -376,14 +375,14 @@ def _pickle(value: Any, *, hurried: bool = False) -> bytes:
 
 
 def _pickle_exception(error: BaseException, size: int) -> bytes:
-    """Pickle an exception, unless it is too large or cannot be pickled: then return nothing."""
+    """Return the pickle of an exception; empty if it is too large or cannot be pickled."""
     if size > 16 * EXCEPTION_LIMIT:
         return b""
     try:
         from procession._rank.small_pickle import dump_small
 
         data = dump_small(error, EXCEPTION_LIMIT)
-        if data is None:  # it may go by value
+        if data is None:  # perhaps by value
             data = _pickle(error, hurried=True)
         return data if len(data) <= EXCEPTION_LIMIT else b""
     except BaseException:

@@ -1,4 +1,4 @@
-"""Pickles what may be small, and gives up on what is not before it has spent memory on it."""
+"""Pickles small values, and gives up on large ones before it has spent memory on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def dump_small(value: object, limit: int) -> bytes | None:
-    """Return the pickle of a value: empty if it has more than ``limit`` bytes, None if there is none."""
+    """Return the pickle of a value: empty if it exceeds ``limit`` bytes, None if pickling fails."""
     import _pickle
 
     file = _SmallFile(limit)
@@ -21,7 +21,7 @@ def dump_small(value: object, limit: int) -> bytes | None:
 
 
 class _SmallFile:
-    """What a pickler writes to; it refuses what would make it too large."""
+    """A file for a pickler that refuses what would make it too large."""
 
     def __init__(self, limit: int) -> None:
         self.parts: list[bytes] = []
@@ -36,11 +36,11 @@ class _SmallFile:
         return len(data)
 
     def look_at(self, value: object) -> None:
-        """Refuse a value that is too large; returning None has it pickled like any other."""
+        """Refuse a value that is too large; return None, so that it is pickled like any other."""
         self._check(_size_of(value))
 
     def look_at_buffer(self, buffer: Any) -> bool:
-        """Refuse a buffer that is too large; returning True leaves it in the pickle."""
+        """Refuse a buffer that is too large; return True, so that it stays in the pickle."""
         self._check(buffer.raw().nbytes)
         return True
 
@@ -51,7 +51,7 @@ class _SmallFile:
 
 
 def _size_of(value: object) -> int:
-    """Return how many bytes a value has itself, 0 where it is not one block of them."""
+    """Return the bytes that a value itself has; 0 if it is not one block of them."""
     if isinstance(value, str):
         return str.__len__(value)
     if isinstance(value, int):

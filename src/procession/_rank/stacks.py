@@ -1,10 +1,10 @@
-"""A rank's offer of its Python stacks, which can be had while it is deadlocked or stuck in C.
+"""Offers a rank's Python stacks to its caller, even while the rank is deadlocked or stuck in C.
 
-It answers into a file in memory that the launcher opens through /proc (`_supervise.stack_request` asks).
-To read frames while they change can crash a process, so that there are two ways to ask, by
-signals.  A handler in Python holds the GIL while it reads: nothing changes.  One in C (`faulthandler`)
-answers where Python cannot run, and is asked only then.  Ranks import this module: it imports nothing at
-its top but os and sys.
+The rank answers into a memory file that the caller opens through /proc (`_supervise.stack_request` asks).
+Reading frames while they change can crash a process, so there are two kinds of answer, each asked for by its
+own signals.  A handler in Python holds the GIL while it reads, so nothing changes.  A handler in C
+(`faulthandler`) answers where Python cannot run, and is asked only then.  Ranks import this module: at its
+top it imports only os and sys.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILE = "procession-stacks"
-"""The name of the file in memory."""
+"""The name of the memory file."""
 
 BEGIN, END = b"\x02", b"\x03"
-"""What an answer from Python stands between."""
+"""The bytes before and after an answer from Python."""
 
-_system = sys.modules[os.name]  # whose functions stay, whatever replaces those of `os`
-_offered = -1  # the file of the rank that this process is, or was forked from
+_system = sys.modules[os.name]  # its functions stay original where those of `os` are patched
+_offered = -1  # the file of this rank, or of the rank that forked this process
 _faulthandler: Any
 
 
 def signal_numbers() -> tuple[int, int, int]:
-    """Return the signals that ask Python, C for all threads, and C for the thread that gets it.
+    """Return the signals that ask Python, C for all threads, and C for the thread that gets the signal.
 
-    They are real-time signals that nobody else uses: the last but one, and those before it.
+    They are real-time signals that are hardly used otherwise: the last but one, and the two before it.
     """
-    # what `signal` is made of, without the enums that every rank would pay for
+    # without the enums of `signal`, which every rank would pay for
     last: int = __import__("_signal").SIGRTMAX
     return last - 1, last - 2, last - 3
 
 
 def offer() -> None:
-    """Have this rank write its stacks when it is asked to."""
+    """Make this rank write its stacks when it is asked to."""
     global _offered, _faulthandler
     try:
         import faulthandler
@@ -52,11 +52,11 @@ def offer() -> None:
         faulthandler.register(asks_one, file=fd, all_threads=False)
         _faulthandler, _offered = faulthandler, fd
         module.signal(asks_python, _answer)
-        module.siginterrupt(asks_python, False)  # C code need not expect EINTR
+        module.siginterrupt(asks_python, False)  # C code may not expect EINTR
         if old >= 0:
             os.close(old)
     except (AttributeError, ImportError, OSError, RuntimeError, ValueError):
-        pass  # no such file or signal here: stacks are a help, and no reason to fail
+        pass  # no such file or signal here: a rank without stacks is no reason to fail
 
 
 def _answer(*_: object) -> None:
@@ -64,5 +64,5 @@ def _answer(*_: object) -> None:
         _system.write(_offered, BEGIN)
         _faulthandler.dump_traceback(_offered, all_threads=True)
         _system.write(_offered, END)
-    except (OSError, RuntimeError, ValueError):  # someone closed the file
+    except (OSError, RuntimeError, ValueError):  # user code closed the file
         pass

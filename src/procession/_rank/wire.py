@@ -1,10 +1,10 @@
-"""Frames on the socket between a rank and its launcher: text and bytes, never pickles of control data.
+"""Frames on the socket between a rank and its caller: text and bytes, never pickles of control data.
 
-A frame is a length (4 bytes), a kind (1 byte), a time (8 bytes, `time.monotonic_ns`) and fields,
-each with a length of its own.  One frame goes up a channel.  It is at most `LIMIT` bytes long, so
-that it fits into an empty socket buffer and cannot block the rank; a longer return value travels in
-an anonymous memory file whose descriptor goes along.  Of the file that brings a rank its call, both sides
-know from here how it is divided.  Ranks import this module: it imports nothing.
+A frame is a length (4 bytes), a kind (1 byte), a time (8 bytes, `time.monotonic_ns`) and fields, each after
+its own length.  One frame goes up a channel.  It has at most `LIMIT` bytes, so it fits into an empty socket
+buffer and cannot block the rank.  A longer return value travels in an anonymous memory file, whose descriptor
+goes along with the frame.  The layout of the payload's file is here, too, for both sides.  Ranks import this
+module: it imports nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ LIMIT = 48 * 1024
 """Largest frame in bytes: under every default socket and pipe buffer (64 KiB)."""
 
 TEXT_LIMIT = 32 * 1024
-"""Largest text in a frame, in bytes; the middle of a longer one is left out."""
+"""Largest text in a frame, in bytes; the middle of a longer text is left out."""
 
 RETURNED = b"D"
 RETURNED_FILE = b"M"
@@ -22,13 +22,13 @@ RAISED = b"R"
 EXITED = b"X"
 
 BEGIN = b"g"
-"""What goes down the channel once the launcher has hold of the rank, whose end it can then not miss."""
+"""What goes down the channel once the caller can supervise the rank and cannot miss its end."""
 
 PAYLOAD_HEAD = 16
-"""Bytes at the start of a payload's file that tell the sizes of the pickle and of the orders."""
+"""Bytes at the start of a payload's file that give the sizes of the pickle and of the spec."""
 
 _HEAD = 4
-_PAGE = 4096  # the least there is: where pages are larger, buffers only need not begin one
+_PAGE = 4096  # the smallest size: where pages are larger, buffers may begin within a page
 
 
 def encode(kind: bytes, time: int, *fields: bytes) -> bytes:
@@ -44,10 +44,10 @@ def encode(kind: bytes, time: int, *fields: bytes) -> bytes:
 def decode(
     data: bytes | bytearray, limit: int | None = 2 * LIMIT
 ) -> tuple[bytes, int, list[bytes]] | None:
-    """Return (kind, time, fields) of a complete frame, None of an incomplete one.
+    """Return (kind, time, fields) of a complete frame; None if the frame is incomplete.
 
     Raises:
-        ValueError: the data is no frame.
+        ValueError: the data is not a frame.
     """
     if len(data) < _HEAD:
         return None
@@ -72,7 +72,7 @@ def _split(body: bytes) -> list[bytes]:
 
 
 def shorten(text: str, limit: int = TEXT_LIMIT) -> bytes:
-    """Return text as UTF-8 of at most ``limit`` bytes: its head and its tail."""
+    """Return text as UTF-8 of about ``limit`` bytes at most: its head and its tail."""
     if len(text) > limit:  # cut before encoding: the text may be larger than the memory left
         half = limit // 2
         text = (
@@ -87,5 +87,5 @@ def shorten(text: str, limit: int = TEXT_LIMIT) -> bytes:
 
 
 def start_of_page(position: int) -> int:
-    """Return where the first page of a payload's file begins at or after a position."""
+    """Return the position of the first page of a payload's file that begins at or after ``position``."""
     return -(-position // _PAGE) * _PAGE

@@ -1,4 +1,4 @@
-"""The built-in backends, resolved without the rest of the registry."""
+"""The built-in backends, resolved without importing the rest of the registry."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ BUILT_IN = {
     "forkserver": "procession.backends.forkserver:ForkserverBackend",
     "command": "procession.backends.command:CommandBackend",
 }
-"""What the core provides; equal to the entry points in its pyproject.toml."""
+"""The start methods of the core, equal to the entry points in its pyproject.toml."""
 
 replaced: set[str] = set()
-"""The built-in names that this process has registered another backend for."""
+"""The built-in names for which this process has registered another backend."""
 
 _made: dict[str, Backend] = {}
 
 
 def get_built_in(name: str) -> Backend:
-    """Return the built-in backend of that name, made when first asked for."""
+    """Return the built-in backend of that name; make it at the first call."""
     if name not in _made:
         _made.setdefault(name, import_built_in(name)())
     return _made[name]
 
 
 def import_built_in(name: str) -> Any:
-    """Import a backend of the core by a statement that tools for frozen applications can see."""
+    """Import a built-in backend with an import statement, which tools that freeze applications detect."""
     if name == "fork":
         from procession.backends.fork import ForkBackend
 

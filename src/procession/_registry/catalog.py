@@ -1,8 +1,8 @@
-"""Knows which distribution provides which start method, and who wins; loads none of them.
+"""Decides which distribution provides a start method, without loading any backend.
 
     built-in > first-party distribution > third party
 
-The built-in names resolve without reading any metadata, so that they work in frozen applications.
+Built-in names resolve without reading metadata, and so work in frozen applications too.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ FIRST_PARTY = {
     "ray": "procession-ray",
     "dask": "procession-dask",
 }
-"""Names that only these distributions of ours provide."""
+"""Names that are reserved for these distributions of the project."""
 
 ALLOW_LIST = "PROCESSION_PLUGINS"
+"""The environment variable that names the distributions that may provide plugins."""
 
 
 class Candidate(NamedTuple):
-    """One way to come by a start method; ``status`` is empty if it may be used."""
+    """A provider of a start method; ``status`` is empty if it may be used."""
 
     name: str
     origin: str
@@ -45,16 +46,18 @@ class Candidate(NamedTuple):
     hint: str = ""
 
     def __str__(self) -> str:
-        """Say in an error message whose it is."""
+        """Return the provider as error messages name it: the distribution and version, or the origin."""
         return " ".join(filter(None, (self.distribution, self.version))) or self.origin
 
 
 def find_candidate(name: str, *, registered: Iterable[str] = ()) -> Candidate:
-    """Return the one candidate that a name, or ``distribution:name``, stands for.
+    """Return the one candidate for a name or ``distribution:name``.
+
+    ``registered`` are further names that an error may suggest.
 
     Raises:
-        UnknownBackendError: there is none; ``registered`` are further names to propose.
-        AmbiguousBackendError: there are several.
+        UnknownBackendError: there is no candidate.
+        AmbiguousBackendError: there are several candidates.
     """
     distribution, colon, method = name.rpartition(":")
     if method in BUILT_IN and distribution == (CORE if colon else ""):
@@ -69,13 +72,13 @@ def find_candidate(name: str, *, registered: Iterable[str] = ()) -> Candidate:
 
 
 def list_candidates() -> list[Candidate]:
-    """Return every candidate, those that cannot be used too."""
+    """Return all candidates, including those that cannot be used."""
     plugins = _classify(_scan_everything())
     return [*(add_version(_built_in(name)) for name in BUILT_IN), *plugins]
 
 
 def add_version(candidate: Candidate) -> Candidate:
-    """Return a built-in candidate with the version of the core, which resolving it does not read."""
+    """Return the candidate; if it is built in, with the core's version, which resolving does not read."""
     if candidate.origin != "built-in":
         return candidate
     from procession._registry.metadata import scans
@@ -88,7 +91,7 @@ def _built_in(name: str) -> Candidate:
 
 
 def _look_up(method: str, distribution: str) -> list[Candidate]:
-    """Read one distribution where it is known which, else all; once more if that finds nothing."""
+    """Read the one distribution if it is known, else all of them; read again if that finds nothing."""
     from procession._registry.metadata import scans
 
     allowed = read_allow_list()
@@ -109,7 +112,7 @@ def _scan_everything() -> Scan:
 
 
 def read_allow_list() -> frozenset[str] | None:
-    """Return the distributions that may provide plugins; None if all may.
+    """Return the distributions that may provide plugins; None means all.
 
     Raises:
         ValueError: PROCESSION_PLUGINS is neither a list of distribution names nor "none".
@@ -124,13 +127,13 @@ def read_allow_list() -> frozenset[str] | None:
     if wrong:
         raise ValueError(
             f"{ALLOW_LIST}={text!r} must be distribution names separated by commas, or 'none': "
-            f"{wrong[0]!r} is no distribution name"
+            f"{wrong[0]!r} is not a distribution name"
         )
     return frozenset(map(normalize, names))
 
 
 def _classify(scan: Scan, *, by_name: bool = True) -> list[Candidate]:
-    """Give every claim its status; ``by_name`` is false if its distribution was named as well."""
+    """Return a candidate with a status for every claim; ``by_name``: the caller named no distribution."""
     allowed = read_allow_list()
     judged = [_judge(claim, allowed, by_name=by_name) for claim in scan.claims if _is_plugin(claim)]
     by_method: dict[str, dict[str, Candidate]] = {}
@@ -216,7 +219,7 @@ def _unknown(name: str, registered: Iterable[str]) -> UnknownBackendError:
 
 def _because(name: str, found: Iterable[Candidate]) -> str:
     if read_allow_list() == frozenset():
-        return f"{ALLOW_LIST} is 'none', so no plugin is looked for"
+        return f"{ALLOW_LIST} is 'none', which disables plugins"
     method = name.rpartition(":")[2]
     return ". ".join(
         f"{each.distribution} provides it, but {each.reason}" + (each.hint and f" ({each.hint})")

@@ -1,4 +1,4 @@
-"""Lists the backends there are, and tells the state of each; imports no plugin unasked."""
+"""Lists all backends with their status; imports a plugin only on request."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from procession.protocol import Capabilities
 
 
 class BackendInfo(NamedTuple):
-    """One line of the list of backends.
+    """One entry of the list of backends.
 
-    ``origin`` is ``runtime``, ``built-in``, ``first-party`` or ``third-party``.  ``status`` is
-    ``ok``, ``unavailable`` (on this machine), ``not loaded`` (a plugin that nobody has asked for
-    yet), ``broken``, ``ambiguous``, ``shadowed`` (another one has its name), ``not allowed`` (by
-    PROCESSION_PLUGINS) or ``unknown``.  ``capabilities`` is None where the backend is not loaded.
+    ``origin`` is ``runtime``, ``built-in``, ``first-party`` or ``third-party``.  ``status`` is ``ok``,
+    ``unavailable`` (on this machine), ``not loaded`` (a plugin not imported yet), ``broken``, ``ambiguous``,
+    ``shadowed`` (another backend takes precedence), ``not allowed`` (by PROCESSION_PLUGINS) or ``unknown``.
+    ``capabilities`` is None if the backend is not loaded.
     """
 
     name: str
@@ -39,14 +39,14 @@ class BackendInfo(NamedTuple):
 
 
 def list_backends() -> list[BackendInfo]:
-    """Return every backend there is, importing no plugin for it."""
+    """Return all backends, without importing any plugin."""
     active = active_sources()
     others = [_overrule(as_source(each), active) for each in list_candidates()]
     return [_inform(source) for source in (*active.values(), *others)]
 
 
 def check_backend(name: str, *, load: bool = True) -> BackendInfo:
-    """Tell what the backend of that name is, or what is wrong with it; import it if ``load``."""
+    """Return the entry of one name, which may say what is wrong with its backend; import it if ``load``."""
     try:
         source = find_source(name)
     except UnknownBackendError as error:
@@ -68,7 +68,7 @@ def _overrule(source: Source, active: dict[str, Source]) -> Source:
 
 
 def _inform(source: Source) -> BackendInfo:
-    """Describe what may be used as far as that needs no import of a plugin."""
+    """Describe a backend, without importing a plugin."""
     candidate = source.candidate
     if candidate.status:
         return _as_info(candidate)
@@ -79,8 +79,8 @@ def _inform(source: Source) -> BackendInfo:
         return _as_info(candidate._replace(status="not loaded"))
     available = ask_availability(backend)
     status = "ok" if available.ok else "unavailable"
-    told = candidate._replace(status=status, reason=available.reason, hint=available.hint)
-    return _as_info(told, backend.capabilities)
+    judged = candidate._replace(status=status, reason=available.reason, hint=available.hint)
+    return _as_info(judged, backend.capabilities)
 
 
 def _load_and_inform(source: Source) -> BackendInfo:

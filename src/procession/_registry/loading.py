@@ -1,4 +1,4 @@
-"""Makes the backend that an entry point or a caller stands for: validated, and only once."""
+"""Makes backends from instances, classes, factories and entry points; validates each, and makes it once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from procession.exceptions import BackendLoadError
 from procession.protocol import Backend
 
 PATIENCE = 10.0
-"""Seconds for which a thread waits for another one that is making the same backend."""
+"""Seconds for which a thread waits for another thread that makes the same backend."""
 
 _made: dict[Hashable, Backend] = {}
 _being_made: dict[Hashable, Any] = {}
@@ -20,27 +20,28 @@ _lock = Lock()
 
 
 def get_made(key: Hashable) -> Backend | None:
-    """Return the backend of that key if it has been made already."""
+    """Return the backend of a key, if it has been made."""
     return _made.get(key)
 
 
 def forget_backend(key: Hashable) -> None:
-    """Forget the backend of that key, if there is one."""
+    """Forget the backend of a key, if there is one."""
     _made.pop(key, None)
     _being_made.pop(key, None)
 
 
 def make_backend(key: Hashable, *, name: str, origin: str, find: Callable[[], Any]) -> Backend:
-    """Return the backend of that key; ``find`` brings an instance, a class or a factory.
+    """Return the backend of a key; ``find`` returns an instance, a class or a factory.
 
-    ``find`` imports, and so runs without a lock of ours: a thread that waited for one within an
-    import would block whoever holds the lock and waits for that import.
+    ``find`` may import and therefore runs without our lock.  Otherwise two threads could deadlock: one waits
+    for the lock within an import, the other holds the lock and waits for that import.
     """
     backend = _made.get(key)
     if backend is None:
         found = _run(find, name=name, origin=origin)
         lock = _lock_of(key)
-        # Bounded for the same reason: a factory may import. Two may then be made; one is kept.
+        # The wait is bounded for the same reason: a factory may import. Two backends may then be
+        # made, of which one is kept.
         held = lock.acquire(timeout=PATIENCE)
         try:
             backend = _made.get(key)
@@ -53,7 +54,7 @@ def make_backend(key: Hashable, *, name: str, origin: str, find: Callable[[], An
 
 
 def import_target(target: str) -> Any:
-    """Import what an entry point's text ``module:attribute [extras]`` names."""
+    """Import the object that an entry point names as ``module:attribute [extras]``."""
     from importlib import import_module
 
     module, _, attributes = target.partition("[")[0].partition(":")
@@ -64,7 +65,7 @@ def import_target(target: str) -> Any:
 
 
 def is_factory(found: Any) -> bool:
-    """Tell whether this makes a backend rather than being one: a class, or a function."""
+    """Tell whether an object makes a backend rather than being one: it is a class or a function."""
     return isinstance(found, type) or (callable(found) and not hasattr(found, "start"))
 
 
@@ -92,5 +93,5 @@ def _renew_locks() -> None:
     _being_made.clear()
 
 
-if hasattr(os, "register_at_fork"):  # the thread that held a lock does not exist in the child
+if hasattr(os, "register_at_fork"):  # the thread that holds a lock does not exist in the child
     os.register_at_fork(after_in_child=_renew_locks)

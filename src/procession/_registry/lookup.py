@@ -1,13 +1,14 @@
-"""Finds the backend that a caller names.
+"""Finds the backend for a start method.
 
-The rest of this room takes a third of the time that a script's first launch spends on imports, and so is
-imported only for a name that is not built in.
+Built-in names resolve without importing the rest of this package, which would take a third of the time that
+a script's first launch spends on imports.
 """
 
 from __future__ import annotations
 
 import os
 
+from procession._python.log import debug
 from procession._registry.builtin import BUILT_IN, get_built_in, replaced
 
 TYPE_CHECKING = False
@@ -21,16 +22,15 @@ def get_backend(start_method: str | Backend | None = None) -> Backend:
     """Return the backend of a start method, ready to use here.
 
     Args:
-        start_method: a name; ``distribution:name`` where several distributions provide that name;
-            a backend; or None: what PROCESSION_START_METHOD says, else the method that
-            `multiprocessing` uses.
+        start_method: a name; or ``distribution:name``, if several distributions provide that name; or a
+            backend; or None, for the name in PROCESSION_START_METHOD or else multiprocessing's default.
 
     Raises:
         TypeError: it is neither a name nor a backend.
         UnknownBackendError: there is no such start method.
         AmbiguousBackendError: several distributions provide it.
         BackendLoadError: it cannot be imported.
-        InvalidBackendError: it is no backend.
+        InvalidBackendError: it is not a backend.
         IncompatibleBackendError: it was written for another version of the protocol.
         BackendUnavailableError: it cannot be used on this machine.
     """
@@ -41,7 +41,7 @@ def get_backend(start_method: str | Backend | None = None) -> Backend:
     if start_method in BUILT_IN and start_method not in replaced:
         backend = get_built_in(start_method)
         available = backend.availability()
-    else:  # a registered name, an entry point, or nobody's: UnknownBackendError
+    else:  # a registered name, an entry point, or UnknownBackendError
         from procession._registry.registration import find_source, load_source
         from procession._registry.validation import ask_availability
 
@@ -51,6 +51,7 @@ def get_backend(start_method: str | Backend | None = None) -> Backend:
         from procession.exceptions import BackendUnavailableError
 
         raise BackendUnavailableError(start_method, reason=available.reason, hint=available.hint)
+    debug("start method %r is %s", start_method, type(backend).__qualname__)
     return backend
 
 

@@ -1,7 +1,7 @@
-"""Reads from the installed distributions which of them provide start methods.
+"""Reads the metadata of installed distributions, to find those that provide start methods.
 
-The only module that touches `importlib_metadata`.  Distributions are read one by one, so that a
-malformed one costs a warning that names it, and not the scan.
+No other module uses `importlib_metadata`.  Distributions are read one by one: a malformed one leads to a
+warning that names it, and the scan goes on.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from procession._registry.packaging import (
 
 
 class Claim(NamedTuple):
-    """One entry point: a distribution says that it provides a start method.
+    """One entry point, in which a distribution claims to provide a start method.
 
-    ``problem`` is why the claim cannot be used although its text could be read; ``shadowed`` is
-    true if another version of the same distribution comes first on `sys.path`.
+    ``problem`` says why the claim cannot be used although it could be read.  ``shadowed`` is true if another
+    version of the same distribution comes first on `sys.path`.
     """
 
     method: str
@@ -38,9 +38,9 @@ class Claim(NamedTuple):
 
 
 class Defect(NamedTuple):
-    """A distribution (or a finder of distributions) that could not be read, and why.
+    """A distribution (or a finder of distributions) that could not be read, and the reason.
 
-    ``relevant`` is false if it is certain that it provides no start method.
+    ``relevant`` is false if it certainly provides no start method.
     """
 
     distribution: str
@@ -50,14 +50,14 @@ class Defect(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What one reading of the installed distributions found."""
+    """The result of one reading of the installed distributions."""
 
     claims: tuple[Claim, ...] = ()
     defects: tuple[Defect, ...] = ()
 
 
 class _Found(NamedTuple):
-    """A folder of metadata; ``version`` is empty where only its content tells."""
+    """A folder of metadata; ``version`` is empty if the folder's name does not contain it."""
 
     name: str
     version: str
@@ -70,7 +70,7 @@ _warned: set[Defect] = set()
 
 
 def refresh() -> None:
-    """Forget what was read, so that the next look-up sees what has been installed since."""
+    """Forget what was read: the next look-up sees what has been installed since."""
     global _memo
     _memo = ((), {})
     _warned.clear()
@@ -78,7 +78,7 @@ def refresh() -> None:
 
 
 def scans(distribution: str = "") -> Iterator[Scan]:
-    """Yield what is known of one distribution, or of all; whoever goes on gets a fresh reading."""
+    """Yield the remembered scan of one distribution, or of all for "", if there is one; then a new scan."""
     memo = _memo_of_path()
     known = memo.get(distribution) or _excerpt(memo.get(""), distribution)
     if known:
@@ -106,7 +106,7 @@ def _excerpt(scan: Scan | None, distribution: str) -> Scan | None:
 
 
 def _invalidate() -> None:
-    # Finders notice a new folder by a time stamp, which is too coarse for one made just now.
+    # Finders notice a new folder by a time stamp, too coarse for a folder made a moment ago.
     from importlib import invalidate_caches
 
     invalidate_caches()
@@ -117,7 +117,7 @@ def _warn_of(defects: Iterable[Defect]) -> None:
         if defect not in _warned:
             _warned.add(defect)
             text = f"cannot read the entry points of {defect.distribution} ({defect.path})"
-            warnings.warn(f"{text}, going on without: {defect.reason}", RuntimeWarning, 2)
+            warnings.warn(f"{text}, which is skipped: {defect.reason}", RuntimeWarning, 2)
 
 
 def _read_all(distribution: str) -> Scan:
@@ -167,12 +167,12 @@ def _finders(distribution: str, defects: list[Defect]) -> Iterator[tuple[Any, An
 
 
 def _existing_path() -> list[Any]:
-    """Leave out what is not there, as Python's own archive mostly: it would be tried as a zip file."""
+    """Return `sys.path` without missing files, often Python's archive: they would be tried as zip files."""
     return [each for each in sys.path if not isinstance(each, str) or os.path.exists(each or ".")]
 
 
 def _describe(reader: Any) -> _Found:
-    """Name a distribution by its folder: parsing METADATA takes longer than all the rest."""
+    """Take a distribution's name from its folder: parsing METADATA would take longer than all the rest."""
     path = str(getattr(reader, "_path", "") or reader)
     stem, suffix = os.path.splitext(os.path.basename(path.rstrip("/\\")))
     name, _, rest = stem.partition("-")
@@ -200,7 +200,7 @@ def _with_shadows(found: Iterable[_Found]) -> Iterator[tuple[_Found, bool]]:
 
 
 def _rank(versions: list[_Found]) -> list[_Found]:
-    """Sort the versions of one distribution: intact first, then by `sys.path`, then the newest."""
+    """Sort the versions of one distribution: intact ones first, then by `sys.path`, then newest first."""
     folders = [os.path.dirname(each.path) for each in versions]
     newest = sorted(versions, key=lambda each: _as_numbers(each.version), reverse=True)
     return sorted(

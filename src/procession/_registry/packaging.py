@@ -1,4 +1,4 @@
-"""Reads what packaging standards spell in text: names of distributions, and entry_points.txt."""
+"""Parses the text formats of packaging standards: names of distributions, and entry_points.txt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_distribution_name(text: str) -> bool:
 
 
 def parse_entry_points(text: str) -> tuple[dict[str, str], str]:
-    """Return the entry points of our group, and what is wrong anywhere in the file."""
+    """Return the entry points of `GROUP`, and the first problem anywhere in the file ("" if none)."""
     group, problem = "", ""
     pairs: dict[str, str] = {}
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):

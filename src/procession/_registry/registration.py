@@ -1,4 +1,4 @@
-"""Keeps the backends that this process has registered itself, ahead of all that is installed."""
+"""The backends that this process has registered, which take precedence over installed ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """Where a candidate's backend comes from; ``key`` is what it is remembered by."""
+    """The origin of a candidate's backend; ``key`` identifies the backend once it is made."""
 
     candidate: Candidate
     key: Hashable
@@ -27,13 +27,13 @@ class Source(NamedTuple):
 
 
 class Registration:
-    """What `register_backend` returns: `undo`, or the end of a ``with`` block, takes it back."""
+    """A registration, as `register_backend` returns it; `undo` or the end of a ``with`` block removes it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def undo(self) -> None:
-        """Take the registration back; one that it replaced is in force again.  May be repeated."""
+        """Remove the registration; one that it replaced is in force again.  May be called twice."""
         with _lock:
             stack = tuple(each for each in _registered.get(self.name, ()) if each.key is not self)
             _registered[self.name] = stack
@@ -54,27 +54,27 @@ class Registration:
         self.undo()
 
 
-_lock = RLock()  # a finalizer that runs while it is held may undo a registration
+_lock = RLock()  # re-entrant: a finalizer may undo a registration while the thread holds it
 _registered: dict[str, tuple[Source, ...]] = {}  # the last of a name is in force
 
 
 def register_backend(
     name: str, backend: Backend | Callable[[], Backend], *, replace: bool = False
 ) -> Registration:
-    """Make a backend known under a name in this process, ahead of whatever else has that name.
+    """Register a backend under a name in this process; it takes precedence over installed ones.
 
     Args:
         name: the start method.
-        backend: the backend, or what makes it when it is first asked for.
-        replace: whether the name may be that of another registration, or of a backend of ours.
+        backend: the backend, or a class or function that makes it at the first use.
+        replace: allow a name that is registered already, built in or reserved for a first-party plugin.
 
     Returns:
-        The registration, whose ``undo()`` takes it back; also a context manager that does.
+        The registration.  Its ``undo()`` removes it; so does the end of a ``with`` block.
 
     Raises:
-        TypeError: the name is no str.
+        TypeError: the name is not a str.
         ValueError: the name cannot be used, or is taken and ``replace`` is false.
-        InvalidBackendError: the object is no backend.
+        InvalidBackendError: the object is not a backend.
     """
     _check_name(name)
     if not is_factory(backend):
@@ -84,7 +84,9 @@ def register_backend(
     with _lock:
         stack = _registered.get(name, ())
         if not replace and (stack or name in BUILT_IN or name in FIRST_PARTY):
-            raise ValueError(f"start method {name!r} exists already; replace=True replaces it")
+            raise ValueError(
+                f"start method {name!r} already exists; pass replace=True to replace it"
+            )
         _registered[name] = (*stack, source)
         if name in BUILT_IN:
             replaced.add(name)
@@ -94,16 +96,16 @@ def register_backend(
 
 
 def active_sources() -> dict[str, Source]:
-    """Return the registration in force of every name that has one."""
+    """Return the registrations in force, by name."""
     with _lock:
         return {name: stack[-1] for name, stack in _registered.items()}
 
 
 def find_source(name: str) -> Source:
-    """Return where the backend of a name comes from: a registration, else what is installed.
+    """Return the source of a name's backend: a registration, or else an installed distribution.
 
     Raises:
-        UnknownBackendError: there is none.
+        UnknownBackendError: there is no such start method.
         AmbiguousBackendError: several distributions provide it.
     """
     active = active_sources()
@@ -118,7 +120,7 @@ def as_source(candidate: Candidate) -> Source:
 
 
 def load_source(source: Source) -> Backend:
-    """Return the backend of a source, made when it is first asked for."""
+    """Return the backend of a source; make it at the first call."""
     candidate = source.candidate
     return make_backend(source.key, name=candidate.name, origin=str(candidate), find=source.find)
 
@@ -140,5 +142,5 @@ def _renew_lock() -> None:
     _lock = RLock()
 
 
-if hasattr(os, "register_at_fork"):  # the thread that held the lock does not exist in the child
+if hasattr(os, "register_at_fork"):  # the thread that holds the lock does not exist in the child
     os.register_at_fork(after_in_child=_renew_lock)

@@ -1,4 +1,4 @@
-"""Says whether an object is a backend: by its attributes and their signatures, not by its class."""
+"""Checks whether an object is a backend, by its attributes and their signatures, not by its class."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MISSING = object()
 
 
 def validate(candidate: Any, *, name: str, origin: str) -> Backend:
-    """Return the candidate as the backend it is.
+    """Return the candidate, typed as a backend.
 
     Raises:
         IncompatibleBackendError: it was written for another version of the protocol.
-        InvalidBackendError: it lacks parts of the protocol; all of them are named.
+        InvalidBackendError: it lacks parts of the protocol; the error names all of them.
     """
     version = _get(candidate, "protocol_version")
     if _is_version(version) and version not in SUPPORTED:
@@ -33,14 +33,14 @@ def validate(candidate: Any, *, name: str, origin: str) -> Backend:
 
 
 def ask_availability(backend: Backend) -> Availability:
-    """Return what the backend says of itself; that it cannot even say so is a reason too."""
+    """Return the backend's own answer; a backend whose ``availability()`` fails counts as unavailable."""
     try:
         answer: Any = backend.availability()
     except Exception as error:
         return Availability(False, f"availability() raised {type(error).__name__}: {error}")
     if isinstance(answer, Availability):
         return answer
-    return Availability(False, f"availability() returned {answer!r}, no Availability")
+    return Availability(False, f"availability() returned {answer!r}, not an Availability")
 
 
 def _problems(candidate: Any) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _check_call(
 def _takes(function: Callable[..., Any], count: int) -> bool:
     try:
         found = signature(function)
-    except (TypeError, ValueError):  # some built-in functions have none: calling will tell
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return True
     try:
         found.bind(*(None,) * count)

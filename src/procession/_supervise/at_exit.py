@@ -1,7 +1,7 @@
-"""Ends the launches that still run when their process exits: waits for ranks, unless they are daemonic.
+"""Ends the launches that still run when the process exits: waits for their ranks, and stops daemonic ones.
 
-That is what multiprocessing does for its children.  Ranks are supervised meanwhile, and failures are logged;
-the exit status of the process stays what it was.
+multiprocessing does the same for its children.  The process supervises the ranks meanwhile and logs failures;
+its exit status stays what it was.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import time
 from collections.abc import Sequence
 
 from procession._python import unpatched
+from procession._python.deadlines import LONGEST
 from procession._supervise import forwarding, launches
 from procession._supervise.supervisor import Supervisor
 
-_LONGEST_WAIT = 3600.0  # seconds: poll(2) refuses far longer ones
-_CONTENDED = 0.01  # seconds to leave a launch to another thread
-_RECHECK = 0.05  # seconds between looks where launches cannot be waited for together (Windows)
+_CONTENDED = 0.01  # seconds to let another thread finish its step
+_RECHECK = 0.05  # seconds between looks where one wait cannot cover several launches (Windows)
 
 
 def end_all() -> None:
-    """Wait for the ranks of all launches; end daemonic ones, and all on Ctrl-C; log failures."""
+    """Wait for the ranks of all launches; stop daemonic ones, and all of them on Ctrl-C; log failures."""
     interrupted = _is_interrupted()
     for supervisor in launches.list_running():
         if supervisor.launch.daemon:
             supervisor.stop()
-        elif interrupted:  # Ctrl-C ends the caller: it reached nobody's wait for these ranks
+        elif interrupted:  # Ctrl-C came while no thread waited for these ranks
             supervisor.stop(interrupt=True)
     for act in (_interrupt, Supervisor.hurry):
         try:
@@ -41,8 +41,8 @@ def end_all() -> None:
 
 
 def _is_interrupted() -> bool:
-    """Whether this process ends by a KeyboardInterrupt that nobody has caught."""
-    is_script = not hasattr(sys, "ps1")  # a prompt goes on after it
+    """Whether this process exits because of an uncaught KeyboardInterrupt."""
+    is_script = not hasattr(sys, "ps1")  # an interactive prompt goes on after one
     return is_script and issubclass(getattr(sys, "last_type", None) or object, KeyboardInterrupt)
 
 
@@ -56,12 +56,12 @@ def _await_all() -> None:
         with forwarding.waiting(running[0]):
             _await_any(running)
             stepped = [supervisor.try_step() for supervisor in running]
-            if not all(stepped):  # another thread is at one of them
+            if not all(stepped):  # another thread is in a step
                 unpatched.sleep(_CONTENDED)
 
 
 def _await_any(supervisors: Sequence[Supervisor]) -> None:
-    """Wait until one of some launches has something to do."""
+    """Wait until one of the launches has an event or a deadline."""
     duplicates = [supervisor.waiter.duplicate() for supervisor in supervisors]
     fds = [fd for fd in duplicates if fd is not None]
     try:
@@ -72,7 +72,7 @@ def _await_any(supervisors: Sequence[Supervisor]) -> None:
         for fd in fds:
             poll.register(fd, unpatched.POLLIN)
         pause = min(supervisor.next_deadline() for supervisor in supervisors) - time.monotonic()
-        poll.poll(min(max(pause, 0), _LONGEST_WAIT) * 1000)
+        poll.poll(min(max(pause, 0), LONGEST) * 1000)
     finally:
         for fd in fds:
             unpatched.close(fd)

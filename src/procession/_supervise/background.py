@@ -1,4 +1,4 @@
-"""Supervises a launch that nobody waits for, in a daemon thread of the caller (``supervise=True``)."""
+"""Supervises a launch in a daemon thread of the caller (``supervise=True``)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from procession._python import unpatched
 from procession._supervise import launches
 from procession._supervise.supervisor import Supervisor
 
-_LONGEST_WAIT = (
-    1.0  # seconds: another thread may see the launch to its end between a look and the wait
-)
-_CONTENDED = 0.01  # seconds to leave a launch to another thread that is at it
+_LONGEST_WAIT = 1.0  # seconds: another thread may finish the launch just before this one waits
+_CONTENDED = 0.01  # seconds to let another thread finish its step
 _FORK_PATIENCE = 3.0  # seconds that a fork waits for a step to end
 
 _PARKED = unpatched.RLock()
-"""Held during each step, and by whoever forks: no lock of ours is then held in the copy by a thread that
-the copy does not have.  Nothing is held while a thread waits."""
+"""Held during each step of this thread, and during each fork.
 
-_parked = False  # whether a fork under way has the lock
-_watching = False  # whether forks wait for it
+A fork copies locks but only one thread: a lock that another thread holds would stay locked in the copy for
+ever.  The thread does not hold it while it waits for events.
+"""
+
+_parked = False  # whether a fork under way holds the lock
+_watching = False  # whether forks take the lock
 
 
 def supervise(supervisor: Supervisor) -> None:
@@ -33,7 +34,7 @@ def supervise(supervisor: Supervisor) -> None:
 
 def _supervise(supervisor: Supervisor) -> None:
     own = supervisor.waiter.duplicate()
-    if own is None:  # it has finished, or this is Windows, where nothing forks
+    if own is None:  # finished already, or Windows, which has no forks
         supervisor.run()
     else:
         try:
@@ -50,14 +51,14 @@ def _step_until_finished(supervisor: Supervisor, fd: int) -> None:
         unpatched.wait_readable(fd, pause)
         with _PARKED:
             stepped = supervisor.try_step()
-            if supervisor.failed:
+            if launches.has_failed(supervisor):
                 launches.log_failure(supervisor)
         if not stepped:
             unpatched.sleep(_CONTENDED)
 
 
 def _watch_forks() -> None:
-    """Have forks wait for steps to end, from the first use on."""
+    """Make forks wait until steps have ended; registers once."""
     global _watching
     if not _watching and hasattr(os, "register_at_fork"):
         _watching = True

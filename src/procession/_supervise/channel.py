@@ -1,8 +1,8 @@
-"""The launcher's end of an error channel: reads the one report a rank sends, without ever blocking."""
+"""The caller's end of an error channel: reads the one report that a rank sends, and never blocks."""
 
 from __future__ import annotations
 
-import _socket as socket  # constants and types, without the module's own
+import _socket as socket  # constants and types, without the cost of `socket`
 import errno
 import mmap
 import os
@@ -14,17 +14,17 @@ from procession._rank import wire
 from procession.protocol import Report
 
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-"""The errors of a process, or a system, that can open no more files."""
+"""The errors when the process, or the system, has no descriptor left."""
 
 _KINDS = {wire.RETURNED_NOTHING: "returned", wire.EXITED: "exited"}
-_HOLES = 1 << 20  # bytes that a file may have which were never written
+_HOLES = 1 << 20  # bytes of a file that may be holes
 
 
 class UnreceivedError(OSError):
-    """Raised where a result has come that this process has no descriptor for; it can be received later.
+    """Raised when this process has no descriptor for a result that came; it can be received later.
 
     Attributes:
-        report: what can be said without it.
+        report: the report without the result.
     """
 
     def __init__(self, number: int, time: int) -> None:
@@ -40,11 +40,11 @@ class SocketChannel:
         self._buffer = bytearray()
         self._closed = False
         self.left_unread: bool = False
-        """Whether the rank ended before it had read all that was sent to it."""
+        """Whether the rank ended before it read everything that it was sent."""
 
     @classmethod
     def open(cls) -> tuple[SocketChannel, int]:
-        """Return a channel and the descriptor that its rank is to have."""
+        """Return a channel and the descriptor for its rank."""
         with fds.LOCK:
             ours, theirs = fds.open_channel_pair()
             return cls(ours), theirs
@@ -58,12 +58,12 @@ class SocketChannel:
 
         Raises:
             EOFError: the rank's end is closed.
-            UnreceivedError: a result has come, and there is no descriptor for it; it stays there.
-            ValueError: what the rank sent is no report.
-            OSError: it cannot be read.
+            UnreceivedError: there is no descriptor for the result; the result stays in the channel.
+            ValueError: the rank sent something other than a report.
+            OSError: the channel cannot be read.
         """
         while not self._closed:
-            # only looked at first: what interrupts the caller here, a signal handler, then loses nothing
+            # peek first, so that a signal handler that raises here loses nothing
             data, files = self._look()
             if data is None:
                 return None
@@ -80,10 +80,10 @@ class SocketChannel:
         raise EOFError("the rank's end of the error channel is closed")
 
     def begin(self) -> None:
-        """Let the rank begin: its launcher has hold of it.
+        """Tell the rank to begin, now that its launcher can signal it.
 
         Raises:
-            ConnectionError: it has ended.
+            ConnectionError: the rank has ended.
         """
         sock = fds.as_socket(self._fd)
         try:
@@ -98,7 +98,7 @@ class SocketChannel:
             fds.drop(self._fd)
 
     def _take_part(self) -> None:
-        """Take over an incomplete frame, so that the channel is readable only once there is more."""
+        """Consume an incomplete frame, so that the channel becomes readable only when more comes."""
         data, files = self._read(0)
         self._buffer += data or b""
         for fd in files:
@@ -115,21 +115,21 @@ class SocketChannel:
             raise UnreceivedError(error.errno, 0 if frame is None else frame[1]) from None
 
     def _read(self, flags: int, count: int = 1) -> tuple[bytes | None, list[int]]:
-        """Return what is there (None: nothing yet) and the descriptors that came along."""
+        """Return the data (None if there is none yet) and the descriptors that came with it."""
         sock = fds.as_socket(self._fd)
         try:
             return messages.receive_some(sock, 1 << 16, count, flags | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None, []
         except ConnectionResetError:
-            self.left_unread = True  # unix(7)
+            self.left_unread = True  # unix(7): the peer closed with unread data
             return b"", []
         finally:
             sock.detach()
 
 
 def miss_result(error: OSError, time: int) -> Report:
-    """Return the report of a rank whose result this process has no descriptor for."""
+    """Return the report of a rank whose result came, but could not be received."""
     advice = "this process has no descriptor left: raise its limit (ulimit -n), or close files"
     return Report("returned", time, text=f"it could not be received: {error.strerror}; {advice}")
 
@@ -137,11 +137,11 @@ def miss_result(error: OSError, time: int) -> Report:
 def to_report(
     kind: bytes, time: int, fields: list[bytes], files: list[int] | None = None
 ) -> Report:
-    """Return the report that a frame holds; ``files`` are the descriptors that came with it.
+    """Return the report in a frame; ``files`` are the descriptors that came with it.
 
     Raises:
-        ValueError: it holds none.
-        OSError: what came with it cannot be read.
+        ValueError: the frame holds no report.
+        OSError: a file that came with it cannot be read.
     """
     try:
         if kind == wire.RETURNED:
@@ -158,34 +158,34 @@ def to_report(
 
 
 def map_file(fd: int) -> memoryview:
-    """Return a file's content, for as long as somebody looks at it; the descriptor stays the caller's."""
+    """Return the content of a file; the view keeps it, and the caller closes the descriptor."""
     try:
         return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
     except OSError as error:
-        if error.errno not in NO_DESCRIPTORS:  # a map has one of its own
+        if error.errno not in NO_DESCRIPTORS:  # mmap duplicates the descriptor
             raise
         return _copy(fd)
 
 
 def _take_file(fd: int) -> memoryview:
-    """Return the content of a file that a rank has sent; one that the rank can still change is copied.
+    """Return the content of a file that a rank sent; copy it if the rank can still change it.
 
     Raises:
-        ValueError: it is no file, or mostly holes.
+        ValueError: it is not a regular file, or consists mostly of holes.
     """
     import fcntl
 
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("what came in place of a file is none")
+        raise ValueError("the result is not in a regular file")
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-    except OSError:  # no file in memory
+    except OSError:  # not a memfd
         seals = 0
     if seals & fcntl.F_SEAL_SHRINK and seals & fcntl.F_SEAL_WRITE:
         return map_file(fd)
     if status.st_size > status.st_blocks * 512 + _HOLES:
-        raise ValueError(f"a file of {status.st_size} bytes, most of which nobody has written")
+        raise ValueError(f"the result is in a file of {status.st_size} bytes that is mostly holes")
     return _copy(fd)
 
 
@@ -195,6 +195,6 @@ def _copy(fd: int) -> memoryview:
     while done < len(view):
         count = os.preadv(fd, [view[done:]], done)
         if not count:
-            raise ValueError("a file that becomes shorter")
+            raise ValueError("the file of the result has become shorter")
         done += count
     return view.toreadonly()

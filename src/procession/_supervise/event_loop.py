@@ -1,4 +1,4 @@
-"""Waits for a gang's next event in an asyncio event loop, without a thread."""
+"""Waits for the next event of a launch in an asyncio event loop, without a thread."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from procession._python import unpatched
+from procession._python.deadlines import LONGEST
 from procession._supervise.supervisor import Supervisor
 
-_LONGEST_WAIT = 86_400.0  # seconds: event loops refuse far longer ones
 _RECHECK = 0.05
-"""Seconds between looks where events cannot be waited for without a thread (Windows)."""
+"""Seconds between looks where the loop cannot wait for events without a thread (Windows)."""
 
 
 async def wait_for_event(supervisor: Supervisor) -> None:
-    """Return when the gang has something to do: an event, a deadline, or what another waiter did."""
+    """Return at the next event or deadline, or when another thread has stepped."""
     loop = asyncio.get_running_loop()
     woken = loop.create_future()
 
@@ -27,16 +27,16 @@ async def wait_for_event(supervisor: Supervisor) -> None:
     def wake_from_anywhere() -> None:
         try:
             loop.call_soon_threadsafe(wake)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed, so nothing waits in it
             pass
 
     supervisor.watch(wake_from_anywhere)
     try:
         pause = max(supervisor.next_deadline() - time.monotonic(), 0)
-        with _reader(supervisor, loop, wake) as can_tell:
-            pause = pause if can_tell else min(pause, _RECHECK)
+        with _reader(supervisor, loop, wake) as has_reader:
+            pause = pause if has_reader else min(pause, _RECHECK)
             if not supervisor.finished:
-                await asyncio.wait([woken], timeout=min(pause, _LONGEST_WAIT))
+                await asyncio.wait([woken], timeout=min(pause, LONGEST))
     finally:
         supervisor.unwatch(wake_from_anywhere)
 
@@ -45,10 +45,9 @@ async def wait_for_event(supervisor: Supervisor) -> None:
 def _reader(
     supervisor: Supervisor, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]
 ) -> Iterator[bool]:
-    """Have the loop call a function on the gang's events; tell whether it can."""
-    own = (
-        supervisor.waiter.duplicate()
-    )  # several tasks may wait: a loop keeps one reader a descriptor
+    """Make the loop call a function when an event is ready; yield whether it can."""
+    # a duplicate for each task that waits: a loop has one reader per descriptor
+    own = supervisor.waiter.duplicate()
     if own is None:
         yield False
         return

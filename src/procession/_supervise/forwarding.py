@@ -1,13 +1,13 @@
-"""Passes signals that the caller gets on to the ranks, while it waits for them.
+"""Forwards signals from the caller to the ranks.
 
 Schedulers, service managers and containers send SIGTERM to the main process alone, and a terminal's Ctrl-Z
-reaches only the group in its foreground, in which no rank is.  So the first wait in the main thread
-installs handlers of SIGTERM, SIGHUP and SIGTSTP, each where the signal has its default action, and of what
-`Signals.forward` names.  They stay until no launch is left that was waited for.
+reaches only its foreground process group, which contains no rank.  So the first wait in the main thread
+installs handlers for SIGTERM, SIGHUP and SIGTSTP, each only if the signal has its default action, and for
+the signals in `Signals.forward`.  The handlers stay until every launch that was waited for has finished.
 
-A handler runs in the main thread, between any two of its instructions: perhaps inside a wait.  It
-begins the stop, which does not block, and leaves it to that wait to carry it through.  Where the main
-thread does not wait (it may be between two calls of ``join``), the handler carries it through itself.
+A handler runs in the main thread, between any two of its instructions, perhaps inside a wait.  It begins the
+stop, which does not block, and the wait carries it through.  If the main thread is not in a wait (for example
+between two calls of ``join``), the handler carries it through itself.
 """
 
 from __future__ import annotations
@@ -31,27 +31,25 @@ if TYPE_CHECKING:
 ENDING: tuple[int, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-"""Signals that ask the caller to end: it ends by them, after its ranks."""
+"""Signals that ask the caller to end; it ends by the signal, after its ranks."""
 
 SUSPENDING: int | None = getattr(signal, "SIGTSTP", None)
 """The signal of Ctrl-Z."""
 
-_ATTEMPTS = 3  # to see a launch end
+_ATTEMPTS = 3  # at waiting for a launch to end
 
-_waited: weakref.WeakSet[Supervisor] = (
-    weakref.WeakSet()
-)  # the launches that handlers are installed for
-_replaced: dict[int, Any] = {}  # what each of our handlers stands for
-_depth = 0  # of waits in the main thread
-_ending = 0  # the signal that this process is to end by, once its ranks have
-_owner = 0  # the process that has installed the handlers: a fork of it has them, too
+_waited: weakref.WeakSet[Supervisor] = weakref.WeakSet()  # launches that need the handlers
+_replaced: dict[int, Any] = {}  # the handler that each of ours replaces, by signal
+_depth = 0  # the number of nested waits in the main thread
+_ending = 0  # the signal by which this process ends after its ranks, or 0
+_owner = 0  # the process that installed the handlers; its forks inherit them
 
 
 @contextmanager
 def waiting(supervisor: Supervisor) -> Iterator[None]:
-    """Forward signals to ranks while the block waits for a launch, in the main thread.
+    """Forward signals to the ranks while the block waits for a launch in the main thread.
 
-    If the caller has been asked to end meanwhile, the block is not left: the process ends.
+    If one of `ENDING` arrives meanwhile, the process ends at the end of the block.
     """
     global _depth
     if threading.current_thread() is not threading.main_thread():
@@ -62,7 +60,7 @@ def waiting(supervisor: Supervisor) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if _ending:  # who interrupts now does not want to wait for the grace period
+        if _ending:  # Ctrl-C after SIGTERM: skip the grace period
             for running in list_running():
                 running.hurry()
         raise
@@ -70,11 +68,11 @@ def waiting(supervisor: Supervisor) -> Iterator[None]:
         _depth -= 1
         if _ending:
             _end()
-        _put_back_if_done()
+        _restore_if_done()
 
 
 def _install(supervisor: Supervisor) -> None:
-    """Install what handlers a launch needs that are not installed yet."""
+    """Install the handlers that a launch needs and that are not installed yet."""
     global _owner, _depth, _ending
     if _owner != os.getpid():
         _owner, _depth, _ending = os.getpid(), 0, 0
@@ -82,18 +80,18 @@ def _install(supervisor: Supervisor) -> None:
         _replaced.clear()
     if supervisor in _waited or supervisor.finished:
         return
-    came = take_deferred()
+    deferred = take_deferred()
     _waited.add(supervisor)
     for number in ENDING:
         if signal.getsignal(number) is get_if_imported("procession._rank.stop_request", "note"):
-            _replace(number, _on_noted, only_default=False)  # of `stop_requested`
+            _replace(number, _on_noted, only_default=False)  # the handler of `stop_requested`
         else:
             _replace(number, _on_ending, only_default=True)
     if SUSPENDING is not None:
         _replace(SUSPENDING, _on_suspend, only_default=True)
     for number in supervisor.launch.signals.forward:
         _replace(number, _on_forward, only_default=False)
-    for number in came:
+    for number in deferred:
         signal.raise_signal(number)
 
 
@@ -104,23 +102,23 @@ def _replace(number: int, handler: Callable[..., None], *, only_default: bool) -
         signal.signal(number, handler)
 
 
-def _put_back_if_done() -> None:
-    """Put back what our handlers stand for, once no launch needs them."""
+def _restore_if_done() -> None:
+    """Restore the previous handlers once no launch needs ours."""
     _waited.difference_update([supervisor for supervisor in _waited if supervisor.finished])
     if not _waited:
         for number in list(_replaced):
-            _put_back(number)
+            _restore(number)
 
 
-def _put_back(number: int) -> None:
-    """Put back one handler, unless somebody has replaced ours."""
+def _restore(number: int) -> None:
+    """Restore one previous handler, unless other code has replaced ours."""
     previous = _replaced.pop(number)
     if signal.getsignal(number) in _HANDLERS:
         signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
 
 def _on_ending(number: int, _: object) -> None:
-    """Pass the signal on to all ranks, and end by it once they have ended; later ones change nothing."""
+    """Forward the signal to all ranks, and end by it once they have ended; later signals change nothing."""
     global _ending
     if os.getpid() != _owner:
         _die(number)
@@ -133,7 +131,7 @@ def _on_ending(number: int, _: object) -> None:
 
 
 def _on_noted(number: int, frame: Any) -> None:
-    """Have `stop_requested` tell of the signal here, and in all ranks; this process ends when it wants to."""
+    """Make `stop_requested` return True here and in all ranks; this process decides when it ends."""
     if os.getpid() == _owner:
         for supervisor in list_running():
             supervisor.stop(by=number)
@@ -141,13 +139,13 @@ def _on_noted(number: int, frame: Any) -> None:
 
 
 def _on_suspend(number: int, _: object) -> None:
-    """Suspend all ranks and this process; once it goes on, let them go on."""
+    """Suspend all ranks and this process; resume the ranks once this process goes on."""
     supervisors = list_running() if os.getpid() == _owner else []
     for supervisor in supervisors:
         supervisor.signal(number)
     began = time.monotonic()
     signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(number)  # here the process is stopped
+    signal.raise_signal(number)  # the process stops here
     signal.signal(number, _on_suspend)
     for supervisor in supervisors:
         supervisor.extend(time.monotonic() - began)
@@ -155,35 +153,33 @@ def _on_suspend(number: int, _: object) -> None:
 
 
 def _on_forward(number: int, frame: Any) -> None:
-    """Pass the signal on to the ranks that want it, and to the caller's own handler."""
+    """Forward the signal to the launches that ask for it, and call the caller's own handler."""
     running = list_running() if os.getpid() == _owner else []
-    wanting = [supervisor for supervisor in running if number in supervisor.launch.signals.forward]
-    for supervisor in wanting:
+    targets = [supervisor for supervisor in running if number in supervisor.launch.signals.forward]
+    for supervisor in targets:
         supervisor.signal(number)
     previous = _replaced.get(number)
     if callable(previous):
         previous(number, frame)
-    elif previous == signal.SIG_DFL and not wanting:
+    elif previous == signal.SIG_DFL and not targets:
         _die(number)
 
 
 def _end() -> None:
-    """See the ranks end, and end this process by the signal that it got."""
+    """Wait until the ranks have ended, and end this process by the signal that it got."""
     for supervisor in list_running():
         for _ in range(_ATTEMPTS):
             try:
                 supervisor.run()
                 break
-            except (
-                BaseException
-            ) as error:  # of a signal handler, or of what a backend does at the end
+            except BaseException as error:  # from a signal handler, or a backend's `on_finish`
                 if isinstance(error, KeyboardInterrupt):
                     supervisor.hurry()
     _die(_ending)
 
 
 def _die(number: int) -> None:
-    """End by the default action of a signal; the kernel spares process 1 of a container."""
+    """End by the default action of a signal, or by `os._exit` as process 1, which the kernel spares."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     os._exit(128 + number)

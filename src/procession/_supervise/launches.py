@@ -1,8 +1,8 @@
-"""The launches of this process that have not ended, and what becomes of them when it exits.
+"""Keeps the launches of this process that run, or whose failure has not been reported yet.
 
-A launch belongs to the process that made it, not to its `ProcessContext`: ranks of a context that nobody
-keeps run on, as multiprocessing's children do (`procession._supervise.at_exit` sees to them at the end).  A
-failure that no `join` has raised is logged.
+A launch belongs to the process that started it, not to its `ProcessContext`: if the context is dropped, the
+ranks run on, as children of multiprocessing do.  `procession._supervise.at_exit` handles them when the
+interpreter exits.  A failure that no `join`, `wait` or `results` has raised is logged.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("procession")
 
 _contexts: dict[Supervisor, weakref.ref[Any]] = {}
-"""Each launch that runs, or that has failed without anybody having learned of it."""
+"""Each launch that runs, or whose failure has been neither raised nor logged."""
 
-_owner = 0  # the process whose launches these are: a fork of it has none
+_owner = 0  # the process whose launches these are; its forks have none
 
 
 def note(supervisor: Supervisor, context: object) -> None:
-    """Note a launch that has just been started."""
+    """Register a launch that has just started."""
     global _owner, _contexts
     if _owner != os.getpid():
         _owner, _contexts = os.getpid(), {}
@@ -41,7 +41,7 @@ def list_running() -> list[Supervisor]:
 
 
 def look_after_forgotten() -> None:
-    """Act on what has happened in launches whose contexts are gone: reap their ranks, for one."""
+    """Step launches whose contexts are gone, so that their ranks are reaped."""
     if _owner == os.getpid():
         for supervisor, context in list(_contexts.items()):
             if context() is None and not supervisor.finished:
@@ -49,7 +49,7 @@ def look_after_forgotten() -> None:
 
 
 def settle(supervisor: Supervisor) -> None:
-    """Note that a launch has finished; if it failed and nobody can ask for it any more, log that."""
+    """Forget a launch that has finished, unless it failed; log the failure if its context is gone."""
     context = _contexts.get(supervisor)
     if context is None:
         return
@@ -60,22 +60,22 @@ def settle(supervisor: Supervisor) -> None:
 
 
 def conclude(supervisor: Supervisor) -> bool:
-    """Note that somebody has learned how a launch ended; return whether nobody had before."""
+    """Mark the outcome of a launch as reported; return whether this is the first report."""
     return _contexts.pop(supervisor, None) is not None
 
 
 def has_failed(supervisor: Supervisor) -> bool:
-    """Whether a launch failed by itself, rather than at somebody's wish."""
+    """Whether a launch failed by itself, rather than because the caller stopped it."""
     return bool(supervisor.timed_out) or (
         supervisor.failed and not supervisor.failures()[0].collateral
     )
 
 
 def log_failure(supervisor: Supervisor) -> None:
-    """Log why a launch failed, unless somebody has learned of it."""
+    """Log why a launch failed, unless that was reported before."""
     if conclude(supervisor):
-        name, told = supervisor.launch.name, describe_failure(supervisor)
-        log.error("a launch of %s that was not joined failed: %s", name or "processes", told)
+        name, text = supervisor.launch.name, describe_failure(supervisor)
+        log.error("a launch of %s that was not joined failed: %s", name or "processes", text)
 
 
 def describe_failure(supervisor: Supervisor) -> str:
@@ -87,13 +87,13 @@ def describe_failure(supervisor: Supervisor) -> str:
 
 
 def _settle_dropped(supervisor: Supervisor) -> None:
-    """Log the failure of a launch that had finished before its context was dropped."""
+    """Log the failure of a launch that finished before its context was dropped."""
     if supervisor.finished and _owner == os.getpid():
         settle(supervisor)
 
 
 def list_unanswered() -> list[Supervisor]:
-    """Return the launches that have failed without anybody having learned of it."""
+    """Return the launches whose failure has been neither raised nor logged."""
     return [supervisor for supervisor in list(_contexts) if supervisor.finished]
 
 
@@ -102,7 +102,8 @@ def _register_at_exit() -> None:
 
     atexit.register(_end_all)
     util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None:  # before its own, which end managers; in its children no others run
+    # multiprocessing's own finalizers end managers: ours runs first; forked children run only finalizers
+    if util is not None:
         util.Finalize(None, _end_all, exitpriority=100)
 
 

@@ -1,4 +1,4 @@
-"""The kernel's count of out-of-memory kills, before and after: evidence when a rank got SIGKILL."""
+"""Compares the kernel's count of out-of-memory kills before and after a launch: evidence for SIGKILL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CGROUPS = "/sys/fs/cgroup"
 
 
 def count_kills() -> dict[str, int]:
-    """Return the counters this process can read, by file: those of its cgroup, else the machine's."""
+    """Return the readable counters, by file: those of this process's cgroup, else the machine's."""
     counters = {}
     for path in _candidates():
         count = _read_counter(path)
@@ -18,7 +18,7 @@ def count_kills() -> dict[str, int]:
 
 
 def tell_kills(before: dict[str, int]) -> str:
-    """Say in words whether a counter moved since ``before`` was taken."""
+    """Describe whether a counter has moved since `count_kills` returned ``before``."""
     if not before:
         return "no counter of the kernel's OOM kills can be read here"
     now = count_kills()
@@ -32,7 +32,7 @@ def tell_kills(before: dict[str, int]) -> str:
 
 
 def _candidates() -> list[str]:
-    """Return memory.events (v2), memory.oom_control (v1) of this process, or /proc/vmstat."""
+    """Return the paths of memory.events (cgroup v2) and memory.oom_control (v1), else /proc/vmstat."""
     try:
         lines = _read_lines("/proc/self/cgroup")
     except OSError:

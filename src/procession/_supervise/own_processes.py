@@ -1,4 +1,4 @@
-"""Makes a launch of processes that the caller has started itself, for `ProcessContext`."""
+"""Turns processes that the caller started itself into a launch, for `ProcessContext`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEEDED = ("pid", "sentinel", "exitcode", "is_alive", "join", "terminate", "kill
 class ErrorFile:
     """An `ErrorChannel` over the file into which torch's `_wrap` pickles the traceback of a process.
 
-    It has no descriptor to wait on: it is read once the process has ended.
+    It has no descriptor to wait on: the supervisor reads it once the process has ended.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -25,7 +25,7 @@ class ErrorFile:
         """Return the report.
 
         Raises:
-            EOFError: the process has left none.
+            EOFError: the process left no report.
         """
         try:
             with open(self._path, "rb") as file:
@@ -37,21 +37,22 @@ class ErrorFile:
         return Report("raised", type_name=kind, message=message, text=str(text))
 
     def close(self) -> None:
-        """Leave the file to whoever made it."""
+        """Do nothing: the file belongs to the caller."""
 
 
 class _StrUnpickler(pickle.Unpickler):
-    """Reads what needs no class: a process's file is not to run anything here."""
+    """Refuses to load any class or function, so that the file cannot run code here."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"an error file holds text, not {module}.{name}")
 
 
 def adopt(processes: Sequence[Any], error_files: Sequence[Any]) -> tuple[Launch, Started]:
-    """Return a launch of processes that run, and its handles.
+    """Return a launch of running processes, and its handles.
 
     Raises:
-        TypeError, ValueError: these are no processes, or there are not as many error files.
+        TypeError: an object lacks an attribute of a process.
+        ValueError: the numbers of processes and error files differ.
     """
     given = list(processes)
     for index, process in enumerate(given):
@@ -79,4 +80,4 @@ def _open(file: Any) -> ErrorChannel:
 
 
 def _do_nothing() -> None:
-    """Stand for what the processes run, which is theirs to know."""
+    """Stand in for the function of the processes, which is unknown here."""

@@ -1,4 +1,4 @@
-"""A rank's process on this machine, as its launcher sees it."""
+"""The process of a rank on this machine, as its caller sees it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from procession._cleanup.children import (
 )
 from procession._linux import fds, syscalls
 from procession._python import unpatched
+from procession._python.deadlines import seconds_until
 from procession._supervise.process_attributes import ProcessAttributes
-from procession._supervise.stack_request import Inquiry
+from procession._supervise.stack_request import StackRequest
 
 if TYPE_CHECKING:
     from procession._python.greenlets import ChildWatch
 
-_LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
-
 
 class RankProcess(ProcessAttributes):
-    """A child of this process that is a rank, with the attributes of a `multiprocessing.Process`.
+    """A rank that is a child of this process, with the attributes of a `multiprocessing.Process`.
 
-    ``sentinel`` is a pidfd: readable when the process has ended, whoever else holds its pipes.
+    ``sentinel`` is a pidfd.  It is readable once the process has ended, even if a child of the process still
+    holds its pipes.
     """
 
     def __init__(self, pid: int, pidfd: int, *, name: str, daemon: bool, mark: int = 0) -> None:
@@ -39,22 +39,20 @@ class RankProcess(ProcessAttributes):
         self.sentinel: int = fds.keep(pidfd)
         self._exitcode: int | None = None
         self._ended = self._released = False
-        self.leaves_group: bool = (
-            False  # there may be something in its group, now that it has ended
-        )
-        self.is_wrapped: bool = (
-            False  # whether the rank is not the process itself, but one below it
-        )
+        self.leaves_group: bool = False
+        """Whether the process has ended and others may be left in its process group."""
+        self.is_wrapped: bool = False
+        """Whether this process is a wrapper, and the rank one of its descendants."""
         self._mark = mark
-        self._inquiry: Inquiry | None = None
+        self._stack_request: StackRequest | None = None
         self._lock = unpatched.RLock()
         self._watch = self._watch_end() if "gevent.hub" in sys.modules else None
 
     @classmethod
     def of_child(cls, pid: int, *, name: str, daemon: bool, mark: int = 0) -> RankProcess:
-        """Return the process object of a child just started; if that fails, the child is ended.
+        """Return the process object of a child just started; end the child if that fails.
 
-        ``mark`` is that of its launch, 0 where what it leaves in its group is to be ended with it.
+        ``mark`` is the mark of its launch, or 0: then the process group of a child that fails is killed.
         """
         return cls(pid, hold_child(pid), name=name, daemon=daemon, mark=mark)
 
@@ -64,44 +62,46 @@ class RankProcess(ProcessAttributes):
 
     @property
     def exitcode(self) -> int | None:
-        """None while it runs, or where nobody knows; -N if signal N ended it."""
+        """The exit code; -N if signal N ended it, None while it runs or if the code is unknown."""
         self._collect(0)
         return self._exitcode
 
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the process still runs."""
         self._collect(0)
         return not self._ended
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, for at most ``timeout`` seconds."""
+        """Wait until the process has ended, for at most ``timeout`` seconds."""
         if not self._ended:
             until = float("inf") if timeout is None else time.monotonic() + timeout
-            while not self._has_ended(min(max(until - time.monotonic(), 0), _LONGEST_WAIT)):
+            while not self._has_ended(seconds_until(until)):
                 if time.monotonic() >= until:
                     return
             self._collect(1)
 
     def terminate(self) -> None:
-        """Send SIGTERM to it, and SIGCONT, without which a stopped one never acts.
+        """Send SIGTERM to the process, then SIGCONT, without which a stopped process would not act.
 
-        What it has started gets SIGTERM too, where it has a handler for that; all of it gets that where the
-        rank itself runs under other commands.
+        Processes of its group get SIGTERM, too, if they have a handler for it.  If the rank runs under
+        wrapper commands, the whole group gets it.
         """
         self.send_signal(signal.SIGTERM)
         self.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Send SIGKILL to it and its group."""
+        """Send SIGKILL to the process and its group."""
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to it and its group, if it has not ended; never to a stranger."""
+        """Send a signal to the process and its group, unless it has ended; never to a reused pid."""
         with self._lock:
             if self._ended:
                 return
             try:
-                syscalls.pidfd_send_signal(self.sentinel, 0)  # is its number still its own?
+                syscalls.pidfd_send_signal(
+                    self.sentinel, 0
+                )  # raises if the pid is no longer its own
                 if not self._signal_group(number):
                     syscalls.pidfd_send_signal(self.sentinel, number)
             except OSError:  # it is gone
@@ -110,28 +110,28 @@ class RankProcess(ProcessAttributes):
     def ask_stacks(self) -> bool:
         """Ask for the process's Python stacks; return whether it can answer.  Never blocks."""
         with self._lock:
-            self._drop_inquiry()
-            if self._has_ended():  # not reaped before `_collect`: the number is its own
+            self._drop_stack_request()
+            if self._has_ended():  # only `_collect` reaps it, so the pid is still its own
                 return False
-            self._inquiry = Inquiry(self.pid, self._send_alone)
-            asked = self._inquiry.ask()
+            self._stack_request = StackRequest(self.pid, self._send_alone)
+            asked = self._stack_request.ask()
             if not asked:
-                self._drop_inquiry()
+                self._drop_stack_request()
             return asked
 
     def take_stacks(self) -> str | None:
-        """Return the stacks that were asked for; None as long as they are not complete."""
+        """Return the stacks that `ask_stacks` asked for; None while they are not complete."""
         with self._lock:
-            text = self._inquiry.take() if self._inquiry is not None else None
+            text = self._stack_request.take() if self._stack_request is not None else None
             if text is not None:
-                self._drop_inquiry()
+                self._drop_stack_request()
             return text
 
     def release(self) -> None:
         """Free the sentinel of a process that has ended."""
         with self._lock:
-            self._drop_inquiry()
-            if self._ended and not self._released:  # its number may be another's afterwards
+            self._drop_stack_request()
+            if self._ended and not self._released:  # once: the descriptor may be reused afterwards
                 self._released = True
                 fds.drop(self.sentinel)
 
@@ -141,13 +141,16 @@ class RankProcess(ProcessAttributes):
         except OSError:  # it is gone
             pass
 
-    def _drop_inquiry(self) -> None:
-        if self._inquiry is not None:
-            self._inquiry.close()
-            self._inquiry = None
+    def _drop_stack_request(self) -> None:
+        if self._stack_request is not None:
+            self._stack_request.close()
+            self._stack_request = None
 
-    def _collect(self, patience: float) -> None:  # noqa: ARG002  # a served process needs it
-        """Note the exit code if it has ended; ``patience`` bounds what a server's word may take."""
+    def _collect(self, patience: float) -> None:  # noqa: ARG002  # overridden by the forkserver's
+        """Record the exit code if the process has ended.
+
+        ``patience`` bounds the wait (seconds) for a forkserver's answer.
+        """
         with self._lock:
             if self._ended:
                 return
@@ -160,7 +163,7 @@ class RankProcess(ProcessAttributes):
                 self._settle(code)
 
     def _collect_reaped(self) -> None:
-        """Learn what can be learned of a process that somebody else reaped (or that SIGCHLD did)."""
+        """Record what is known of a process that other code reaped (or the kernel, if SIGCHLD is ignored)."""
         if self._has_ended():
             status = self._watch.status if self._watch is not None else None
             if status is None:
@@ -178,13 +181,16 @@ class RankProcess(ProcessAttributes):
             self._watch = None
 
     def _watch_end(self) -> ChildWatch | None:
-        """Have gevent keep the exit status, if it reaps this child before `_collect` does."""
+        """Make gevent keep the exit status, in case it reaps this child before `_collect` does."""
         from procession._python.greenlets import watch_child
 
         return watch_child(self.pid)
 
     def _signal_group(self, number: int) -> bool:
-        """Signal the group, if it leads one; only while it is not reaped and the number is its own."""
+        """Signal the group that the process leads; return whether it leads one.
+
+        Only for a process that is not reaped, so that the pid is still its own.
+        """
         if number == signal.SIGTERM and not self.is_wrapped:
             terminate_child(self.pid)
             return True

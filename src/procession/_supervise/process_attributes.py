@@ -1,4 +1,4 @@
-"""What a `multiprocessing.Process` has besides, for the processes of a launch."""
+"""The attributes of a `multiprocessing.Process` that all process classes of this package share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import signal
 
 
 class ProcessAttributes:
-    """Gives a rank's process the rest of the attributes of a `multiprocessing.Process`.
+    """Adds the remaining attributes of a `multiprocessing.Process` to the process of a rank.
 
-    There is no ``start`` and no ``run``: it is started, and what it runs is the launch's.
+    There is no ``start`` and no ``run``: the backend has started the process, with the launch's function.
     """
 
     pid: int
@@ -18,25 +18,27 @@ class ProcessAttributes:
 
     @property
     def ident(self) -> int:
-        """The process id, as ``pid``."""
+        """The process id; the same as ``pid``."""
         return self.pid
 
     @property
     def authkey(self) -> bytes:
-        """The authentication key of multiprocessing, which ranks share with their launcher."""
+        """The authentication key of multiprocessing, which ranks share with their caller."""
         from multiprocessing import current_process
 
         return current_process().authkey
 
     def interrupt(self) -> None:
-        """Send SIGINT to it and its group."""
+        """Send SIGINT to the process and its group."""
         self.send_signal(signal.SIGINT)
 
     def close(self) -> None:
-        """Check that it has ended.  What it holds its launch frees, so that its exit code stays known.
+        """Check that the process has ended; free nothing.
+
+        The launch frees what the object holds, and its exit code stays readable.
 
         Raises:
-            ValueError: it still runs.
+            ValueError: the process still runs.
         """
         if self.is_alive():
             raise ValueError(
@@ -45,9 +47,9 @@ class ProcessAttributes:
             )
 
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the process still runs."""
         raise NotImplementedError
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to it and its group, if it has not ended."""
+        """Send a signal to the process and its group, unless it has ended."""
         raise NotImplementedError

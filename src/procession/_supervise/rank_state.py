@@ -1,4 +1,4 @@
-"""One rank as its launch's gang keeps it: its process, its channel, and what became of it."""
+"""What the supervisor knows of one rank: its process, its channel, its report and how it ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _NO_SIGNALS: frozenset[int] = frozenset()
 
 
 class RankState:
-    """A rank's handles and what is known of its end.  Times are `time.monotonic_ns`."""
+    """The handles of one rank and the facts about its end.
+
+    Times are `time.monotonic_ns` of this process; 0 means "not yet".
+    """
 
     def __init__(
         self, rank: int, process: Process, sentinel: Sentinel, channel: ErrorChannel
@@ -45,7 +48,7 @@ class RankState:
         except UnreceivedError as error:
             self._unreceived = True
             report = error.report
-        except Exception as error:  # whatever one rank sends, the others are to be ended
+        except Exception as error:  # a bad report fails its rank, not the supervisor
             report = Report("unreadable", text=f"{type(error).__name__}: {error}")
         if report is None:
             return True
@@ -53,27 +56,27 @@ class RankState:
         return False
 
     def close(self) -> None:
-        """Close the channel; it stays open where `release` may yet receive what came on it."""
+        """Close the channel, unless a result waits on it that `release` will try to receive again."""
         if not self._unreceived:
             self.channel.close()
 
     def note_end(self) -> None:
-        """Note that the process has ended, and how."""
+        """Record that the process has ended, and how."""
         self.process.join(1)
         self.exitcode = self.process.exitcode
         self.lost = getattr(self.process, "lost", None) or ""
         self.ended = time.monotonic_ns()
 
     def abandon(self, why: str) -> None:
-        """Give up on a process that does not end."""
+        """Stop waiting for a process that no signal ends."""
         self._abandoned = True
         self.ended, self.lost = time.monotonic_ns(), why
 
     def release(self) -> None:
-        """Release the process object, once, after its process has ended; call it as often as you like.
+        """Release the process object, once its process has ended.  Idempotent.
 
-        A process that was abandoned may still run.  It keeps what it holds: a later call releases it if it
-        has ended by then.  What no descriptor was left for is received now, if this has set one free.
+        An abandoned process may still run: a later call releases it, if it has ended by then.  A result
+        that came while no descriptor was free is received now, since the release may have freed one.
         """
         if self._released or not self.ended or (self._abandoned and self.process.is_alive()):
             return
@@ -86,10 +89,13 @@ class RankState:
                 self.channel.close()
 
     def stop(self, number: int) -> None:
-        """Send a signal that stops it, and remember that its end is then our doing, unless it has begun."""
+        """Send a signal that stops the rank, and record it.
+
+        From then on its end counts as collateral, unless the process was already ending.
+        """
         send = getattr(self.process, "send_signal", None)
         if number == signal.SIGINT and send is None:
-            number = signal.SIGTERM  # not every process can be interrupted
+            number = signal.SIGTERM  # only processes with send_signal can be interrupted
         if not self.stopped:
             self._was_ending = not self.is_remote and is_ending(self.process.pid)
             self.stopped = time.monotonic_ns()
@@ -102,7 +108,7 @@ class RankState:
             self.process.kill()
 
     def catches(self, number: int) -> bool:
-        """Whether the rank can be sent a signal and is seen to have a handler for it."""
+        """Whether the rank can be sent this signal and `/proc` shows that it has a handler for it."""
         process = self.process
         if self.is_remote:
             return False
@@ -111,14 +117,14 @@ class RankState:
         return bool(read_mask(process.pid, "SigCgt") >> (number - 1) & 1)
 
     def heeds_termination(self) -> bool:
-        """Whether the rank has a handler for SIGTERM that can run; taken for granted on other hosts."""
+        """Whether the rank has a handler for SIGTERM and does not block it; assumed on other hosts."""
         if self.is_remote:
             return True
         blocked = read_mask(self.process.pid, "SigBlk") >> (signal.SIGTERM - 1) & 1
         return self.catches(signal.SIGTERM) and not blocked
 
     def failure(self, allow_early_exit: bool) -> Failure | None:
-        """Say how the rank failed; None if it has not (yet)."""
+        """Return how the rank failed; None if it has not failed (yet)."""
         report = self.report
         if report is not None and report.kind == "raised":
             return self._raised(report)
@@ -165,7 +171,9 @@ class RankState:
         )
 
     def _lost(self) -> Failure:
-        why = self.lost or "somebody else collected its exit status, and it left no report"
+        why = (
+            self.lost or "other code in the caller collected its exit status, and it left no report"
+        )
         return self._failure("lost", self.ended)._replace(message=why)
 
     def _failure(self, kind: str, when: int) -> Failure:
@@ -180,10 +188,10 @@ class RankState:
         )
 
     def _is_collateral(self, when: int) -> bool:
-        """Whether we ended it: it failed after we told it to stop, and of what we sent.
+        """Whether the launcher ended the rank: it failed after our signal, and because of it.
 
-        Not so one that had begun to end by then, unseen: its peers react as soon as the kernel has closed
-        its connections.
+        A rank that was already ending when we sent the signal is not collateral.  It may be the root cause:
+        its peers react as soon as the kernel closes its connections, before its end becomes visible.
         """
         if not self.stopped:
             return False
@@ -199,22 +207,22 @@ class RankState:
         if self.report is not None:
             return "after its function had returned"
         if self._is_unread and self.exitcode is not None and self.exitcode >= 0:
-            return f"before it had read what it is to do; {doubt_interpreter()}"
+            return f"before it read what it was to run; {doubt_interpreter()}"
         return ""
 
     @property
     def is_remote(self) -> bool:
-        """Whether the process runs on another host, where its pid says nothing here."""
+        """Whether the process runs on another host, so that its pid means nothing here."""
         return bool(getattr(self.process, "host", None))
 
     @property
     def _is_unread(self) -> bool:
-        """Whether the process ended before it had read what it is to do: it may be no rank at all."""
+        """Whether the process ended before it read its spec; it may not be a rank at all."""
         return getattr(self.channel, "left_unread", False)
 
 
 def release_process(process: Process) -> None:
-    """Call the ``release`` of a process, if it has one.  Log what that raises: the outcome is known."""
+    """Call the ``release`` of a process, if it has one; log what it raises, as the outcome is known."""
     release = getattr(process, "release", None)
     if release is not None:
         try:
@@ -229,11 +237,11 @@ def release_process(process: Process) -> None:
 
 
 _LATE = 1_000_000_000
-"""A death that follows our signal by more than this (in ns) is a consequence of it, whatever killed."""
+"""Nanoseconds; a death that follows our signal by more counts as its consequence, whatever caused it."""
 
 
 def _exit_code(exitcode: int | None, report: Report) -> int:
-    """Return the code that a rank gave to `sys.exit`, however its process then ended."""
+    """Return the exit code of a rank that called `sys.exit`, however its process then ended."""
     if exitcode is not None and exitcode > 0:
         return exitcode
     try:

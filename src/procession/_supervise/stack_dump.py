@@ -1,4 +1,4 @@
-"""Shows where ranks hang: collects their stacks, and tells equal ones once."""
+"""Collects the stacks of ranks, and groups ranks with equal stacks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from procession._supervise.rank_state import RankState
 from procession._supervise.stack_request import PATIENCE
 from procession.protocol import Process
 
-_LOOK = 0.002  # seconds between looks: what a rank writes from a signal handler raises no event
+_LOOK = 0.002  # seconds between looks: a rank writes its stacks to a file, which raises no event
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _OWN = re.compile(
     rf'  File "{re.escape(life.__file__)}", line \d+ in _?live\n(  File .*\n)*'
     rf'|  File "{re.escape(stacks.__file__)}", line \d+ in _answer\n'
 )
-"""Frames of this library, from its entry into a rank on down, and the one that answers: users want theirs."""
+"""Frames that a dump leaves out: those of this library that lead to fn, or that write the dump."""
 
 
 def collect_stacks(rank_states: Sequence[RankState]) -> dict[int, str]:
-    """Return the Python stacks of ranks, by rank; where there are none, a text that says why."""
+    """Return the Python stacks of ranks, by rank; a rank without stacks has a text that says why."""
     until = time.monotonic() + PATIENCE
     asked = [one for one in rank_states if _ask(one)]
     answers: dict[int, str] = {}
@@ -37,7 +37,7 @@ def collect_stacks(rank_states: Sequence[RankState]) -> dict[int, str]:
 
 
 def group_stacks(stacks: Mapping[int, str]) -> list[str]:
-    """Return a text for each distinct stack, which names the ranks that are there."""
+    """Return one text for each distinct stack, headed by the ranks that have it."""
     places: dict[str, list[int]] = {}
     for index, text in sorted(stacks.items()):
         places.setdefault(_ADDRESS.sub("0x...", text), []).append(index)
@@ -47,7 +47,7 @@ def group_stacks(stacks: Mapping[int, str]) -> list[str]:
 
 
 def state_of_process(process: Process) -> str:
-    """Return the state letter of a rank's process, ``?`` where it is another host's."""
+    """Return the state letter of a rank's process, ``?`` if it is on another host."""
     return "?" if getattr(process, "host", None) else state_of(process.pid)
 
 
@@ -55,7 +55,7 @@ def _ask(rank_state: RankState) -> bool:
     ask = getattr(rank_state.process, "ask_stacks", None)
     try:
         return ask is not None and not rank_state.ended and bool(ask())
-    except (OSError, ValueError):  # no descriptors, most likely
+    except (OSError, ValueError):  # most likely no descriptor is left
         return False
 
 
@@ -64,7 +64,7 @@ def _take(rank_state: RankState) -> str:
     try:
         text = take() if take is not None else ""
         return str(text or "")
-    except Exception as error:  # a rank may have put anything where its stacks are to be
+    except Exception as error:  # the rank may have written anything to the file
         return f"(its stacks cannot be read: {type(error).__name__}: {error})"
 
 

@@ -1,9 +1,10 @@
-"""Asks a process of this machine for its Python stacks, in the way that cannot harm it.
+"""Requests the Python stacks of a process on this machine, in the safest way that still gets an answer.
 
-A rank that can run Python answers from Python, with its GIL held.  Only one whose main thread is seen to
-stay in C is asked from C, where `faulthandler` reads frames as they stand; and for its other threads only
-if none of them has run in between: to read frames that change can crash the process.  A loop of calls
-that is asked from C dies, on one machine, of every 690th question on Python 3.11.7 and every 14th on 3.13.0.
+The first request has a handler in Python, which answers with the GIL held.  If the main thread stays in C, a
+second request has a handler in C: `faulthandler` reads the frames as they are.  Reading frames while they
+change can crash the process, so that request covers other threads only if none of them has run meanwhile.
+How likely a crash is: on one machine, a loop of calls that is asked from C dies at every 690th request on
+Python 3.11.7, and at every 14th on 3.13.0.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ from procession._python.fd_numbers import above_streams
 from procession._rank import stacks
 
 PATIENCE = 1.0
-"""Seconds that ranks have to answer."""
+"""Seconds that a rank has to answer."""
 
-_STUCK = 0.1  # seconds that a main thread sleeps on without running a handler written in Python
-_STUCK_RUNNING = 0.05  # seconds of processor time that it spends so
-_LARGEST = (
-    1 << 24
-)  # bytes of an answer: `faulthandler` writes of at most 100 threads, 100 frames each
+# a main thread that has not run a handler written in Python for so long is in C
+_STUCK = 0.1  # seconds, while it sleeps
+_STUCK_RUNNING = 0.05  # seconds of processor time, while it runs
+_LARGEST = 1 << 24  # bytes of an answer: `faulthandler` writes at most 100 threads of 100 frames
 _OTHERS = "(other threads run: their stacks could not be read)"
 _FIELDS = {"SigPnd", "ShdPnd", "SigBlk", "SigCgt"}
 
 
-class Inquiry:
-    """One question for the stacks of the process ``pid``; ``send`` sends it a signal."""
+class StackRequest:
+    """One request for the stacks of the process ``pid``; ``send`` sends a signal to it."""
 
     def __init__(self, pid: int, send: Callable[[int], None]) -> None:
         self._pid = pid
@@ -40,11 +40,11 @@ class Inquiry:
         self._fd = self._open()
         self._start = os.fstat(self._fd).st_size if self._fd >= 0 else 0
         self._before = self._look()
-        self._asked = 0  # the signal that was sent last
+        self._asked = 0  # the signal sent last
         self._time = self._used = 0.0
 
     def ask(self) -> bool:
-        """Ask, if the process can answer; return whether it can."""
+        """Send the request, if the process can answer; return whether it can."""
         wanted = _bits(*self._numbers)
         main = self._before.get(self._pid)
         if self._fd < 0 or main is None or main.caught & wanted != wanted:
@@ -54,21 +54,21 @@ class Inquiry:
         return True
 
     def take(self) -> str | None:
-        """Return the stacks; None while the process has not written all of them."""
+        """Return the stacks; None until the process has written all of them."""
         size = max(os.fstat(self._fd).st_size - self._start, 0)
         if size > _LARGEST:
             return f"(the rank's file of stacks has grown by {size} bytes)"
-        told = os.pread(self._fd, size, self._start)
-        if told.endswith(stacks.END):
-            return _decode(told[told.rfind(stacks.BEGIN) + 1 : -1])
+        data = os.pread(self._fd, size, self._start)
+        if data.endswith(stacks.END):
+            return _decode(data[data.rfind(stacks.BEGIN) + 1 : -1])
         if self._asked == self._numbers[0]:
             self._ask_c_if_stuck()
             return None
-        told = told.partition(stacks.BEGIN)[0]  # Python may have come to it meanwhile
-        if not told or self._is_answering():
+        data = data.partition(stacks.BEGIN)[0]  # the handler in Python may have begun, too
+        if not data or self._is_answering():
             return None
-        one = self._asked == self._numbers[2]
-        return _decode(told) + (_OTHERS if one else "")
+        main_only = self._asked == self._numbers[2]
+        return _decode(data) + (_OTHERS if main_only else "")
 
     def close(self) -> None:
         """Free the file.  May be called twice."""
@@ -86,7 +86,7 @@ class Inquiry:
         now = self._look()
         main = now.get(self._pid)
         if main is None or main.pending & _bits(self._asked):
-            return  # it has ended, or has not come to itself since (stopped, or no processor)
+            return  # it has ended, or has not run since (it is stopped, or waits for a processor)
         if main.sleeps or _processor_time(self._pid) - self._used >= _STUCK_RUNNING:
             others = {task for task in now if task != self._pid}
             slept = all(now[task].sleeps and now[task] == self._before.get(task) for task in others)
@@ -94,7 +94,7 @@ class Inquiry:
             self._ask(self._numbers[1 if slept else 2])
 
     def _is_answering(self) -> bool:
-        """Whether the signal waits, or its handler runs, which is with the signal blocked."""
+        """Whether the signal is pending, or its handler runs, during which the signal is blocked."""
         bit = _bits(self._asked)
         return any(
             task.pending & bit or task.blocked & ~_blocked(self._before.get(number)) & bit
@@ -108,12 +108,12 @@ class Inquiry:
                 path = f"{folder}/{name}"
                 if os.readlink(path).startswith(f"/memfd:{stacks.FILE}"):
                     return above_streams(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
-        except OSError:  # it has ended, or its files are not ours to see
+        except OSError:  # it has ended, or we may not read its files
             pass
         return -1
 
     def _look(self) -> dict[int, _Task]:
-        """Return the process's threads, by number; none where it has ended."""
+        """Return the process's threads, by number; none if it has ended."""
         folder = f"/proc/{self._pid}/task"
         try:
             tasks = os.listdir(folder)
@@ -123,10 +123,10 @@ class Inquiry:
 
 
 class _Task(NamedTuple):
-    """A thread as the kernel sees it (proc_pid_status(5))."""
+    """The state of a thread (proc_pid_status(5))."""
 
     sleeps: bool
-    switches: str  # how often it began and ceased to run
+    switches: str  # counts of context switches: unchanged if it has not run
     caught: int
     blocked: int
     pending: int

@@ -1,11 +1,15 @@
-"""Ends the ranks of a launch: a plan of signals and deadlines that whoever waits carries forward."""
+"""Ends the ranks of a launch: a plan of signals and deadlines.
+
+The plan has no thread.  The thread that waits for the launch calls `Stop.advance` when a stage is due.
+"""
 
 from __future__ import annotations
 
+import enum
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from procession._linux.signals import name_signal
 from procession._python.unpatched import RLock
@@ -14,31 +18,51 @@ from procession._supervise.rank_state import RankState
 from procession._supervise.stack_dump import state_of_process
 
 DEFAULT_GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL where the caller gives no grace period."""
+"""Seconds from SIGTERM to SIGKILL if the caller gives no grace period."""
 
 CATCHING_GRACE = 30.0
-"""The same after a failure for ranks that have a handler for SIGTERM: torch's."""
+"""The same, in seconds, after a failure, for ranks that have a handler for SIGTERM; torch waits as long."""
 
 ENDING_GRACE = 25.0
-"""The same where the caller has been asked to end: Kubernetes kills it 30 s after SIGTERM."""
+"""The same, in seconds, after SIGTERM or SIGHUP to the caller; Kubernetes kills it 30 s after SIGTERM."""
 
 KILL_WAIT = 3.0
-"""Seconds to wait for a killed process before it is named and abandoned."""
+"""Seconds to wait for a killed process before the supervisor reports it and gives up."""
 
 log: logging.Logger = logging.getLogger("procession")
 
-Act = Callable[[Iterable[RankState]], None]
-Step = tuple[float, Act]
+
+class Stage(enum.Enum):
+    """A stage of a stop, and what it does to the ranks that still run."""
+
+    INTERRUPT = enum.auto()
+    """Send SIGINT."""
+    TERMINATE = enum.auto()
+    """Send SIGTERM, but not to ranks that have reported a failure and so end by themselves."""
+    TERMINATE_ALL = enum.auto()
+    """Send SIGTERM to all that have not got it: those that should have ended by then, too."""
+    KILL_DEAF = enum.auto()
+    """Send SIGKILL to ranks that ignore or block SIGTERM."""
+    KILL = enum.auto()
+    """Send SIGKILL."""
+    ABANDON = enum.auto()
+    """Give up on ranks that SIGKILL did not end."""
 
 
 class Stop:
-    """The stages of one stop.  `advance` does what is due; ``deadline`` is when to call it next.
+    """One stop: when each `Stage` is due.
 
-    ``wait`` is how long (seconds) the ranks may end by themselves before SIGTERM, ``grace`` how long
-    they have from then until SIGKILL.  An ``interrupt`` sends SIGINT at once, before the wait.  ``by`` is
-    the signal that the caller got, if one has begun the stop: a rank that has a handler for it gets
-    that one in place of SIGTERM.  Ranks that have a handler for SIGTERM have ``catching_grace``, if that
-    is longer than ``grace``.
+    `advance` carries out the stages that are due; ``deadline`` is when to call it next.
+
+    Args:
+        rank_states: all ranks of the launch.
+        wait: seconds that the ranks have to end by themselves before SIGTERM.
+        grace: seconds from SIGTERM to SIGKILL.
+        interrupt: send SIGINT at once, before the wait.
+        by: the signal that the caller got, if a signal began the stop, else 0.  A rank that has a handler
+            for it gets it in place of SIGTERM.
+        catching_grace: seconds from SIGTERM to SIGKILL for ranks that have a handler for SIGTERM, if that
+            is longer than ``grace``.
     """
 
     def __init__(
@@ -57,79 +81,103 @@ class Stop:
         self._abandoned: list[RankState] = []
         now = time.monotonic()
         term = now + wait
-        steps: list[Step] = [
-            (term, self._terminate),
-            (term + 2 * EXIT_BOUND, self._terminate_all),  # those that should have left by then
-            (term + max(grace, catching_grace), self._kill),
-            (term + max(grace, catching_grace) + KILL_WAIT, self._abandon),
-        ]
+        kill = term + max(grace, catching_grace)
+        due = {
+            Stage.TERMINATE: term,
+            Stage.TERMINATE_ALL: term + 2 * EXIT_BOUND,
+            Stage.KILL: kill,
+            Stage.ABANDON: kill + KILL_WAIT,
+        }
         if catching_grace > grace:
-            steps.append((term + grace, self._kill_deaf))
+            due[Stage.KILL_DEAF] = term + grace
         if interrupt:
-            steps.insert(0, (now, self._interrupt))
-        self._steps: list[Step] = sorted(steps, key=lambda step: step[0])
+            due[Stage.INTERRUPT] = now
+        self._due: dict[Stage, float] = due
 
     @property
     def deadline(self) -> float:
-        """When `advance` has something to do next (`time.monotonic`)."""
-        return min((due for due, _ in list(self._steps)), default=float("inf"))
+        """When the next stage is due (`time.monotonic`)."""
+        return min(list(self._due.values()), default=float("inf"))
 
-    def advance(self) -> None:
-        """Do what is due."""
-        with self._lock:
-            while self._steps and time.monotonic() >= self.deadline:
-                step = self._steps[0]
-                step[1]([rank_state for rank_state in self._rank_states if not rank_state.ended])
-                if step in self._steps:  # last, lest an exception leave it undone
-                    self._steps.remove(step)
+    def advance(self, *, blocking: bool = True) -> bool:
+        """Carry out the stages that are due; return False if another thread is at it.
+
+        With ``blocking`` it waits for that thread instead.
+        """
+        if not self._lock.acquire(blocking=blocking):
+            return False
+        try:
+            while (found := self._find_due()) is not None:
+                stage, when = found
+                self._act(stage, [each for each in self._rank_states if not each.ended])
+                if self._due.get(stage) == when:  # only now: an exception must not skip the stage
+                    self._due.pop(stage, None)
+        finally:
+            self._lock.release()
+        return True
+
+    def _find_due(self) -> tuple[Stage, float] | None:
+        """Return a stage that is due, and since when: the earliest, then the first in `Stage`."""
+        plan = list(self._due.items())  # a copy: a signal handler may change the plan
+        now = time.monotonic()
+        due = [(stage, when) for stage, when in plan if when <= now]
+        return min(due, key=lambda item: (item[1], item[0].value), default=None)
 
     def take_abandoned(self) -> list[RankState]:
-        """Return, once, the ranks that no signal could end."""
+        """Return the ranks that no signal could end; each is returned once."""
         taken, self._abandoned = self._abandoned, []
         return taken
 
     def hasten(self, other: Stop) -> None:
-        """Take over what another plan would do earlier."""
+        """Bring stages forward that another plan has earlier."""
         with self._lock:
-            due = {act.__name__: when for when, act in other._steps}
-            steps: list[Step] = [
-                (min(when, due.get(act.__name__, when)), act) for when, act in self._steps
-            ]
+            plan = list(self._due.items())
+            due = {stage: min(when, other._due.get(stage, when)) for stage, when in plan}
             interrupted = any(signal.SIGINT in rank_state.sent for rank_state in self._rank_states)
-            interrupt: Act = self._interrupt
-            if interrupt.__name__ in due and not interrupted:
-                steps.append((due[interrupt.__name__], interrupt))
-            self._steps = sorted(steps, key=lambda step: step[0])
+            if Stage.INTERRUPT in other._due and not interrupted:
+                due[Stage.INTERRUPT] = other._due[Stage.INTERRUPT]
+            self._due = due
 
     def hurry(self) -> None:
         """Skip to SIGKILL."""
         with self._lock:
             now = time.monotonic()
-            self._steps = [(now, self._kill), (now + KILL_WAIT, self._abandon)]
+            self._due = {Stage.KILL: now, Stage.ABANDON: now + KILL_WAIT}
             self.advance()
 
-    def _interrupt(self, alive: Iterable[RankState]) -> None:
-        for rank_state in alive:
+    def _act(self, stage: Stage, running: Iterable[RankState]) -> None:
+        acts = {
+            Stage.INTERRUPT: self._interrupt,
+            Stage.TERMINATE: self._terminate,
+            Stage.TERMINATE_ALL: self._terminate_all,
+            Stage.KILL_DEAF: self._kill_deaf,
+            Stage.KILL: self._kill,
+            Stage.ABANDON: self._abandon,
+        }
+        acts[stage](running)
+
+    def _interrupt(self, running: Iterable[RankState]) -> None:
+        for rank_state in running:
             rank_state.stop(signal.SIGINT)
 
-    def _terminate(self, alive: Iterable[RankState]) -> None:
-        self._terminate_all(rank_state for rank_state in alive if not _is_leaving(rank_state))
+    def _terminate(self, running: Iterable[RankState]) -> None:
+        self._terminate_all(rank_state for rank_state in running if not _is_leaving(rank_state))
 
-    def _terminate_all(self, alive: Iterable[RankState]) -> None:
+    def _terminate_all(self, running: Iterable[RankState]) -> None:
         stopped = []
-        for rank_state in alive:
+        for rank_state in running:
             if not rank_state.sent & {signal.SIGTERM, self._by} and rank_state.process.is_alive():
                 number = self._by if self._by and rank_state.catches(self._by) else signal.SIGTERM
                 stopped.append((rank_state.process.pid, name_signal(number)))
                 rank_state.stop(number)
-        for pid, name in stopped:  # afterwards: they end meanwhile
+        for pid, name in stopped:  # logged last, so that no rank gets its signal late
             log.warning("Terminating process %s via signal %s", pid, name)
 
-    def _kill_deaf(self, alive: Iterable[RankState]) -> None:
-        self._kill(rank_state for rank_state in alive if not rank_state.heeds_termination())
+    def _kill_deaf(self, running: Iterable[RankState]) -> None:
+        self._kill(rank_state for rank_state in running if not rank_state.heeds_termination())
 
-    def _kill(self, alive: Iterable[RankState]) -> None:
-        for rank_state in alive:
+    def _kill(self, running: Iterable[RankState]) -> None:
+        for rank_state in running:
             if rank_state.process.is_alive():
                 log.warning(
                     "Unable to shutdown process %s via SIGTERM , forcefully exiting via SIGKILL",
@@ -137,8 +185,8 @@ class Stop:
                 )
                 rank_state.stop(9)
 
-    def _abandon(self, alive: Iterable[RankState]) -> None:
-        for rank_state in alive:
+    def _abandon(self, running: Iterable[RankState]) -> None:
+        for rank_state in running:
             state = state_of_process(rank_state.process)
             log.error("Process %s could not be killed (state %s)", rank_state.process.pid, state)
             rank_state.abandon(

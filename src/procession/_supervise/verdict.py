@@ -1,30 +1,26 @@
-"""Finds the root cause among the failures of a launch, and makes the exception that tells it."""
+"""Finds the root cause among the failures of a launch, and makes the exception of a timeout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from procession._supervise.stack_dump import group_stacks
-from procession.exceptions import (
-    ProcessException,
-    ProcessTimeoutError,
-)
+from procession.exceptions import ProcessException, ProcessTimeoutError
 from procession.failure import Failure
 
 ABORTED = frozenset({"SIGABRT", "SIGIOT"})
-"""The signal by which libraries end a process that has lost a peer, by both its names."""
-
+"""Both names of the signal with which libraries abort a process that has lost a peer."""
 
 STACK_LINES = 24
-"""Lines of a stack that a message shows at most."""
+"""The most lines of one stack that a message shows."""
 
 
 def sort_failures(failures: Sequence[Failure]) -> list[Failure]:
-    """Put the root cause first, then the others in the order of the ranks' own clocks.
+    """Sort failures: the root cause first, then the others by time, ranks that we stopped last.
 
-    The root cause is a hard death (signal, exit without a report, contact lost) rather than an
-    exception or a `sys.exit`, which may be a peer's reaction to it; these rather than SIGABRT, with which
-    libraries react to a lost peer; the earliest of its kind; and never a rank that we stopped.
+    A hard death (signal, exit without a report, contact lost) comes before an exception or a `sys.exit`,
+    which may be a peer's reaction to it.  Both come before SIGABRT, with which libraries react to a lost
+    peer.  Among equals the earliest is the root cause.  A rank that we stopped never is, unless all were.
     """
     ordered = sorted(failures, key=lambda failure: (failure.collateral, failure.time))
     if ordered:
@@ -50,13 +46,13 @@ def make_timeout(
     failures: Sequence[Failure],
     stacks: Mapping[int, str],
 ) -> ProcessException:
-    """Return the exception for a launch whose deadline passed while ``running`` ranks ran, and where."""
+    """Return the exception for a passed deadline, with the ranks that still ran and their ``stacks``."""
     ranks = ", ".join(map(str, running))
     first = next((failure for failure in failures if failure.rank in running), None)
     message = f"the launch did not end within {seconds:g} s: stopped rank {ranks}"
     if stacks:
-        told = map(_shorten, group_stacks(stacks))
-        message = "\n".join([message, "where the ranks were when it passed:", *told])
+        shown = map(_shorten, group_stacks(stacks))
+        message = "\n".join([message, "where the ranks were when it passed:", *shown])
     return ProcessTimeoutError(
         message,
         running[0] if running else 0,
@@ -66,11 +62,11 @@ def make_timeout(
 
 
 def _shorten(stack: str) -> str:
-    """Return the ends of a stack: the whole is in the failure of its rank."""
+    """Return the first and last lines of a stack; the failure of the rank holds the whole."""
     lines = stack.splitlines()
     left_out = len(lines) - STACK_LINES
     if left_out <= 1:
         return stack
     half = STACK_LINES // 2
-    told = f"  [... {left_out} lines left out: see failures[...].stacks ...]"
-    return "\n".join([*lines[:half], told, *lines[-half:]])
+    gap = f"  [... {left_out} lines left out: see failures[...].stacks ...]"
+    return "\n".join([*lines[:half], gap, *lines[-half:]])

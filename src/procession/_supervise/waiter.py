@@ -1,4 +1,4 @@
-"""Waits for many sentinels and channels at once, at a cost per event and not per rank."""
+"""Waits for many sentinels and channels at once; the cost grows with events, not with ranks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ Key = tuple[str, int]
 
 
 _lost: list[_Epoll | _Selector] = []
-"""Selectors whose descriptor somebody has closed by its number: to free them would close another file."""
+"""Selectors whose descriptor other code closed by number.
+
+Freeing one would close the file that has the number now, so this list keeps them alive.
+"""
 
 
 class _Epoll:
-    """The part of a selector that a waiter needs, over epoll(7), which gevent and eventlet take away."""
+    """The methods of a selector that a waiter needs, over the epoll(7) that gevent and eventlet hide."""
 
     def __init__(self) -> None:
         epoll = fds.make_above_streams(unpatched.epoll)
@@ -30,14 +33,14 @@ class _Epoll:
         self.fileno, self.close = epoll.fileno, epoll.close
 
     def register(self, fd: int) -> None:
-        """Wait for a descriptor too."""
+        """Also wait for a descriptor."""
         self._epoll.register(fd, _POLLIN)
 
     def unregister(self, fd: int) -> None:
         """Stop waiting for a descriptor."""
         try:
             self._epoll.unregister(fd)
-        except OSError:  # it was closed, by its number
+        except OSError:  # other code has closed it by number
             pass
 
     def select(self, timeout: float | None) -> list[int]:
@@ -46,7 +49,7 @@ class _Epoll:
 
 
 class _Selector:
-    """The same over what this platform has instead of epoll."""
+    """The same over the default selector, on platforms without epoll."""
 
     def __init__(self) -> None:
         import selectors
@@ -58,7 +61,7 @@ class _Selector:
             self.fileno = selector.fileno
 
     def register(self, fd: int) -> None:
-        """Wait for a descriptor too."""
+        """Also wait for a descriptor."""
         self._selector.register(fd, 1)  # EVENT_READ
 
     def select(self, timeout: float | None) -> list[int]:
@@ -67,16 +70,15 @@ class _Selector:
 
 
 class SelectorWaiter:
-    """One selector (epoll on Linux), kept for the life of a launch; it can itself be waited on."""
+    """A selector (epoll on Linux) that lives as long as its launch; other selectors can wait for it."""
 
     def __init__(self) -> None:
         self._keys: dict[int, list[Key]] = {}
         self._fds: dict[Key, int] = {}
         self._closed = False
         self._closing = unpatched.RLock()
-        self._switched = (
-            0  # greenlets in `_select`: the last of them frees what is closed meanwhile
-        )
+        # the number of greenlets in `_select`; after `close`, the last of them frees the selector
+        self._switched = 0
         with fds.LOCK:
             self._selector = _Epoll() if unpatched.epoll else _Selector()
             self._wake_read, self._wake_write = map(fds.keep, fds.open_pipe())
@@ -86,7 +88,7 @@ class SelectorWaiter:
         self.add(self._wake_read, ("wake", -1))
 
     def add(self, item: Any, key: Key) -> None:
-        """Wait for ``item`` (a descriptor or what has one) too; several keys may share one."""
+        """Also wait for ``item``, a descriptor or an object with `fileno`; keys may share one."""
         fd = item if isinstance(item, int) else item.fileno()
         self._fds[key] = fd
         if fd in self._keys:
@@ -113,9 +115,9 @@ class SelectorWaiter:
         if ("wake", -1) in ready:
             ready.remove(("wake", -1))
             try:
-                if not self._closed:  # else it wakes the next greenlet too
+                if not self._closed:  # once closed, the byte stays and wakes the next greenlet, too
                     unpatched.read(self._wake_read, 4096)
-            except OSError:  # a signal handler that waited has read it, or closed it
+            except OSError:  # a signal handler has read it, or closed the pipe
                 pass
         return ready
 
@@ -124,7 +126,7 @@ class SelectorWaiter:
         if not self._closed:
             try:
                 unpatched.write(self._wake_write, b"w")
-            except OSError:  # closed in this instant
+            except OSError:  # closed since the check
                 pass
 
     def _select(self, timeout: float | None) -> list[int]:
@@ -135,12 +137,12 @@ class SelectorWaiter:
                     return ready or self._selector.select(0)
             return self._selector.select(timeout)
         except (OSError, ValueError):
-            if self._closed:  # by a signal handler, during the call
+            if self._closed:  # a signal handler closed it during the call
                 return []
             raise
 
     def _switch(self, timeout: float | None) -> bool:
-        """Let other greenlets run until there is something; return whether there are any."""
+        """Let other greenlets run until something is ready; return False at once if there are none."""
         from procession._python.greenlets import switch_until_readable
 
         fileno = getattr(self._selector, "fileno", None)
@@ -150,7 +152,7 @@ class SelectorWaiter:
         try:
             return switch_until_readable(fileno(), timeout, is_kept=True)
         except BaseException:
-            self.wake()  # another one is to see to what this one would have
+            self.wake()  # another greenlet takes the event in its place
             raise
         finally:
             self._switched -= 1
@@ -158,16 +160,16 @@ class SelectorWaiter:
                 self._free()
 
     def duplicate(self) -> int | None:
-        """Return a descriptor, the caller's to close, that is readable when `wait` would return.
+        """Return a descriptor that is readable when `wait` would return; the caller closes it.
 
-        None where there is none, or no more.
+        None if the platform has none, or after `close`.
         """
         fileno = getattr(self._selector, "fileno", None)
         with self._closing:
             return None if fileno is None or self._closed else above_streams(os.dup(fileno()))
 
     def close(self) -> None:
-        """Free the selector; where greenlets wait on it, the last of them does when it returns."""
+        """Free the selector; if greenlets wait on it, the last of them frees it when it returns."""
         with self._closing:
             if not self._closed:
                 if self._switched:
@@ -182,11 +184,11 @@ class SelectorWaiter:
         fds.drop(self._wake_write)
 
     def close_in_child(self) -> None:
-        """Free the selector in a process just forked, which has closed what was kept already."""
+        """Free the selector in a new fork, which has closed the registered descriptors already."""
         if self._closed:
             return
         self._closed = True
-        if self._switched:  # its event loop waits for it, and would abort
+        if self._switched:  # the event loop waits for it, and would abort
             return
         if self._identify() == self._identity:
             self._selector.close()
@@ -202,7 +204,7 @@ class SelectorWaiter:
 
 
 class HandleWaiter:
-    """The same over `multiprocessing.connection.wait`, for Windows, whose handles no selector takes."""
+    """The same over `multiprocessing.connection.wait`, for Windows, where no selector accepts handles."""
 
     def __init__(self) -> None:
         from multiprocessing import Pipe
@@ -211,7 +213,7 @@ class HandleWaiter:
         self._items: dict[Key, Any] = {("wake", -1): self._read}
 
     def add(self, item: Any, key: Key) -> None:
-        """Wait for ``item`` too."""
+        """Also wait for ``item``."""
         self._items[key] = getattr(item, "connection", item)
 
     def discard(self, key: Key) -> None:

@@ -1,1 +1,1 @@
-"""The start methods that come with procession, one in a file."""
+"""The built-in start methods, one per file."""

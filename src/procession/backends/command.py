@@ -1,4 +1,4 @@
-"""The start method command: any engine whose command starts N others, by a template of that command."""
+"""The start method command: ranks on any engine whose command line starts N processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from procession.protocol import PROTOCOL_VERSION, Availability, Capabilities, La
 
 
 class CommandBackend:
-    """Starts agents by the command in the option ``command``, and they start the ranks.
+    """Starts agents with the command in the option ``command``; the agents start the ranks.
 
-    The command is a list of str in which ``{nprocs}`` stands for the number of ranks, and ``{agent}``,
-    alone, for the command of an agent; without it, that comes last.  The option ``rank_variable`` names the
-    variables (a str or a list) in which the engine tells its processes their rank: the first that is set
-    counts; without it, they are numbered as they come.  See `procession.remote` for the others.
+    The command is a list of str.  In it ``{nprocs}`` stands for the number of ranks, and an item ``{agent}``
+    for the command line of an agent, which comes last if no item is ``{agent}``.  The option
+    ``rank_variable`` (a str or a list) names the variables in which the engine tells processes their rank;
+    the first one that is set counts.  Without it agents are numbered in the order in which they connect.
+    See `procession.remote` for the other options.
     """
 
     name: str = "command"
@@ -31,18 +32,18 @@ class CommandBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What holds for ranks that agents hold."""
+        """What all start methods with agents can do."""
         from procession.remote.launching import CAPABILITIES
 
         return CAPABILITIES
 
     def availability(self) -> Availability:
-        """Tell whether this platform can have ranks elsewhere."""
+        """Say whether this platform can start ranks through agents."""
         missing = missing_mechanism()
         return Availability(not missing, missing, missing and "use 'spawn'")
 
     def start(self, launch: Launch) -> Started:
-        """Have the engine start one agent a rank."""
+        """Have the engine start one agent per rank."""
         from procession.remote.engine import start_by_command
         from procession.remote.placement import Agents
 
@@ -65,9 +66,9 @@ def _check_command(launch: Launch) -> list[str]:
     template = launch.options.get("command")
     if not template or isinstance(template, str) or not _are_str(template):
         raise TypeError(
-            "start method 'command' needs options={'command': [PROGRAM, ARGUMENT, ...]}, where "
-            "'{nprocs}' is the number of ranks and '{agent}' what is to be started as often; not "
-            f"{template!r}"
+            "start method 'command' needs options={'command': [PROGRAM, ARGUMENT, ...]}, in which "
+            "'{nprocs}' stands for the number of ranks and '{agent}' for the command to start once per "
+            f"rank; not {template!r}"
         )
     if shutil.which(template[0]) is None:
         raise FileNotFoundError(f"options['command']: there is no program {template[0]!r} here")

@@ -1,4 +1,4 @@
-"""The fork start method: each rank is a copy of the caller, made in the instant of the call."""
+"""The fork start method: each rank is a copy of the caller, made at the moment of the call."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from procession._launch.death_pipes import choose, death_pipes
-from procession._launch.exit_barrier import exit_barrier, inherited
+from procession._launch.exit_barrier import exit_barrier, inheritable
 from procession._launch.fork_check import check_fork
-from procession._launch.forking import Forked, Live, fork_each
+from procession._launch.forking import Child, Live, fork_each
 from procession._launch.platform import get_availability, get_capabilities, missing_mechanism
 from procession._launch.spec import find_entry_module, make_spec
 from procession._launch.starting import abort_start, note_start
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class ForkBackend:
-    """Starts ranks by `os.fork`: nothing is pickled, nothing imported, and nothing needs a main module.
+    """Starts ranks with `os.fork`: ranks unpickle nothing, import nothing and need no main module.
 
-    What a fork cannot copy is the caller's threads: a lock that one of them holds stays held.  So the
-    caller is looked at first (`procession._launch.fork_check`).
+    A fork does not copy the caller's other threads, and a lock that one of them holds stays held in every
+    rank.  So the backend checks the caller first (`procession._launch.fork_check`).
     """
 
     name: str = "fork"
@@ -41,15 +41,15 @@ class ForkBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What holds for it on this platform."""
+        """What this backend can do on this platform."""
         return get_capabilities(self.name)
 
     def availability(self) -> Availability:
-        """Tell whether this platform can fork."""
+        """Say whether this platform can fork."""
         return get_availability(self.name)
 
     def start(self, launch: Launch) -> Started:
-        """Fork one process a rank, if this process can be forked.
+        """Fork one process per rank, if this process can be forked safely.
 
         Raises:
             UnsafeForkError: the option ``fork_check`` is ``error`` (its default), and CUDA or XLA is
@@ -71,9 +71,9 @@ class ForkBackend:
             planted(spec["launch_id"], keep_daemons=launch.keep_daemons) as tree,
         ):
             spec["exit_barrier"] = ends
-            estate = _ForkContext(launch, spec, tree, pipes, open_no_input())
-            with inherited(ends):
-                started = _fork_ranks(launch, estate.live, tree.mark)
+            context = _ForkContext(launch, spec, tree, pipes, open_no_input())
+            with inheritable(ends):
+                started = _fork_ranks(launch, context.live, tree.mark)
             return tree.attach(started)
 
 
@@ -87,7 +87,7 @@ class _ForkContext(NamedTuple):
     no_input: TextIO | None
 
     def live(self, index: int, channel: int) -> tuple[int, bool]:
-        """Live a rank's life in a process just forked."""
+        """Run a rank in a process just forked."""
         self.tree.adopt(0)
         cut_off(self.no_input)
         life.change_environment(self.launch.environments[index])
@@ -104,25 +104,25 @@ class _ForkContext(NamedTuple):
 
 
 def _fork_ranks(launch: Launch, live: Live, mark: int) -> Started:
-    """Fork all ranks, or none."""
-    forked: list[Forked] = []
+    """Fork all ranks; if one cannot be forked, end the others."""
+    children: list[Child] = []
     try:
         with defer_signals.defer_sigint(until_owned=True) as let_interrupts_through:
             fork_each(
                 launch.nprocs,
                 live,
-                forked,
+                children,
                 inheritance=Inheritance(keep_handlers=launch.signals.keep_handlers),
                 begin=let_interrupts_through,
             )
-            return _gather(launch, forked, mark)
+            return _make_handles(launch, children, mark)
     except BaseException as error:
-        note_start(error, len(forked), launch.nprocs)
-        abort_start(_gather(launch, forked, mark))
+        note_start(error, len(children), launch.nprocs)
+        abort_start(_make_handles(launch, children, mark))
         raise
 
 
-def _gather(launch: Launch, forked: list[Forked], mark: int) -> Started:
+def _make_handles(launch: Launch, children: list[Child], mark: int) -> Started:
     processes = [
         RankProcess(
             pid,
@@ -131,14 +131,14 @@ def _gather(launch: Launch, forked: list[Forked], mark: int) -> Started:
             daemon=launch.daemon,
             mark=mark,
         )
-        for index, (pid, pidfd, _) in enumerate(forked)
+        for index, (pid, pidfd, _) in enumerate(children)
     ]
-    channels = [SocketChannel(one.channel) for one in forked]
+    channels = [SocketChannel(child.channel) for child in children]
     return Started(processes, [process.sentinel for process in processes], channels)
 
 
 def _flush_streams() -> None:
-    """Flush what is buffered, or every rank would write it again."""
+    """Flush buffered output; otherwise every rank would write it again."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""The forkserver start method: ranks are forks of a clean server that has their imports made already."""
+"""The forkserver start method: ranks are forks of a clean server that has imported their modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from procession._launch.death_pipes import death_pipes
 from procession._launch.environment import plain_str
@@ -29,16 +29,17 @@ from procession.protocol import (
 
 if TYPE_CHECKING:
     from procession._cleanup.tree import Tree
+    from procession._forkserver.requests import StartMessage
     from procession._linux.credentials import Settings
 
 
 class ForkserverBackend:
-    """Starts ranks as forks of a server that keeps the imports of a configuration.
+    """Starts ranks as forks of a server that has imported their modules.
 
-    The server imports fn's module, the main module where fn or args need it, and what the option
-    ``preload`` and `multiprocessing.set_forkserver_preload` name (lists of modules).  Where the option
-    ``preload_main`` is False, the ranks import the first two themselves.  The server stays for the next
-    launch with the same configuration.
+    The server imports fn's module, the main module if fn or args need it, and the modules listed in the
+    option ``preload`` and in `multiprocessing.set_forkserver_preload`.  If the option ``preload_main`` is
+    False, ranks import the first two themselves.  The server stays for the next launch with the same
+    configuration.
     """
 
     name: str = "forkserver"
@@ -47,15 +48,15 @@ class ForkserverBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What holds for it on this platform."""
+        """What this backend can do on this platform."""
         return get_capabilities(self.name)
 
     def availability(self) -> Availability:
-        """Tell whether this platform can fork."""
+        """Say whether this platform can fork."""
         return get_availability(self.name)
 
     def start(self, launch: Launch) -> Started:
-        """Have the server fork one process a rank."""
+        """Have the server fork one process per rank."""
         preloads_main = _check_preload_main(launch)
         preload = _check_preload(launch, with_own=preloads_main)
         if missing_mechanism():
@@ -65,11 +66,12 @@ class ForkserverBackend:
         from procession._cleanup.tree import planted
         from procession._forkserver.client import start_on_server
         from procession._forkserver.configuration import Configuration
+        from procession._forkserver.requests import pack_descriptors
         from procession._launch.payload import pickled_call
-        from procession._linux.credentials import read_standing
+        from procession._linux.credentials import read_credentials
 
         spec = make_bootstrap_spec(launch, "forkserver", forked=True)
-        # before `_streams` fills the place of one that is closed
+        # before `_streams`, whose descriptors may take the number of a closed stream
         tracker = spec["tracker"] = tracker_fd()
         with (
             pickled_call(launch) as pickled,
@@ -81,23 +83,22 @@ class ForkserverBackend:
             pickled.describe_in(spec)
             spec["cwd"] = find_folder()
             spec["exit_barrier"] = ends
-            shared = [fd for fd in (*ends, *pickled.fds, tracker) if fd >= 0]
             pickled.file.write_spec(spec)
-            standing = read_standing()
+            credentials = read_credentials()
             main = pickled.main if preloads_main else None
             names = tuple(name for name in preload if name not in pickled.made)
-            pipes = list(dict.fromkeys(pipe_of_each))  # one, where all share it
+            pipes = list(dict.fromkeys(pipe_of_each))  # one, if all ranks share it
             started = start_on_server(
-                Configuration.of_now(main, names, pickled.locations, standing),
+                Configuration.of_now(main, names, pickled.locations, credentials),
                 launch,
-                _write_request(launch, tree, standing.settings, len(pipes)),
-                [pickled.file.fd, *pipes, *streams, *shared],
+                _write_request(launch, tree, credentials.settings, len(pipes)),
+                pack_descriptors(pickled.file.fd, pipes, streams, ends, pickled.fds, tracker),
             )
             return tree.attach(hand_over(pickled.file, started))
 
 
-def _write_request(launch: Launch, tree: Tree, settings: Settings, pipes: int) -> dict[str, Any]:
-    """Return what the server is told of a launch."""
+def _write_request(launch: Launch, tree: Tree, settings: Settings, pipes: int) -> StartMessage:
+    """Return the request that tells the server how to start the ranks of a launch."""
     return {
         "nprocs": launch.nprocs,
         "environment": dict(os.environ),
@@ -120,7 +121,7 @@ def _check_preload_main(launch: Launch) -> bool:
 
 
 def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
-    """Return the modules to import in the server: fn's own first, a backend's own last."""
+    """Return the modules for the server to import: that of fn first, that of `Launch.entry` last."""
     named = launch.options.get("preload", ())
     if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
@@ -134,7 +135,7 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
 
 
 def _list_preloads_of_multiprocessing() -> list[str]:
-    """Return what `multiprocessing.set_forkserver_preload` was given, but for the main module."""
+    """Return the modules given to `multiprocessing.set_forkserver_preload`, without the main module."""
     server = get_if_imported("multiprocessing.forkserver", "_forkserver")
     names = getattr(server, "_preload_modules", None) or ()
     return [name for name in names if name not in ("__main__", "__mp_main__")]
@@ -142,7 +143,7 @@ def _list_preloads_of_multiprocessing() -> list[str]:
 
 @contextmanager
 def _streams() -> Iterator[list[int]]:
-    """Provide the standard streams that the ranks are to have, as descriptors of their own."""
+    """Provide the standard streams for the ranks, as new descriptors that the block's end closes."""
     streams: list[int] = []
     try:
         streams.extend(map(_stream_or_nothing, (0, 1, 2)))
@@ -153,7 +154,7 @@ def _streams() -> Iterator[list[int]]:
 
 
 def _stream_or_nothing(number: int) -> int:
-    """Return a duplicate of a standard stream; where it is closed, or for input, of the null device."""
+    """Return a duplicate of a standard stream; open the null device for standard input or a closed stream."""
     try:
         if number and fds.has_stream(number):
             return os.dup(number)

@@ -1,11 +1,16 @@
-"""The built-in start methods by way of `multiprocessing.Process`, where procession's own way is missing.
+"""The built-in start methods through `multiprocessing.Process`, where procession cannot start ranks itself.
 
-On macOS, on Windows, in frozen applications, and in sandboxes without pidfds.  What is weaker than on
-Linux: ``env`` takes effect after the main module is imported; args are pickled once a rank; a large
-return value waits until the caller reads it; what fails before fn is called (an import, unpickling) is
-told on standard error alone; a process that a rank forked delays the news of that rank's end; and ranks
-may outlive the caller.  Off Linux, only ranks that fail or are stopped take what is in their process groups
-with them, on Windows not even these.
+That is the case on macOS and Windows, in frozen applications and in sandboxes without pidfds.  These ranks
+are weaker than those on Linux:
+
+- ``env`` takes effect after the import of the main module;
+- args are pickled once per rank;
+- a rank with a large return value waits until the caller reads it;
+- a failure before the call of fn (an import, unpickling) appears on standard error only;
+- a process that a rank forked delays the notice of that rank's end;
+- ranks may outlive the caller.
+
+Off Linux, only a rank that fails or is stopped ends the processes in its group; on Windows none does.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from procession._rank.spec import RankSpec
 from procession._supervise.channel import to_report
 from procession.protocol import Launch, Report, Started
 
-_LOOK = 0.005  # seconds between looks at what is being ended
+_LOOK = 0.005  # seconds between looks at processes that are being killed
 
 
 class ConnectionChannel:
@@ -52,7 +57,7 @@ class ConnectionChannel:
 
         Raises:
             EOFError: the rank's end is closed.
-            ValueError: what the rank sent is no report.
+            ValueError: the rank sent something other than a report.
             OSError: it cannot be read.
         """
         if self.connection.closed:
@@ -80,10 +85,10 @@ class PipeReporter(Reporter):
         self._connection = connection
 
     def lift(self) -> None:
-        """Leave the descriptor where it is."""
+        """Keep the descriptor's number."""
 
     def send_file(self, frame: bytes, data: bytes) -> None:
-        """Send a large return value through the pipe: there is no file to hand over."""
+        """Send a large return value through the pipe, which cannot carry a file."""
         _, time, _ = wire.decode(frame) or (b"", 0, [])
         self._send(wire.encode(wire.RETURNED, time, data))
 
@@ -93,10 +98,11 @@ class PipeReporter(Reporter):
 
 
 class GroupProcess:
-    """A `multiprocessing.Process` that is signalled together with the group that it leads as a rank.
+    """A `multiprocessing.Process` of a rank, signalled together with the process group that it leads.
 
-    What one that failed has left in its group is killed as long as its number is its own, before
-    multiprocessing reaps it.  A forkserver's processes are not this process's to reap: theirs is left.
+    If the process failed, the rest of its group is killed before multiprocessing reaps the process, while
+    its pid is still its own.  This process cannot reap those of multiprocessing's forkserver, and leaves the
+    groups of these alone.
     """
 
     def __init__(self, process: Any) -> None:
@@ -110,43 +116,43 @@ class GroupProcess:
 
     @property
     def exitcode(self) -> int | None:
-        """None while it runs; -N if signal N ended it."""
+        """None while the process runs; -N if signal N ended it."""
         self._end_group()
         code: int | None = self._process.exitcode
         return code
 
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """Tell whether the process still runs."""
         self._end_group()
         return bool(self._process.is_alive())
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, for at most ``timeout`` seconds."""
+        """Wait until the process has ended, for at most ``timeout`` seconds."""
         wait([self._process.sentinel], timeout)
         self._end_group()
         self._process.join(timeout)
 
     def terminate(self) -> None:
-        """Send SIGTERM to it and its group, and SIGCONT, without which a stopped one never acts."""
+        """Send SIGTERM to the process and its group, then SIGCONT, without which a stopped one never acts."""
         self.send_signal(signal.SIGTERM)
         self.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Send SIGKILL to it and its group."""
+        """Send SIGKILL to the process and its group."""
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to it and its group, if it has not ended."""
+        """Send a signal to the process and its group, if the process still runs."""
         from procession._cleanup.children import signal_group
 
         if self.is_alive() and not signal_group(self._process.pid, number):
             try:
                 os.kill(self._process.pid, number)
-            except ProcessLookupError:  # it has ended in this instant
+            except ProcessLookupError:  # it has just ended
                 pass
 
     def _end_group(self) -> None:
-        """Kill what is left in its group, if it has ended with a failure and was not reaped yet."""
+        """Kill the rest of the group, if the process has failed and is not reaped yet."""
         from procession._cleanup.children import signal_group
 
         if hasattr(os, "waitid"):
@@ -160,7 +166,7 @@ class GroupProcess:
 
 
 class _EnvironmentFirst:
-    """Changes the environment where it is unpickled: ahead of fn and args, which follow it."""
+    """Changes the environment when it is unpickled, which happens before fn and args are."""
 
     def __init__(self, changes: dict[str, str | None]) -> None:
         self.changes = changes
@@ -170,7 +176,7 @@ class _EnvironmentFirst:
 
 
 def start(launch: Launch, start_method: str) -> Started:
-    """Start one `multiprocessing.Process` a rank."""
+    """Start one `multiprocessing.Process` per rank."""
     _check(launch)
     context = multiprocessing.get_context(start_method)
     spec = make_spec(launch, start_method, forked=False)
@@ -213,16 +219,16 @@ def start(launch: Launch, start_method: str) -> Started:
 
 
 def _attach(started: Started, mark: int) -> Started:
-    """Have what ranks leave be ended with them, if they carry a mark."""
+    """Add the calls that end what ranks leave behind, if the ranks carry a mark."""
     if not mark:
         return started
-    return started._replace(
+    return started.replace(
         on_failure=partial(_end_marked, mark), on_finish=partial(_end_groups, mark, started)
     )
 
 
 def _mark_of(spec: RankSpec) -> int:
-    """Return the mark that the ranks are to carry, 0 where there are none."""
+    """Return the mark for the ranks to carry; 0 off Linux, which has no marks."""
     if sys.platform != "linux":
         return 0
     from procession._cleanup.marks import mark_of
@@ -231,7 +237,7 @@ def _mark_of(spec: RankSpec) -> int:
 
 
 def _end_groups(mark: int, started: Started) -> None:
-    """Kill what ranks have left in their groups."""
+    """Kill the processes that ranks left in their groups."""
     from procession._cleanup.children import leaves_group
 
     groups = {int(one.pid or 0) for one in started.processes if one.pid and leaves_group(one.pid)}
@@ -240,7 +246,7 @@ def _end_groups(mark: int, started: Started) -> None:
 
 
 def _end_marked(mark: int, groups: Collection[int] | None = None) -> None:
-    """Kill what the ranks of a launch have left (in some groups), as `descendants.end` does by pidfds."""
+    """Kill the processes that ranks left (only those in ``groups``, if given); `marks.end` without pidfds."""
     from procession._cleanup.marks import PATIENCE
     from procession._cleanup.tree import LINGER
 
@@ -251,7 +257,7 @@ def _end_marked(mark: int, groups: Collection[int] | None = None) -> None:
             alive = [pid for pid in found if groups is None or os.getpgid(pid) in groups]
             for pid in alive if now >= kill_from else ():
                 os.kill(pid, signal.SIGKILL)
-        except OSError:  # one has ended meanwhile
+        except OSError:  # one has ended in the meantime
             continue
         if not alive:
             return
@@ -259,7 +265,7 @@ def _end_marked(mark: int, groups: Collection[int] | None = None) -> None:
 
 
 def _list_marked(mark: int) -> list[int]:
-    """Return the living processes that carry a mark."""
+    """Return the pids of living processes that carry a mark."""
     from procession._cleanup.marks import read_mark
 
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
@@ -274,16 +280,16 @@ def _check(launch: Launch) -> None:
 
 
 def _refuse_rerun(argv: list[str]) -> None:
-    """Raise in a process that multiprocessing started and that runs the application's script instead.
+    """Raise an error in a process of multiprocessing that runs the application's script by mistake.
 
-    It would start ranks of its own, and each of these again: without end.
+    Otherwise it would start ranks, and each of these would start ranks again, without end.
     """
     code = argv[argv.index("-c") + 1 :][:1] if "-c" in argv else []
     if argv[1:2] == ["--multiprocessing-fork"] or any("from multiprocessing." in c for c in code):
         raise RuntimeError(
-            "a frozen application must call multiprocessing.freeze_support() in its script, after the "
-            "functions that ranks run and before it starts any: this process is a rank, or a helper "
-            "of multiprocessing, that runs the script from its beginning instead"
+            "a frozen application must call multiprocessing.freeze_support() in its script, after it "
+            "defines the functions that ranks run and before it starts ranks: this process is a rank, or "
+            "a helper of multiprocessing, but runs the script from its beginning"
         )
 
 
@@ -298,7 +304,7 @@ def _live(
     inheritance: Inheritance | None,
     mark: int,
 ) -> None:
-    """Live a rank's life in a process that multiprocessing has made one of its own."""
+    """Run a rank in a process that multiprocessing has started."""
     if mark:
         from procession._cleanup import marks
 
@@ -306,8 +312,8 @@ def _live(
     if inheritance is not None:
         inheritance.reset()
         rank_life.mask = inheritance.mask
-    rank_life.change_environment(environment)  # for fork, where nothing was unpickled
-    spec = {**spec, "context": ""}  # multiprocessing has given it its identity
+    rank_life.change_environment(environment)  # for fork, which unpickles nothing
+    spec = {**spec, "context": ""}  # the process has its identity from multiprocessing already
     status, succeeded = rank_life.live(spec, rank, PipeReporter(writer), -1, lambda: (fn, args))
     if not succeeded:
         rank_life.leave(status, succeeded)

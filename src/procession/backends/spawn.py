@@ -1,4 +1,4 @@
-"""The spawn start method: each rank is a fresh interpreter that imports only what it needs."""
+"""The spawn start method: each rank is a new interpreter that imports only what it needs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class SpawnBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What holds for it on this platform."""
+        """What this backend can do on this platform."""
         return get_capabilities(self.name)
 
     def availability(self) -> Availability:
-        """Tell whether this platform can start interpreters, which every one can."""
+        """Say whether this platform can start interpreters; all can, if there is one to start."""
         return get_availability(self.name)
 
     def start(self, launch: Launch) -> Started:
-        """Start one interpreter a rank."""
+        """Start one interpreter per rank."""
         if missing_mechanism():
             from procession.backends.portable import start
 

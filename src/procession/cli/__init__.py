@@ -11,7 +11,7 @@ from procession.cli.targets import TargetError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command, and return its exit status."""
+    """Run one subcommand, and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
         status: int = options.command(options)
@@ -24,15 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="procession", description=__doc__)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and exit")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    run.add_to(commands.add_parser("run", help="start N ranks of one function, and wait for them"))
-    backends.add_to(commands.add_parser("backends", help="list the start methods there are"))
+    run.add_to(commands.add_parser("run", help="start N ranks of one function and wait for them"))
+    backends.add_to(commands.add_parser("backends", help="list all start methods"))
     return parser
 
 
 class _Version(argparse.Action):
-    """Reads the version only where it is asked for: that takes a look at what is installed."""
+    """Prints the version; reads it from installed metadata only if the option is given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from procession import __version__

@@ -1,9 +1,11 @@
-"""`procession backends`: lists the start methods there are, and what is wrong with one."""
+"""`procession backends`: lists all start methods, with the reason if one cannot be used."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from procession.cli.messages import FAILED, complain
@@ -13,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of this command."""
+    """Add the options of this command to a parser."""
     add = parser.add_argument
-    add("name", nargs="?", help="only this one; exit status 1 if it cannot be used")
-    add("--check", action="store_true", help="import the plugins, to see whether they work here")
+    add("name", nargs="?", help="show this one only; exit with 1 if it cannot be used")
+    add("--check", action="store_true", help="import the plugins to see whether they work here")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_list)
 
@@ -32,6 +34,8 @@ def _list(options: argparse.Namespace) -> int:
     except ValueError as error:
         return complain(error)
     print(json.dumps(list(map(_to_dict, infos)), indent=2) if options.json else _table(infos))
+    if options.name is None and not options.json:
+        print(*_footnotes(infos), sep="\n")
     is_usable = options.name is None or infos[0].status in ("ok", "not loaded")
     return 0 if is_usable else FAILED
 
@@ -45,6 +49,19 @@ def _list_all(*, load: bool) -> list[BackendInfo]:
         else info
         for info in list_backends()
     ]
+
+
+def _footnotes(infos: list[BackendInfo]) -> Iterator[str]:
+    """Return what the table does not say: the default, and which plugins are not installed."""
+    from procession._registry.catalog import FIRST_PARTY
+    from procession._registry.lookup import DEFAULT
+
+    chosen = os.environ.get(DEFAULT)
+    asked = f"; start_method=None is {chosen!r} ({DEFAULT})" if chosen else ""
+    yield f"\nThe default is spawn{asked}."
+    missing = sorted(FIRST_PARTY.keys() - {info.name for info in infos})
+    if missing:
+        yield f"Not installed: {', '.join(f'{name} ({FIRST_PARTY[name]})' for name in missing)}."
 
 
 def _to_dict(info: BackendInfo) -> dict[str, Any]:
@@ -66,6 +83,6 @@ def _table(infos: list[BackendInfo]) -> str:
 
 
 def _row(info: BackendInfo) -> tuple[str, ...]:
-    whose = f"{info.distribution} {info.version}".strip()
+    distribution = f"{info.distribution} {info.version}".strip()
     reason = f"{info.reason} ({info.hint})" if info.hint else info.reason
-    return info.name, info.origin or "-", whose or "-", info.status, reason
+    return info.name, info.origin or "-", distribution or "-", info.status, reason

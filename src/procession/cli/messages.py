@@ -1,4 +1,4 @@
-"""Messages of the command line, and its exit statuses."""
+"""Error messages and exit statuses of the command line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit statuses
 
 def whole_message(error: BaseException) -> str:
     """Return the message of an exception, with its notes."""
-    # On Python 3.10 the notes are in the string already.
+    # on Python 3.10 the string already contains the notes
     notes = getattr(error, "__notes__", ()) if sys.version_info >= (3, 11) else ()
     return "\n".join([str(error).lstrip("\n"), *notes])
 
 
 def complain(error: BaseException) -> int:
-    """Print what is wrong with the call, and return its exit status."""
+    """Print an error of usage, and return the exit status for it."""
     print(f"procession: error: {whole_message(error)}", file=sys.stderr)
     return MISUSED

@@ -1,4 +1,4 @@
-"""`procession run`: starts N ranks of one function, and waits for them."""
+"""`procession run`: starts N ranks of one function and waits for them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from procession.cli.targets import import_function
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of this command."""
+    """Add the options of this command to a parser."""
     add = parser.add_argument
-    add("-n", "--nprocs", type=int, default=1, metavar="N", help="how many ranks (default: 1)")
-    add("--start-method", default="spawn", metavar="M", help="how to start them (default: spawn)")
+    add("-n", "--nprocs", type=int, default=1, metavar="N", help="number of ranks (default: 1)")
+    add("--start-method", default="spawn", metavar="M", help="start method (default: spawn)")
     add(
         "--env",
         type=_read_variable,
         action="append",
         default=[],
         metavar="K=V",
-        help="an environment variable for all ranks; may be repeated",
+        help="set an environment variable in all ranks; may be repeated",
     )
-    add("--timeout", type=float, metavar="S", help="stop all ranks after so many seconds")
+    add("--timeout", type=float, metavar="S", help="stop all ranks after S seconds")
+    add("--verbose", action="store_true", help="follow the launch on standard error")
     add("target", metavar="MODULE:FUNCTION|FILE.py:FUNCTION", help="called as FUNCTION(rank, ARGS)")
-    add("args", nargs=argparse.REMAINDER, metavar="ARGS", help="passed on, as strings")
+    add("args", nargs=argparse.REMAINDER, metavar="ARGS", help="arguments for FUNCTION, as strings")
     parser.set_defaults(command=_run)
 
 
@@ -39,6 +40,10 @@ def _run(options: argparse.Namespace) -> int:
     from procession.api import start_processes
     from procession.exceptions import ProcessException
 
+    if options.verbose:
+        from procession._python.log import print_log
+
+        print_log("debug")
     function = import_function(options.target)
     try:
         start_processes(

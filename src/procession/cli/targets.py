@@ -1,4 +1,4 @@
-"""Imports the function that a command line names, so that the ranks can import it as well."""
+"""Imports the function that a command line names, under a name by which ranks can import it too."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 
 class TargetError(Exception):
-    """Raised when a command line names no function that can be called; its text is one line."""
+    """Raised when a command line names no callable function; the message is one line."""
 
 
 def import_function(target: str) -> Callable[..., Any]:
     """Return the function that ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION`` names.
 
-    The module's folder goes first on `sys.path`, which the ranks are given too.
+    The module's folder becomes the first entry of `sys.path`, which ranks take over.
 
     Raises:
-        TargetError: there is none.
+        TargetError: there is no such function.
     """
     place, _, name = target.rpartition(":")
     if not place or not name:
@@ -52,7 +52,7 @@ def _name_file(path: str) -> str:
     meant = _origin_of(stem)
     if not (os.path.exists(meant) and os.path.samefile(meant, path)):
         raise TargetError(
-            f"{path} cannot be imported as {stem!r}: that name stands for {meant or 'nothing'}; "
+            f"{path} cannot be imported as {stem!r}: that name refers to {meant or 'nothing'}; "
             "rename the file, or name its package as MODULE:FUNCTION"
         )
     return stem
@@ -64,7 +64,7 @@ def _put_first(folder: str) -> None:
 
 
 def _origin_of(module: str) -> str:
-    """Return the file that the name of a module stands for, without running it."""
+    """Return the file that a module's name refers to, without running it."""
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):  # no parent package; a module without a spec
@@ -83,7 +83,7 @@ def _import(module: str) -> Any:
 
 
 def _last_line(error: BaseException) -> str:
-    """Say where in the module's own code its import failed; nothing if it was not found at all."""
+    """Return the place where a module's import failed; "" if the module was not found."""
     trace, where = error.__traceback__, ""
     while trace:
         file = trace.tb_frame.f_code.co_filename

@@ -1,22 +1,25 @@
-"""For backends whose ranks are on other hosts: agents hold the ranks, an engine places the agents.
+"""For backends whose ranks run on other hosts: an engine starts agents, and each agent holds one rank.
 
-A backend says how its engine starts N commands; that is all.  See docs/how-to/write-a-backend.md.
-Agents import this package, and nothing of what their caller needs: a name is imported when it is used.
+A backend only describes how its engine starts N commands: see docs/how-to/write-a-backend.md.  Names are
+imported on first use, so that an agent, which imports this package, does not import what only callers need.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from procession.remote.agent import run_agent
+    from procession.remote.agent_connection import VERSION, read_boot_id
     from procession.remote.engine import Engine, start_by_command
     from procession.remote.launching import CAPABILITIES, start_agents
     from procession.remote.options import OPTIONS, Common, read_common
-    from procession.remote.placement import VARIABLE, Agents, Placement
-    from procession.remote.worker_agent import HostedAgent, host_agent
+    from procession.remote.placement import SHARED_FROM, VARIABLE, Agents, Placement
+    from procession.remote.worker_agent import HostedAgent, host_agent, reaches_hub
 
 _MODULE_OF = {
     "CAPABILITIES": "launching",
     "OPTIONS": "options",
+    "SHARED_FROM": "placement",
     "Agents": "placement",
     "Common": "options",
     "Engine": "engine",
@@ -24,6 +27,10 @@ _MODULE_OF = {
     "Placement": "placement",
     "VARIABLE": "placement",
     "host_agent": "worker_agent",
+    "reaches_hub": "worker_agent",
+    "run_agent": "agent",
+    "VERSION": "agent_connection",
+    "read_boot_id": "agent_connection",
     "read_common": "options",
     "start_agents": "launching",
     "start_by_command": "engine",
@@ -32,14 +39,19 @@ _MODULE_OF = {
 __all__ = [
     "CAPABILITIES",
     "OPTIONS",
+    "SHARED_FROM",
     "VARIABLE",
+    "VERSION",
     "Agents",
     "Common",
     "Engine",
     "HostedAgent",
     "Placement",
     "host_agent",
+    "reaches_hub",
+    "read_boot_id",
     "read_common",
+    "run_agent",
     "start_agents",
     "start_by_command",
 ]

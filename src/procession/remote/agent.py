@@ -1,9 +1,9 @@
-"""The agent: holds one rank on its host, for a caller that may be on another.
+"""The agent: a process that holds one rank on its host, for a caller that may be on another host.
 
-It connects to its caller's hub twice, is told what its rank is to do, and starts it as `spawn` would: what
-`procession.commands` does for a caller, it does here.  Up go the rank's report and its exit code, down come
-signals and questions.  When the caller is gone, or this agent is, the rank and all that it has started
-end.  An agent exits with 0 whatever became of its rank, lest its engine stop the others for it.
+It opens two connections to the caller's hub, receives the spec of its rank, and starts the rank as `spawn`
+would, with `procession.commands`.  It sends the rank's report and exit code to the caller, and receives
+signals and stack requests.  When the caller or this agent ends, the rank and everything that it started end,
+too.  An agent exits with 0 even if its rank fails; otherwise its engine might stop the other agents.
 """
 
 from __future__ import annotations
@@ -25,19 +25,24 @@ from procession.remote.handshake import greet_hub
 from procession.remote.link import Link, await_end, await_frame, keep_alive
 from procession.remote.placement import VARIABLE, unpack
 
-_CONNECT_TIME = 10.0  # seconds for each step of the way to the hub
+_CONNECT_TIME = 10.0  # seconds for each step of connecting to the hub
 
 
-def main() -> None:
-    """Hold one rank; the process's environment or standard input says for whom."""
+def run_agent(ends_with: int = -1) -> None:
+    """Hold one rank; the environment or the standard input of this process describes the caller.
+
+    Args:
+        ends_with: a descriptor that becomes readable when this agent should end, whatever its caller says;
+            -1 for none.
+    """
     fds.fill_streams()
     given = list_inherited()
-    marks.spare(0)  # it ends after what its rank has started, not with the caller's own
+    marks.spare(0)  # it must outlive what its rank started, so it does not carry the launch's mark
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    # Hydra sends it when another of its processes has ended; a handler, as ranks would inherit SIG_IGN
+    # Hydra sends SIGUSR1 when another of its processes has ended; ranks would inherit SIG_IGN
     signal.signal(signal.SIGUSR1, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a worker of Ray's has some blocked
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # workers of Ray block some signals
     description = read_description()
     try:
         control, end, rank = connect(description)
@@ -49,17 +54,17 @@ def main() -> None:
         )
     except EOFError:
         sys.exit("procession: the caller has closed the connection to this agent")
-    from procession.remote.agent_session import (
-        AgentSession,  # the caller sees to the orders meanwhile
-    )
+    # imported only now: the caller prepares the spec meanwhile
+    from procession.remote.agent_session import AgentSession
 
     try:
-        guard, payload = _find_guard(description), description.get("payload", -1)
+        ends_with = ends_with if ends_with >= 0 else _find_ends_with(description)
+        payload = description.get("payload", -1)
         session = AgentSession(
-            rank, control, end, [fd for fd in given if fd not in (guard, payload)], guard
+            rank, control, end, [fd for fd in given if fd not in (ends_with, payload)], ends_with
         )
         session.prepare(payload)
-    except EOFError:  # who could be told is gone
+    except EOFError:  # the caller is gone
         return
     except BaseException:
         import traceback
@@ -68,30 +73,35 @@ def main() -> None:
         await_end(control)
         return
     session.hold()
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Python's own end takes handlers away
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the exit of Python removes handlers
 
 
-def _find_guard(description: dict[str, Any]) -> int:
-    """Return a descriptor that is readable when this agent is to end, whatever its caller says; or -1."""
+def main() -> None:
+    """Run an agent; the command in `Agents.argv` calls this."""
+    run_agent()
+
+
+def _find_ends_with(description: dict[str, Any]) -> int:
+    """Return a descriptor that becomes readable when this agent should end, or -1."""
     if description.get("with_parent"):
         return pidfd_open(os.getppid())
-    return int(description.get("guard", -1))
+    return int(description.get("ends_with", -1))
 
 
 def list_inherited() -> list[int]:
-    """Return the descriptors that whoever started this process has handed over: PMI's, for one."""
+    """Return the descriptors that the starter of this process passed on, for example that of PMI."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
             if int(name) > 2 and os.get_inheritable(int(name)):
                 found.append(int(name))
-        except OSError:  # the one that listed them
+        except OSError:  # the descriptor of the listing itself
             pass
     return found
 
 
 def read_description() -> dict[str, Any]:
-    """Return what this agent was told by whoever placed it; its rank is not to see it."""
+    """Return the description from this agent's engine; remove it, so that the rank does not see it."""
     text = os.environ.pop(VARIABLE, "") or sys.stdin.readline()
     if not text:
         sys.exit(
@@ -101,11 +111,11 @@ def read_description() -> dict[str, Any]:
 
 
 def connect(description: dict[str, Any]) -> tuple[Link, Link, int]:
-    """Connect to the hub; return both connections, and this agent's rank.
+    """Connect to the hub; return both connections, and the rank of this agent.
 
     Raises:
-        OSError: that cannot be done.
-        EOFError: the hub wants no more agents, or not this one.
+        OSError: the connection fails.
+        EOFError: the hub closed the connection: it has all its agents, or refuses this one.
     """
     control = _connect(description)
     hello = {
@@ -126,7 +136,7 @@ def connect(description: dict[str, Any]) -> tuple[Link, Link, int]:
 
 
 def find_rank(description: dict[str, Any]) -> int:
-    """Return this agent's rank, -1 where its engine does not tell."""
+    """Return the rank of this agent, -1 if its engine does not give one."""
     for name in description["rank_variables"]:
         if name in os.environ:
             return int(os.environ[name])
@@ -134,7 +144,7 @@ def find_rank(description: dict[str, Any]) -> int:
 
 
 def describe_host(address: str) -> dict[str, Any]:
-    """Return what the hub is told of this process and its host."""
+    """Return what the hub needs to know about this process and its host."""
     name, boot = socket.gethostname(), read_boot_id()
     spaces = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "user")]
     return {

@@ -1,4 +1,4 @@
-"""What a hub knows of each rank whose agent has come: its two connections, and what the agent said."""
+"""`AgentConnection`: the two connections of an agent that has arrived, and its hello."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 from procession.remote.link import Link
 
 VERSION: list[int] = [1, *sys.version_info[:2]]
-"""The version of what hub and agent tell each other, and of Python, on which pickles and `marshal` depend."""
+"""The version of the protocol between hub and agent, and of Python, on which pickles and `marshal` depend."""
 
 
 @functools.cache
 def read_boot_id() -> str:
-    """Return what is the same for all processes of a machine, until it is booted again (random(4))."""
+    """Return the boot id (random(4)): equal for all processes of a machine, new with each boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
 class AgentConnection(NamedTuple):
-    """A rank's agent.
+    """The connections of one agent.
 
-    ``control`` carries frames both ways.  On ``end`` the agent sends the rank's exit code and closes: it is
-    the rank's sentinel.
+    ``control`` carries frames both ways.  ``end`` is the rank's sentinel: the agent sends the exit code on
+    it, and closes it.  ``hello`` is what the agent sent first.
     """
 
     rank: int
@@ -34,32 +34,32 @@ class AgentConnection(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The name of its host."""
+        """The name of the agent's host."""
         return str(self.hello["host"])
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """What is equal for agents that can read each other's files: host, namespaces, user."""
+        """Host, namespaces and user: equal for agents that can read each other's files."""
         return tuple(self.hello["place"])
 
     @property
     def has_payload(self) -> bool:
-        """Whether its engine has brought it the payload."""
+        """Whether the engine delivered the payload to the agent."""
         return bool(self.hello["has_payload"])
 
     @property
     def clock_offset(self) -> int:
-        """What its host's monotonic clock is behind this one's, in ns; exact on this machine."""
+        """Nanoseconds by which the agent's monotonic clock is behind ours; exact on this machine."""
         return int(self.hello["offset"])
 
     def close(self) -> None:
-        """Close both connections; the agent then ends its rank, and itself."""
+        """Close both connections; the agent then ends its rank and exits."""
         self.control.close()
         self.end.close()
 
 
 def number_locally(connections: list[AgentConnection]) -> list[tuple[int, int]]:
-    """Return each rank's number among those of its host, and how many these are."""
+    """Return for each rank its number on its host, and the number of ranks there."""
     hosts: dict[str, int] = {}
     numbers = []
     for connection in connections:
@@ -72,6 +72,6 @@ def number_locally(connections: list[AgentConnection]) -> list[tuple[int, int]]:
 
 
 def note_clock(hello: dict[str, Any]) -> None:
-    """Note in what an agent has just said how far its clock is behind this machine's."""
+    """Add to a hello that has just arrived how far its clock is behind this machine's."""
     here = hello["boot"] == read_boot_id()
     hello["offset"] = 0 if here else time.monotonic_ns() - hello["clock"]

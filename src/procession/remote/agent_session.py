@@ -1,4 +1,4 @@
-"""What an agent does with its rank: starts it, tells its caller of it, ends it and what it has started."""
+"""`AgentSession`: starts the rank of an agent, reports to the caller, ends the rank and its descendants."""
 
 from __future__ import annotations
 
@@ -27,70 +27,75 @@ from procession.remote.link import Link, await_frame, is_unacknowledged
 if TYPE_CHECKING:
     from subprocess import Popen
 
-_ORPHAN_PATIENCE = (
-    0.3  # seconds for the caller to say what it wants, once this agent's starter is gone
-)
+_ORPHAN_PATIENCE = 0.3  # seconds to wait for the caller's word after this agent's starter has ended
 _KILL_WAIT = 3.0  # seconds for a killed process to end
-_LOOK = 2  # milliseconds between looks at what raises no event
-_ANSWER_TIME = 0.8 * PATIENCE  # seconds that a rank has to show its stacks: the answer travels, too
+_LOOK = 2  # milliseconds between looks at states that raise no event
+_ANSWER_TIME = 0.8 * PATIENCE  # seconds for a rank's stacks; the rest is for the way to the caller
 
 
 class AgentSession:
-    """One rank in an agent's care.
+    """One rank of an agent.
 
-    ``given`` are descriptors that it is to inherit; ``guard``, if not -1, is one whose end of file means that
-    the agent is to end.
+    Args:
+        rank: its number.
+        control: the connection for frames.
+        end: the connection for the exit code.
+        given: descriptors that the rank inherits.
+        ends_with: a descriptor that becomes readable when the agent should end, or -1.
     """
 
-    def __init__(self, rank: int, control: Link, end: Link, given: list[int], guard: int) -> None:
+    def __init__(
+        self, rank: int, control: Link, end: Link, given: list[int], ends_with: int
+    ) -> None:
         self._rank = rank
         self._control = control
         self._end = end
         self._given = given
-        self._guard = guard
+        self._ends_with = ends_with
         self._payload = -1
-        self._asked = 0.0  # when the rank was asked for its stacks, if the answer is awaited
+        self._asked = 0.0  # when the pending stack request was made, 0 if none is
         self._report_awaited = True
-        self._code: int | None = None  # the rank's, from its end until the caller has been told
-        self._kills: dict[str, int] = {}  # the kernel's count, before the rank was started
+        self._code: int | None = None  # the exit code, from the rank's end until it is sent
+        self._kills: dict[str, int] = {}  # OOM kills before the rank was started
         self._done = False
-        self._forward: list[int] = []  # signals of the engine's that the rank is to get
-        self._terminated = False  # whether the rank has got SIGTERM
-        self._orphaned = float("inf")  # when to end, if whoever has started this agent is gone
+        self._forward: list[int] = []  # signals of the engine to forward to the rank
+        self._terminated = False  # whether SIGTERM was sent to the rank
+        self._orphaned = float("inf")  # when to end, once the starter has ended
         self._started = Started([], [], [])
 
     def prepare(self, payload: int = -1) -> None:
-        """Take the orders and the payload, unless this agent was given that, and start the rank."""
-        told = await_frame(self._control, self._guard).head
-        self._forward = [number for number in told["forward"] if not _is_hydras(number)]
+        """Receive the spec, and the payload unless the engine delivered it, and start the rank."""
+        message = await_frame(self._control, self._ends_with).head
+        self._forward = [number for number in message["forward"] if not _is_hydras(number)]
         self._payload = payload if payload >= 0 else self._take_payload()
-        if told["shares"]:
+        if message["shares"]:
             self._control.send(frames.SHARE, (os.getpid(), self._payload))
         self._kills = oom.count_kills()
-        spec = _make_own({**marshal.loads(told["orders"]), "place": told["place"]}, told["prefix"])
+        spec = {**marshal.loads(message["spec"]), "place": message["place"]}
+        spec = _adapt_spec(spec, message["prefix"])
         self._started = start_held(
             self._rank,
-            told["changes"],
+            message["changes"],
             spec,
             self._payload,
             self._start,
-            keep_daemons=told["keep_daemons"],
-            flags=told["flags"],
+            keep_daemons=message["keep_daemons"],
+            flags=message["flags"],
         )
-        if not told["shares"]:
-            self._let_go()
+        if not message["shares"]:
+            self._close_payload()
         self._control.send(frames.STARTED, self._process.pid)
 
     def hold(self) -> None:
-        """Stand over the rank until the caller has heard of its end, and wants nothing more; or is gone."""
-        wakeup = _note_signals(self._pass_on, self._forward)
+        """Supervise the rank until the caller knows its end and sends FINISH, or is gone."""
+        wakeup = _catch_signals(self._forward_signal, self._forward)
         calls: dict[int, Callable[[], None]] = {
-            self._control.fileno(): self._hear,
-            self._end.fileno(): self._abandon,  # the caller says nothing on it: it is gone
+            self._control.fileno(): self._receive,
+            self._end.fileno(): self._abandon,  # the caller sends nothing on it: it has closed it
             self._started.error_channels[0].fileno(): self._take_report,
             self._started.sentinels[0]: self._note_end,
             wakeup: lambda: _drain(wakeup),
-            self._guard: self._note_loss,
+            self._ends_with: self._note_orphaned,
         }
         self._poll = select.poll()
         for fd in calls:
@@ -100,8 +105,8 @@ class AgentSession:
             for fd, _ in self._poll.poll(self._patience()):
                 calls[fd]()
             self._control.flush()
-            self._answer()
-            self._tell_end()
+            self._send_stacks()
+            self._send_end()
             if time.monotonic() >= self._orphaned and not self._done:
                 self._abandon()
 
@@ -110,21 +115,21 @@ class AgentSession:
         return self._started.processes[0]
 
     def _take_payload(self) -> int:
-        """Return the payload: sent to this agent, or to another of this host, whose file it then is."""
-        frame = await_frame(self._control, self._guard)
+        """Return a descriptor of the payload: sent to this agent, or opened from another one of this host."""
+        frame = await_frame(self._control, self._ends_with)
         if frame.kind == frames.SHARE:
             try:
                 return _open_of_neighbour(*frame.head)
-            except OSError:  # we may not
+            except OSError:  # not permitted
                 self._control.send(frames.WANTED)
-                frame = await_frame(self._control, self._guard)
+                frame = await_frame(self._control, self._ends_with)
         if frame.error is not None:
             raise frame.error
         memory.seal(frame.body)
         return frame.body
 
     def _start(self, command: Command) -> Popen[Any]:
-        # what the engine has handed over (PMI's connection, say) is for the rank
+        # descriptors from the engine (the connection of PMI, for example) are for the rank
         given = (*command.pass_fds, *self._given)
         return start_interpreter(command.argv, pass_fds=given, env=command.env, new_session=False)
 
@@ -137,44 +142,44 @@ class AgentSession:
         left = self._orphaned - time.monotonic()
         return None if left == float("inf") else max(round(left * 1000), 0) + 1
 
-    def _hear(self) -> None:
-        """Do what the caller says."""
+    def _receive(self) -> None:
+        """Act on frames of the caller."""
         try:
             while not self._done and (frame := self._control.receive()) is not None:
-                self._obey(frame)
-        except EOFError:  # it is gone, or wants no more of it
+                self._act(frame)
+        except EOFError:  # the caller is gone, or has closed the connection
             self._abandon()
 
-    def _obey(self, frame: frames.Frame) -> None:
+    def _act(self, frame: frames.Frame) -> None:
         if frame.kind == frames.SIGNAL:
             self._signal(frame.head)
         elif frame.kind == frames.ASK:
-            self._ask()
-        elif frame.kind == frames.SHARE:  # all have the payload
-            self._let_go()
+            self._ask_stacks()
+        elif frame.kind == frames.SHARE:  # all agents of this host have the payload
+            self._close_payload()
         elif frame.kind == frames.FINISH:
             self._finish(failed=frame.head)
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGTERM:
-            if not self._terminated:  # the engine may send it as the caller does
+            if not self._terminated:  # the engine and the caller may both send it
                 self._terminated = True
                 self._process.terminate()
         else:
             self._process.send_signal(number)
 
-    def _pass_on(self, number: int) -> None:
-        """Send the rank what the engine has sent to this agent; SIGTERM for SIGHUP."""
+    def _forward_signal(self, number: int) -> None:
+        """Forward a signal of the engine to the rank; SIGHUP becomes SIGTERM."""
         self._signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    def _ask(self) -> None:
+    def _ask_stacks(self) -> None:
         if self._process.ask_stacks():
             self._asked = time.monotonic()
         else:
             self._excuse("the rank does not answer the signal that asks for stacks, or not yet")
 
-    def _answer(self) -> None:
-        """Tell the stacks that were asked for, once they are there, or that they are not."""
+    def _send_stacks(self) -> None:
+        """Send the requested stacks once they are complete, or an excuse once time is up."""
         if not self._asked:
             return
         text = self._process.take_stacks()
@@ -200,7 +205,7 @@ class AgentSession:
             report = None
         except UnreceivedError as error:
             report = error.report
-        except Exception as error:  # the caller is to hear of it, and this agent to stay
+        except Exception as error:  # report it, and keep the agent running
             report = Report("unreadable", text=f"{type(error).__name__}: {error}")
         self._report_awaited = False
         self._poll.unregister(channel.fileno())
@@ -220,11 +225,13 @@ class AgentSession:
         self._process.join(1)
         self._poll.unregister(self._process.sentinel)
         self._code = UNKNOWN if self._process.exitcode is None else self._process.exitcode
-        if self._code == -signal.SIGKILL:  # the caller's own counters say nothing of this host
+        if (
+            self._code == -signal.SIGKILL
+        ):  # the counters of the caller's host say nothing about this one
             self._control.send(frames.EVIDENCE, oom.tell_kills(self._kills))
 
-    def _tell_end(self) -> None:
-        """Tell the exit code, once all that was said before is where the caller is."""
+    def _send_end(self) -> None:
+        """Send the exit code, once the caller's host has acknowledged all frames before it."""
         if (
             self._code is not None
             and not self._control.is_sending
@@ -239,7 +246,7 @@ class AgentSession:
             self._end.close()
 
     def _finish(self, *, failed: bool) -> None:
-        """End what is to end with the rank, and this agent."""
+        """End the rank and its descendants, and leave `hold`."""
         self._process.kill()
         self._process.join(_KILL_WAIT)
         if failed and self._started.on_failure is not None:
@@ -248,27 +255,27 @@ class AgentSession:
             self._started.on_finish()
         self._done = True
 
-    def _note_loss(self) -> None:
-        """Give the caller time to say what it wants, now that whoever has started this agent is gone.
+    def _note_orphaned(self) -> None:
+        """Give the caller a little time to decide, now that the starter of this agent has ended.
 
-        An engine may end for want of another agent; what became of that one then reaches the caller first.
+        An engine may end because another agent did; the caller then learns of that agent's end first.
         """
-        self._poll.unregister(self._guard)
+        self._poll.unregister(self._ends_with)
         self._orphaned = time.monotonic() + _ORPHAN_PATIENCE
 
     def _abandon(self) -> None:
         self._finish(failed=True)
 
-    def _let_go(self) -> None:
+    def _close_payload(self) -> None:
         payload, self._payload = self._payload, -1
         if payload >= 0:
             os.close(payload)
 
 
-def _make_own(spec: Any, prefix: str) -> Any:
-    """Return the orders of a rank that is a child of this process."""
+def _adapt_spec(spec: Any, prefix: str) -> Any:
+    """Return the spec of a rank that is a child of this process."""
     path = spec["sys_path"]
-    if prefix != sys.prefix:  # another interpreter than the caller's has libraries of its own
+    if prefix != sys.prefix:  # an interpreter other than the caller's has its own libraries
         strings = [each for each in path if isinstance(each, str)]
         theirs = [each for each in strings if not each.startswith(prefix) and each not in sys.path]
         path = [*sys.path, *theirs]
@@ -276,10 +283,10 @@ def _make_own(spec: Any, prefix: str) -> Any:
 
 
 def _open_of_neighbour(pid: int, fd: int) -> int:
-    """Return a descriptor of another agent's payload.
+    """Open the payload of another agent.
 
     Raises:
-        OSError: this process may not have it.
+        OSError: this process may not open it.
     """
     path = f"/proc/{pid}/fd/{fd}"
     if not os.readlink(path).startswith("/memfd:procession-payload"):
@@ -288,12 +295,12 @@ def _open_of_neighbour(pid: int, fd: int) -> int:
 
 
 def _is_hydras(number: int) -> bool:
-    """Whether a signal only says, under MPICH's process manager, that another process has ended."""
+    """Whether a signal only means, under MPICH's process manager Hydra, that another process has ended."""
     return number == signal.SIGUSR1 and "MPI_LOCALRANKID" in os.environ
 
 
-def _note_signals(call: Callable[[int], None], forward: Sequence[int]) -> int:
-    """Call a function with what this process is signalled; return what to wait for meanwhile."""
+def _catch_signals(call: Callable[[int], None], forward: Sequence[int]) -> int:
+    """Call a function with each signal that arrives; return a descriptor that becomes readable then."""
     read, write = fds.open_pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)

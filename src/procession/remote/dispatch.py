@@ -1,4 +1,4 @@
-"""Tells agents their orders, brings them the payload, and waits until each has started its rank."""
+"""Sends each agent its spec and the payload, and waits until all have started their ranks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from procession.exceptions import StartError
 from procession.protocol import Launch
 from procession.remote import link as frames
 from procession.remote.agent_connection import AgentConnection, number_locally
+from procession.remote.placement import SHARED_FROM
 
 if TYPE_CHECKING:
     from procession._rank.spec import BootstrapSpec
 
-SHARED_FROM = 1 << 20
-"""Bytes of a payload from which on it is sent once to a host, and not to each of its agents."""
-
 
 class Dispatch(NamedTuple):
-    """What the ranks of a launch are told; ``payload`` is a file with the pickled fn and args."""
+    """What agents need to start the ranks of a launch.
+
+    ``spec`` is the marshalled spec; ``payload`` is the descriptor of a file with the pickled fn and args.
+    """
 
     launch: Launch
     spec: bytes
@@ -33,27 +34,27 @@ class Dispatch(NamedTuple):
 
     @classmethod
     def of(cls, launch: Launch, spec: BootstrapSpec, payload: int) -> Dispatch:
-        """Return the briefing for orders, which are the same for all ranks but for their places."""
+        """Return the dispatch of a spec, which is the same for all ranks except for their places."""
         return cls(launch, marshal.dumps(dict(spec)), payload)
 
     def give(self, connections: list[AgentConnection], patience: float) -> list[int]:
-        """Tell each agent its orders; return the process ids of the ranks that they have started.
+        """Send all agents what they need; return the process ids of the ranks that they started.
 
-        ``patience`` is how long (seconds) nothing may happen.
+        ``patience`` is the longest time (seconds) without any event.
 
         Raises:
             StartError: an agent could not start its rank, or is gone.
         """
         shared = os.fstat(self.payload).st_size >= SHARED_FROM
-        round_ = _Round(self, connections, shared=shared)
+        delivery = _Delivery(self, connections, shared=shared)
         try:
-            round_.begin()
-            while len(round_.pids) < len(connections):
-                round_.advance(patience)
-            round_.end()
+            delivery.begin()
+            while len(delivery.pids) < len(connections):
+                delivery.advance(patience)
+            delivery.end()
         finally:
-            round_.close()
-        return [round_.pids[rank] for rank in range(len(connections))]
+            delivery.close()
+        return [delivery.pids[rank] for rank in range(len(connections))]
 
     def compose(
         self,
@@ -64,7 +65,7 @@ class Dispatch(NamedTuple):
         *,
         shares: bool,
     ) -> dict[str, Any]:
-        """Return the orders of one agent; ``first`` is what rank 0's has said of itself."""
+        """Return the message for one agent; ``first`` is the hello of the agent of rank 0."""
         changes: dict[str, str | None] = {}
         if self.launch.rendezvous:
             master = find_master(os.environ) or (first["master"][0], first["master"][1])
@@ -73,7 +74,7 @@ class Dispatch(NamedTuple):
         changes.update(self.launch.environments[connection.rank])
         return {
             "shares": shares,
-            "orders": self.spec,
+            "spec": self.spec,
             "place": place,
             "prefix": sys.prefix,
             "flags": interpreter_flags(),
@@ -85,12 +86,12 @@ class Dispatch(NamedTuple):
     def fail(self, connection: AgentConnection, came: int, reason: str) -> StartError:
         """Return the error for a rank that could not be started."""
         launch = self.launch
-        told = f"rank {connection.rank} on {connection.host}: {reason}"
-        return StartError(launch.start_method, nprocs=launch.nprocs, came=came, reason=told)
+        reason = f"rank {connection.rank} on {connection.host}: {reason}"
+        return StartError(launch.start_method, nprocs=launch.nprocs, came=came, reason=reason)
 
 
-class _Round:
-    """One briefing under way."""
+class _Delivery:
+    """The state of one dispatch."""
 
     def __init__(
         self, dispatch: Dispatch, connections: list[AgentConnection], *, shared: bool
@@ -103,11 +104,11 @@ class _Round:
         self._selector = fds.make_selector()
 
     def begin(self) -> None:
-        """Send the orders, and the payload to those that are to have it from here."""
+        """Send the specs, and the payload to the agents that get it from this process."""
         first = self.connections[0].hello
         for connection in self.connections:
             self._hosts.setdefault(connection.place, []).append(connection)
-        for neighbours in self._hosts.values():  # one that has the payload already shares it
+        for neighbours in self._hosts.values():  # first an agent that has the payload: it shares it
             neighbours.sort(key=lambda connection: not connection.has_payload)
         hosts = list(dict.fromkeys(connection.host for connection in self.connections))
         for connection, place in zip(
@@ -116,7 +117,7 @@ class _Round:
             self._selector.register(connection.control, selectors.EVENT_READ, connection)
             shares = self.shared and self._hosts[connection.place][0] is connection
             connection.control.send(
-                frames.ORDERS,
+                frames.SPEC,
                 self.dispatch.compose(
                     connection, place, hosts.index(connection.host), first, shares=shares
                 ),
@@ -126,32 +127,34 @@ class _Round:
             self._await_room(connection)
 
     def advance(self, patience: float) -> None:
-        """Wait for the next events, and act on them."""
+        """Wait for the next events and act on them."""
         events = self._selector.select(patience)
         if not events:
             late = next(
                 connection for connection in self.connections if connection.rank not in self.pids
             )
-            raise self._fail(late, f"for {patience:g} s it has not said that the rank was started")
+            raise self._fail(
+                late, f"it did not confirm the start of the rank within {patience:g} s"
+            )
         for key, ready in events:
             connection: AgentConnection = key.data
             if ready & selectors.EVENT_WRITE:
                 connection.control.flush()
             if ready & selectors.EVENT_READ:
-                self._hear(connection)
+                self._receive(connection)
             if connection.rank not in self.pids:
                 self._await_room(connection)
 
     def end(self) -> None:
-        """Have those that shared the payload let go of it."""
+        """Tell agents that share the payload to close it."""
         for neighbours in self._hosts.values() if self.shared else ():
             neighbours[0].control.send(frames.SHARE)
 
     def close(self) -> None:
-        """Free what is only needed meanwhile."""
+        """Free the selector."""
         self._selector.close()
 
-    def _hear(self, connection: AgentConnection) -> None:
+    def _receive(self, connection: AgentConnection) -> None:
         try:
             frame = connection.control.receive()
         except EOFError as error:
@@ -165,13 +168,13 @@ class _Round:
             for other in self._hosts[connection.place][1:]:
                 if not other.has_payload:
                     other.control.send(frames.SHARE, frame.head)
-        elif frame.kind == frames.WANTED:  # it cannot read that of another on its host
+        elif frame.kind == frames.WANTED:  # it cannot open the file of another agent on its host
             connection.control.send(frames.PAYLOAD, None, self.dispatch.payload)
         else:
             raise self._fail(connection, str(frame.head))
 
     def _await_room(self, connection: AgentConnection) -> None:
-        """Wait for room as well, as long as something is to be sent."""
+        """Also wait for room in the socket while something waits to be sent."""
         wanted = selectors.EVENT_WRITE if connection.control.is_sending else 0
         self._selector.modify(connection.control, selectors.EVENT_READ | wanted, connection)
 

@@ -1,4 +1,4 @@
-"""An engine that is a command: mpiexec, srun, flux, a script of one's own. It places one agent a rank."""
+"""Starts agents by one command of an engine: mpiexec, srun, flux, or any script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from procession.protocol import Launch, Started
 from procession.remote.launching import start_agents
 from procession.remote.placement import Agents
 
-_TAIL = 2000  # characters of what the engine said last that an error shows
+_TAIL = 2000  # characters at the end of the engine's output that an error shows
 _KILL_WAIT = 3.0  # seconds for an engine between SIGTERM and SIGKILL
 
 
@@ -30,16 +30,17 @@ def start_by_command(
     explain: Callable[[], str] | None = None,
     with_parent: bool = False,
 ) -> Started:
-    """Start the ranks of a launch by one command of an engine, which starts an agent for each.
+    """Start the ranks of a launch by one command of an engine, which starts an agent for each rank.
 
     Args:
-        launch: what is to be started.
+        launch: the launch.
         compose: returns the engine's command for these agents; it ends with ``agents.argv``.  The engine
             must pass its own environment on to the agents.
-        rank_variables: where an agent finds its rank; see `start_agents`.
+        rank_variables: the variables that hold an agent's rank; see `start_agents`.
         environment: changes to the environment of the command; a value of None removes a variable.
-        explain: tells what the engine knows of ranks that have not come in time (a reason in its queue).
-        with_parent: whether an agent is to end when the process that has started it does; see `start_agents`.
+        explain: returns what the engine knows about ranks that did not arrive in time, for example a reason
+            in its queue.
+        with_parent: whether an agent ends when the process that started it ends; see `start_agents`.
 
     Raises:
         Exception: as `start_agents` does.
@@ -52,25 +53,25 @@ def start_by_command(
     return start_agents(launch, place, rank_variables, with_parent=with_parent)
 
 
-_FORWARD_PATIENCE = 0.3  # seconds for the last output of ranks
+_FORWARD_PATIENCE = 0.3  # seconds to wait for the last output of ranks
 
 
 class Engine:
-    """The placement of agents by one command, which runs as long as they do.
+    """The placement of agents by one command, which runs as long as the agents.
 
-    Its standard error goes to this process's own, and is quoted where ranks do not come up.  It ends with
-    this process: its descendants on this machine do, and agents by themselves.  A subclass may know more of
-    why ranks do not come.
+    The standard error of the command goes to that of this process, and errors quote it if ranks do not start.
+    The command ends when this process ends, and so do its descendants on this machine; agents elsewhere end
+    by themselves.  A subclass may know more reasons why ranks do not start.
 
     Args:
-        command: what to run, with the agents' own command in it.
+        command: the command line, which contains that of the agents.
         env: its whole environment.
         explain: as for `start_by_command`.
-        name: what errors call the command; its program's name if None.
+        name: the name of the command in errors; None means the name of its program.
 
     Attributes:
-        popen: the command.
-        said: the end of what it has written to its standard error (bytes), until all agents have come.
+        popen: the running command.
+        said: the end of its standard error (bytes), until all agents have arrived.
     """
 
     def __init__(
@@ -102,23 +103,23 @@ class Engine:
             close(write)
 
     def failure(self) -> str:
-        """Return what is known of a command that has ended."""
+        """Return how the command ended and what it wrote; an empty string while it runs."""
         code = self.popen.poll()
         self._listen()
         return "" if code is None else self.quote(f"{self._name} has ended with {_name_code(code)}")
 
     def explain(self) -> str:
-        """Return what the engine knows of the ranks, and what it has said."""
+        """Return what the engine knows about the ranks, and what the command wrote."""
         known = self._explain() if self._explain is not None else ""
         return self.quote(known or f"{self._name} runs on")
 
     def quote(self, text: str) -> str:
-        """Return a text, followed by what the command has said."""
+        """Return a text, followed by what the command wrote."""
         said = self.said.decode("utf-8", "replace").strip()
         return f"{text}; it said:\n{said}" if said else text
 
     def begun(self) -> None:
-        """Have what the command and the ranks write from now on go to standard error by itself."""
+        """From now on, forward standard error of the command and its ranks by a separate process (cat)."""
         self._listen()
         os.set_blocking(self._errors, True)
         self._forwarder = get_subprocess().Popen(
@@ -131,7 +132,7 @@ class Engine:
         self._stop_listening()
 
     def end(self, patience: float) -> None:
-        """Wait for the command, then end it and what it has started on this machine."""
+        """Wait for the command, then end it and its descendants on this machine."""
         if not _wait(self.popen, patience):
             self.popen.terminate()
             _wait(self.popen, _KILL_WAIT)
@@ -139,21 +140,19 @@ class Engine:
         self._tree.release()
         _wait(self.popen, _KILL_WAIT)
         if self._forwarder is not None:
-            _wait(
-                self._forwarder, _FORWARD_PATIENCE
-            )  # a daemon that is kept may have the pipe still
+            _wait(self._forwarder, _FORWARD_PATIENCE)  # a spared daemon may keep the pipe open
             self._forwarder.kill()
             _wait(self._forwarder, _KILL_WAIT)
         self._stop_listening()
 
     def _listen(self) -> None:
-        """Take what the command has said, and pass it on."""
+        """Read what the command wrote, and forward it to standard error."""
         try:
             while data := os.read(self._errors, 1 << 16):
                 self.said = (self.said + data)[-_TAIL:]
                 if fds.has_stream(2):
                     os.write(2, data)
-        except OSError:  # nothing more yet; or standard error is closed
+        except OSError:  # nothing more yet, or standard error is closed
             pass
 
     def _stop_listening(self) -> None:
@@ -163,7 +162,7 @@ class Engine:
 
 
 def _start(command: Sequence[str], env: Mapping[str, str], errors: int) -> subprocess.Popen[bytes]:
-    """Start an engine, away from the terminal, whose signals are for this process to pass on."""
+    """Start the command in a new session: this process forwards the signals of the terminal."""
     popen: subprocess.Popen[bytes] = get_subprocess().Popen(
         command,
         env=env,
@@ -176,7 +175,7 @@ def _start(command: Sequence[str], env: Mapping[str, str], errors: int) -> subpr
 
 
 def _stream(number: int) -> int:
-    """Return what a child is to have as a standard stream: this process's, where it has one."""
+    """Return the standard stream for a child: that of this process, or the null device if it is closed."""
     return number if fds.has_stream(number) else subprocess.DEVNULL
 
 

@@ -1,8 +1,8 @@
-"""How an agent and the hub that it connects to prove to each other that they belong to one launch.
+"""Authentication: an agent and its hub prove to each other that they belong to the same launch.
 
-Each side shows that it knows the launch's secret, without sending it, before the other reads anything
-that it would have to understand: HMAC-SHA256 (RFC 2104) over both sides' random challenges.  Nothing is
-encrypted: see docs/explanation/scale.md for what to do on a network that others can change.
+Each side proves that it knows the launch's secret without sending it: HMAC-SHA256 (RFC 2104) over the random
+challenges of both sides.  Neither side interprets any other data before that.  The connection is not
+encrypted: see docs/explanation/scale.md for networks on which others can change data.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import os
 import socket
 
 SIZE = 32
-"""Bytes of a challenge, and of an answer."""
+"""Bytes of a challenge, and of a proof."""
 
 
 class AuthenticationError(ConnectionError):
-    """Raised when who is at the other end does not know the launch's secret."""
+    """Raised when the other end does not prove that it knows the launch's secret."""
 
 
 class Greeting:
-    """The hub's side of one handshake, without waiting: `challenge` is sent, what comes is fed to it."""
+    """The hub's side of one handshake; it does no input or output.
+
+    The hub sends `challenge`, then passes received data to `feed`.
+    """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -29,14 +32,14 @@ class Greeting:
 
     @property
     def missing(self) -> int:
-        """How many bytes are still to come."""
+        """The number of bytes still to come."""
         return 2 * SIZE - len(self._came)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take what came; return what goes out last, None while something is missing.
+        """Take received data; return the hub's own proof once all bytes have come, else None.
 
         Raises:
-            AuthenticationError: it is no agent of this launch.
+            AuthenticationError: the other end is not an agent of this launch.
         """
         self._came += data
         if self.missing > 0:
@@ -51,8 +54,8 @@ def greet_hub(sock: socket.socket, secret: bytes) -> None:
     """Do the agent's side of the handshake; the socket's timeout bounds each wait.
 
     Raises:
-        AuthenticationError: it is not the hub of this launch.
-        OSError: it does not answer.
+        AuthenticationError: the other end is not the hub of this launch.
+        OSError: the other end does not answer.
     """
     challenge, own = _receive(sock, SIZE), os.urandom(SIZE)
     sock.sendall(own + _prove(secret, b"agent", challenge, own))

@@ -1,7 +1,21 @@
-"""Where the agents of one launch connect to: one listener, which waits for none of them in particular.
+"""The hub: the listener to which the agents of one launch connect.
 
-Whoever connects is asked for a proof first (`handshake`).  Who has none, or does not answer in time, is
-dropped; nothing that it sends is interpreted.  Once all agents are there the listener is closed.
+A new connection must first prove that it belongs to the launch (`handshake`).  The hub drops a connection
+without a valid proof, or whose proof does not come in time, and interprets nothing else that it sends.  Once
+all agents have arrived, the listener is closed, and the supervisor waits for the connections themselves:
+
+|============== caller ==============|======= connection =======|============ host of a rank ============|
+
+ placement: the engine ──────────────────────────────────────────> starts an agent
+ Hub      _accept <───────────────────────── control, end ──────── agent connects twice
+          _authenticate <─────────────── challenges, proofs ─────> greet_hub
+          _read_hello, _assign <──────────────── HELLO ──────────> rank, host, pid, clock, version
+          gather ──> AgentConnection(control, end)
+ Dispatch give ──────────────── control: SPEC, PAYLOAD or SHARE ─> starts the rank
+               <─────────────── control: STARTED or UNABLE ─────── its pid, or a traceback
+ RemoteProcess ──────────────── control: SIGNAL, ASK, FINISH ────> AgentSession ──> rank
+ RemoteChannel <───── control: REPORT, RESULT, STACKS, EVIDENCE ── AgentSession <── rank
+ sentinel <──────────────────── end: exit code, then closed ────── AgentSession <── end of the rank
 """
 
 from __future__ import annotations
@@ -16,25 +30,26 @@ from typing import Any
 
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
+from procession._python.log import debug
 from procession.remote.agent_connection import VERSION, AgentConnection, note_clock
 from procession.remote.handshake import Greeting
 from procession.remote.link import HELLO, Link, keep_alive
 
 GREETING_TIME = 10.0
-"""Seconds that who has connected has for its proof."""
+"""Seconds within which a new connection must send its proof."""
 
 SPARE = 128
-"""Connections without a proof that are kept beyond those of the agents; then the oldest goes."""
+"""The number of unproven connections beyond those of the agents; with more, the hub drops the oldest."""
 
-_PAUSE = 0.2  # seconds between looks at the engine, while agents are awaited
+_PAUSE = 0.2  # seconds between looks at the engine while the hub waits for agents
 
 
 class RefusalError(Exception):
-    """Raised when an agent of this launch cannot be one of its ranks; the text says why."""
+    """Raised when an agent of this launch cannot take a rank; the text says why."""
 
 
 class Hub:
-    """The caller's end of all connections of one launch, while it starts."""
+    """The caller's end of all connections of one launch while it starts."""
 
     def __init__(self, nprocs: int, host: str, port: int, contact_timeout: float) -> None:
         self.secret: bytes = os.urandom(32)
@@ -53,16 +68,18 @@ class Hub:
 
     @property
     def missing(self) -> list[int]:
-        """The ranks whose agents have not come."""
+        """The ranks whose agents have not arrived."""
         return [rank for rank in range(self._nprocs) if not self._has(rank)]
 
     def gather(self, until: float, check: Callable[[], object]) -> list[AgentConnection] | None:
-        """Wait for all agents, and return them by rank; None if some have not come by then.
+        """Wait for all agents and return their connections by rank; None if some have not arrived in time.
 
-        ``check`` is called now and then, to raise if it is in vain.
+        Args:
+            until: when to give up (`time.monotonic`).
+            check: called repeatedly; it raises if waiting is pointless.
 
         Raises:
-            RefusalError: one that came cannot be one of the ranks.
+            RefusalError: an agent cannot take a rank.
         """
         while len(self._controls) + len(self._ends) < 2 * self._nprocs:
             now = time.monotonic()
@@ -80,9 +97,9 @@ class Hub:
         return connections
 
     def close(self) -> None:
-        """Close the listener, and whatever has not become a seat's."""
-        for guest in list(self._unproven.values()):
-            self._forget(guest)
+        """Close the listener, and all connections that `gather` has not returned."""
+        for peer in list(self._unproven.values()):
+            self._forget(peer)
         for link in [
             *self._proven,
             *(link for link, _ in self._controls.values()),
@@ -93,11 +110,11 @@ class Hub:
         self._listener.close()
 
     def close_in_child(self) -> None:
-        """Close what another process that this one has just become has no use for."""
+        """Close the descriptors that a new fork of this process does not need."""
         self._selector.close()
         self._listener.close()
-        for guest in self._unproven.values():
-            guest.sock.close()
+        for peer in self._unproven.values():
+            peer.sock.close()
 
     def _has(self, rank: int) -> bool:
         return rank in self._controls and rank in self._ends
@@ -106,9 +123,9 @@ class Hub:
         try:
             with fds.LOCK:
                 sock = fds.lift_socket(listener.accept()[0])
-                guest = _Unauthenticated(sock, Greeting(self.secret))
-                self._unproven[sock.fileno()] = guest
-        except OSError as error:  # it has gone already; or there are too few descriptors
+                peer = _Unauthenticated(sock, Greeting(self.secret))
+                self._unproven[sock.fileno()] = peer
+        except OSError as error:  # the connection is closed already, or no descriptor is left
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
             return
@@ -116,38 +133,38 @@ class Hub:
         if len(self._unproven) > 2 * self._nprocs + SPARE:
             self._forget(next(iter(self._unproven.values())))
         try:
-            sock.send(guest.greeting.challenge, NO_SIGNAL)
-            self._selector.register(sock, selectors.EVENT_READ, lambda _: self._greet(guest))
+            sock.send(peer.greeting.challenge, NO_SIGNAL)
+            self._selector.register(sock, selectors.EVENT_READ, lambda _: self._authenticate(peer))
         except OSError:
-            self._forget(guest)
+            self._forget(peer)
 
-    def _greet(self, guest: _Unauthenticated) -> None:
-        """Read what a guest says of itself; it may be anybody."""
+    def _authenticate(self, peer: _Unauthenticated) -> None:
+        """Read the proof of a connection, whose other end is unknown as yet."""
         try:
-            data = guest.sock.recv(guest.greeting.missing)
-            answer = guest.greeting.feed(data)
+            data = peer.sock.recv(peer.greeting.missing)
+            answer = peer.greeting.feed(data)
             if answer is not None:
-                guest.sock.send(answer, NO_SIGNAL)
+                peer.sock.send(answer, NO_SIGNAL)
         except BlockingIOError:
             return
-        except OSError:  # an AuthenticationError, too
-            self._forget(guest)
+        except OSError:  # including AuthenticationError
+            self._forget(peer)
             return
         if not data:
-            self._forget(guest)
+            self._forget(peer)
         elif answer is not None:
-            self._welcome(guest)
+            self._admit(peer)
 
-    def _welcome(self, guest: _Unauthenticated) -> None:
-        self._selector.unregister(guest.sock)
-        del self._unproven[guest.sock.fileno()]
-        keep_alive(guest.sock, self._contact_timeout)
-        link = Link(guest.sock)
+    def _admit(self, peer: _Unauthenticated) -> None:
+        self._selector.unregister(peer.sock)
+        del self._unproven[peer.sock.fileno()]
+        keep_alive(peer.sock, self._contact_timeout)
+        link = Link(peer.sock)
         self._proven.add(link)
-        self._selector.register(link, selectors.EVENT_READ, self._meet)
+        self._selector.register(link, selectors.EVENT_READ, self._read_hello)
 
-    def _meet(self, link: Link) -> None:
-        """Read which rank's connection this is, and which of the two."""
+    def _read_hello(self, link: Link) -> None:
+        """Read the hello: which rank's connection this is, and which of the two."""
         try:
             frame = link.receive()
         except EOFError:
@@ -161,22 +178,23 @@ class Hub:
             raise RefusalError(f"an agent began with a frame of kind {frame.kind!r}")
         self._selector.unregister(link)
         try:
-            self._connection(link, frame.head)
+            self._assign(link, frame.head)
         except (LookupError, TypeError, ValueError) as error:
-            raise RefusalError(f"an agent began with what cannot be read: {error!r}") from None
+            raise RefusalError(f"the first frame of an agent cannot be read: {error!r}") from None
         self._proven.discard(link)
 
-    def _connection(self, link: Link, hello: dict[str, Any]) -> None:
-        """Give a connection its place."""
+    def _assign(self, link: Link, hello: dict[str, Any]) -> None:
+        """Assign a connection to its rank."""
         if hello["what"] == "control":
             note_clock(hello)
-            rank = self._number(hello)
+            rank = self._choose_rank(hello)
             self._controls[rank] = link, hello
+            debug("the agent of rank %d has come from %s", rank, hello["host"])
             link.send(HELLO, rank)
         else:
             self._ends[hello["rank"]] = link
 
-    def _number(self, hello: dict[str, Any]) -> int:
+    def _choose_rank(self, hello: dict[str, Any]) -> int:
         rank = hello["rank"]
         where = f"process {hello['pid']} on {hello['host']}"
         if hello["version"] != VERSION:
@@ -206,17 +224,17 @@ class Hub:
                 return
             self._forget(oldest)
 
-    def _forget(self, guest: _Unauthenticated) -> None:
-        self._unproven.pop(guest.sock.fileno(), None)
+    def _forget(self, peer: _Unauthenticated) -> None:
+        self._unproven.pop(peer.sock.fileno(), None)
         try:
-            self._selector.unregister(guest.sock)
+            self._selector.unregister(peer.sock)
         except (KeyError, ValueError):
             pass
-        guest.sock.close()
+        peer.sock.close()
 
 
 class _Unauthenticated:
-    """Somebody who has connected."""
+    """A connection that has not proved yet that it belongs to the launch."""
 
     def __init__(self, sock: socket.socket, greeting: Greeting) -> None:
         self.sock = sock
@@ -228,7 +246,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listener at an address of this machine.
 
     Raises:
-        ValueError: it is none, or its port is taken.
+        ValueError: the address is not of this machine, or the port is taken.
     """
     try:
         family, kind, number, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -244,6 +262,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ValueError(
             f"options: cannot listen at {host!r}, port {port}: {error.strerror}; 'advertise' must be an "
-            "address of this machine that the ranks' hosts can reach, 'port' a free one, or 0"
+            "address of this machine that the ranks' hosts can reach, and 'port' a free port or 0"
         ) from None
     return listener

@@ -1,8 +1,7 @@
-"""Starts the ranks of a launch by way of agents, which an engine places: all of them, or none.
+"""Starts the ranks of a launch through agents, which an engine places: all ranks, or none.
 
-First all agents report in; then each is told its orders, and the payload is sent, once to each host that
-is seen to be one.  From then on the connections are the ranks' sentinels and channels, and nothing of this
-runs on: no thread, no listener.
+First all agents connect.  Then each gets its spec and the payload; a large payload goes only once to each
+host.  From then on the connections are the ranks' sentinels and channels: no thread and no listener remains.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from procession._launch.spec import find_folder, make_bootstrap_spec
 from procession._python.defer_signals import defer_sigint
+from procession._python.log import debug
 from procession._rank.identity import name_process
 from procession.exceptions import StartError
 from procession.protocol import Capabilities, Launch, Started
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("procession")
 
 CAPABILITIES = Capabilities(remote=True, descendants=True, stacks=True, rendezvous=True)
-"""What holds for ranks that agents hold."""
+"""The capabilities of every backend that starts agents."""
 
 LOST_PATIENCE = 0.3
-"""Seconds that an engine may wait for an agent that is lost."""
+"""Seconds to give an engine that waits for a lost agent."""
 
 END_PATIENCE = 5.0
-"""Seconds that agents have to end what their ranks have started, and their engine to notice."""
+"""Seconds for agents to end what their ranks started, and for the engine to notice."""
 
 
 def start_agents(
@@ -54,20 +54,20 @@ def start_agents(
     """Start the ranks of a launch, each held by an agent that an engine places.
 
     Args:
-        launch: what is to be started.
-        place: asks the engine for the agents, and returns without waiting for them.
-        rank_variables: where an agent finds its rank: the first of these variables that is set.  Where none
-            is, agents are numbered as they come.
-        with_parent: whether an agent is to end when the process that has started it does.
+        launch: the launch.
+        place: asks the engine to start the agents, and returns without waiting for them.
+        rank_variables: the first of these variables that is set in an agent's environment holds its rank.
+            If none is set, agents get ranks in the order of their arrival.
+        with_parent: whether an agent ends when the process that started it ends.
 
     Raises:
-        TypeError, ValueError: fn, args or an option cannot be had by ranks elsewhere.
-        StartError: not all agents came, or a rank could not be started; nothing is left of any.
-        Exception: what pickling or ``place`` raised.
+        TypeError, ValueError: fn, args or an option cannot be used by ranks on other hosts.
+        StartError: not all agents arrived, or a rank could not be started; no agent is left.
+        Exception: what pickling or ``place`` raises.
     """
     options = read_common(launch.options)
     if launch.exit_barrier:
-        raise ValueError(f"start method {launch.start_method!r} cannot have ranks leave together")
+        raise ValueError(f"start method {launch.start_method!r} has no exit barrier")
     spec = make_bootstrap_spec(launch, "spawn", forked=False)
     with _payload_of(launch, spec) as payload:
         hub = Hub(launch.nprocs, options.advertise, options.port, options.contact_timeout)
@@ -94,6 +94,7 @@ def _start(
     try:
         until = time.monotonic() + options.start_timeout
         placement = place()
+        debug("%s: placed %d agents", launch.name, launch.nprocs)
         connections = _gather(launch, hub, placement, until, options)
         pids = dispatch.give(connections, options.start_timeout)
         with defer_sigint(until_owned=True):
@@ -125,22 +126,22 @@ def _gather(
     except RefusalError as error:
         raise fail(str(error)) from None
     if connections is None:
-        said = placement.explain()
+        explanation = placement.explain()
         reason = f"the others have not within {options.start_timeout:g} s (option start_timeout)"
-        raise fail(f"{reason}: {said}" if said else reason)
+        raise fail(f"{reason}: {explanation}" if explanation else reason)
     return connections
 
 
 @contextmanager
 def _payload_of(launch: Launch, spec: BootstrapSpec) -> Iterator[int]:
-    """Provide the payload of a launch, complete but for the orders, as a file."""
+    """Provide the payload of a launch, without the spec, as the descriptor of a file."""
     from procession._launch.payload import pickled_call
 
     with pickled_call(launch) as pickled:
         if pickled.fds:
             raise ValueError(
                 f"args hold a queue, pipe, lock or the like, which ranks of start method "
-                f"{launch.start_method!r} cannot have: they may be on other hosts"
+                f"{launch.start_method!r} cannot use: they may be on other hosts"
             )
         pickled.describe_in(spec)
         spec["cwd"] = find_folder()
@@ -176,37 +177,36 @@ def _to_started(
 
 
 class _Ending(NamedTuple):
-    """The end of a launch whose ranks have ended.  What an interrupt cuts short can be called again."""
+    """Ends the agents and the engine of a launch whose ranks have ended; all methods may be called again."""
 
     placement: Placement
     connections: list[AgentConnection]
     processes: list[RemoteProcess]
 
     def fail(self) -> None:
-        """Have the agents end what their ranks have started."""
-        self._tell(failed=True)
+        """Make the agents end what their ranks started."""
+        self._send_finish(failed=True)
 
     def finish(self) -> None:
-        """Have the agents end, and their engine; wait for both."""
-        self._tell(failed=False)  # where they know already, they do not read it
+        """Make the agents and their engine end, and wait for both."""
+        self._send_finish(failed=False)  # after `fail` they do not read it any more
         lost = [process.lost is not None for process in self.processes]
         until = time.monotonic() + END_PATIENCE
         for connection, is_lost in zip(self.connections, lost, strict=True):
-            if not is_lost and not _await_end(connection.control, until):
+            if not is_lost and not _wait_until_closed(connection.control, until):
                 log.warning(
-                    "the agent of rank %s on %s does not end", connection.rank, connection.host
+                    "the agent of rank %s on %s has not ended", connection.rank, connection.host
                 )
             connection.close()
-        self.placement.end(
-            LOST_PATIENCE if any(lost) else END_PATIENCE
-        )  # it may wait for who is lost
+        # the engine may wait for lost agents, in vain
+        self.placement.end(LOST_PATIENCE if any(lost) else END_PATIENCE)
 
-    def _tell(self, *, failed: bool) -> None:
+    def _send_finish(self, *, failed: bool) -> None:
         for connection in self.connections:
             connection.control.send(frames.FINISH, failed)
 
 
-def _await_end(control: frames.Link, until: float) -> bool:
+def _wait_until_closed(control: frames.Link, until: float) -> bool:
     """Wait until the other end has closed a connection; return whether it has."""
     poll = select.poll()
     while not control.closed:

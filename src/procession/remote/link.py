@@ -1,7 +1,7 @@
-"""One TCP connection between a hub and an agent that have greeted each other: frames, and no waiting.
+"""Frames over one authenticated TCP connection between a hub and an agent, without blocking.
 
-A frame is its kind (1 byte), the sizes of its head (4 bytes) and body (8 bytes), the head (`marshal`) and
-the body (bytes as they are, which the receiver keeps in memory as a file).
+A frame consists of its kind (1 byte), the sizes of its head (4 bytes) and body (8 bytes), the head
+(`marshal`) and the body (raw bytes, which the receiver stores in a file in memory).
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from procession._linux.messages import NO_SIGNAL
 from procession._python.defer_signals import defer_sigint
 from procession._python.fd_numbers import above_streams
 
-HELLO, ORDERS, PAYLOAD, SHARE = b"h", b"o", b"p", b"s"
+HELLO, SPEC, PAYLOAD, SHARE = b"h", b"o", b"p", b"s"
 WANTED, STARTED, UNABLE = b"w", b"b", b"u"
 REPORT, RESULT, STACKS, EVIDENCE = b"r", b"v", b"t", b"e"
 SIGNAL, ASK, FINISH = b"k", b"a", b"f"
-"""The kinds of frames; see `agent` and `dispatch` for who sends which."""
+"""The kinds of frames; `agent` and `dispatch` show which side sends which."""
 
 _HEAD = 13
-_LARGEST_HEAD = 1 << 28  # bytes; what is large travels in bodies
-_CHUNK = 1 << 20  # bytes that are read or sent at once
-_TURN = 16  # chunks that one call reads at most: others have their turn then
+_LARGEST_HEAD = 1 << 28  # bytes; large data travels in bodies
+_CHUNK = 1 << 20  # bytes to read or send at once
+_TURN = 16  # the most chunks that one call reads, so that other connections get their turn
 
 
 class GarbledError(EOFError):
-    """Raised where what came on a connection is no frame; nothing that follows can be understood."""
+    """Raised when received data is not a frame; nothing after it can be interpreted."""
 
 
 class Frame(NamedTuple):
-    """What came: ``head`` is what `marshal` can carry, ``body`` the descriptor of a file, or -1.
+    """A received frame.
 
-    ``error`` says why there is no file for a body that came.
+    ``head`` is a value that `marshal` supports, ``body`` the descriptor of a file, or -1.  ``error`` says why
+    a body that came is not in a file.
     """
 
     kind: bytes
@@ -51,24 +52,24 @@ class Frame(NamedTuple):
 
 
 class Link:
-    """One end of a connection; nothing in it blocks, and it may be used from any thread.
+    """One end of a connection.  No method blocks, and any thread may call any method.
 
-    It never reads beyond the frame that `receive` returns: if more has come, the descriptor is readable.
+    `receive` never reads beyond the frame that it returns: if more has come, the descriptor stays readable.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.host: str = sock.getsockname()[0]
-        """The address that this end has."""
+        """The address of this end."""
         with fds.LOCK:
             self._fd = fds.keep(above_streams(sock.detach()))
         self._lock = RLock()
         self._waiting: deque[memoryview | tuple[int, int, int]] = deque()
         self._came = bytearray()
         self._body = -1
-        self._left = 0  # bytes of the body that have not come
-        self._error: OSError | None = None  # why they are not kept
+        self._left = 0  # bytes of the body still to come
+        self._error: OSError | None = None  # why the body is not stored
         self._garbled: str = ""
         self._begun: tuple[bytes, Any] | None = None
 
@@ -83,16 +84,16 @@ class Link:
 
     @property
     def is_sending(self) -> bool:
-        """Whether something waits to be sent: call `flush` once there is room for it."""
+        """Whether data waits to be sent; then call `flush` once the descriptor is writable."""
         return bool(self._waiting)
 
     def send(self, kind: bytes, head: Any = None, body: memoryview | int = -1) -> None:
         """Send a frame, now or with a later `flush`; ``body`` is a view, or the descriptor of a file.
 
-        Either must stay as it is until all is sent.  What cannot be sent any more is lost silently: the
-        end of the connection shows where it is read.
+        The body must not change until it is sent.  If the connection has ended, the frame is lost silently:
+        `receive` reports the end.
         """
-        told = marshal.dumps(head)
+        packed = marshal.dumps(head)
         parts: list[memoryview | tuple[int, int, int]] = []
         size = 0
         if isinstance(body, memoryview):
@@ -101,13 +102,13 @@ class Link:
         elif body >= 0:
             size = os.fstat(body).st_size
             parts = [(body, 0, size)]
-        sizes = len(told).to_bytes(4, "big") + size.to_bytes(8, "big")
+        sizes = len(packed).to_bytes(4, "big") + size.to_bytes(8, "big")
         with self._lock:
-            self._waiting += [memoryview(kind + sizes + told), *parts]
+            self._waiting += [memoryview(kind + sizes + packed), *parts]
             self.flush()
 
     def flush(self) -> None:
-        """Send what there is room for."""
+        """Send as much as the socket takes."""
         with self._lock, defer_sigint():
             try:
                 while self._waiting and self._fd >= 0:
@@ -121,10 +122,10 @@ class Link:
                 self._waiting.clear()
 
     def receive(self) -> Frame | None:
-        """Return the next frame, None while it is not complete.
+        """Return the next frame, or None while it is incomplete.
 
         Raises:
-            GarbledError: what came is no frame.
+            GarbledError: the received data is not a frame.
             EOFError: the connection has ended; the message says how.
         """
         with self._lock, defer_sigint():
@@ -139,7 +140,7 @@ class Link:
             return self._take()
 
     def next_kind(self) -> bytes:
-        """Return the kind of the frame that `receive` would give next, an empty one if none has begun."""
+        """Return the kind of the next frame, or b"" if none has begun to arrive."""
         with self._lock:
             if self._begun is not None:
                 return self._begun[0]
@@ -170,7 +171,7 @@ class Link:
         return sock
 
     def _send_some(self, item: memoryview | tuple[int, int, int]) -> Any:
-        """Send a part; return what is left of it, None if nothing is."""
+        """Send a part; return the rest of it, or None if nothing is left."""
         if isinstance(item, memoryview):
             sock = self._socket()
             try:
@@ -183,7 +184,7 @@ class Link:
         return (file, start, end) if start < end else None
 
     def _read(self) -> bool:
-        """Read a part of this frame, and nothing of the next; return whether there may be more."""
+        """Read a part of this frame, and nothing beyond it; return whether there may be more."""
         sock = self._socket()
         try:
             data = sock.recv(min(self._left, _CHUNK) or self._missing())
@@ -197,13 +198,13 @@ class Link:
             raise EOFError("the connection was closed")
         if self._left:
             self._left -= len(data)
-            self._keep(data)
+            self._store(data)
         else:
             self._came += data
         return True
 
-    def _keep(self, data: bytes) -> None:
-        """Keep a part of a body; what there is no room for is lost, and the frame says so."""
+    def _store(self, data: bytes) -> None:
+        """Store a part of a body; if that fails, drop the body, and let the frame say so."""
         try:
             if self._error is None:
                 memory.write(self._body, data)
@@ -213,7 +214,7 @@ class Link:
             self._body = -1
 
     def _missing(self) -> int:
-        """Return how many bytes of a frame's head have not come, as far as that is known."""
+        """Return how many bytes of the sizes, or then of the head, are still to come."""
         if len(self._came) < _HEAD:
             return _HEAD - len(self._came)
         size = int.from_bytes(self._came[1:5], "big")
@@ -222,7 +223,7 @@ class Link:
         return _HEAD + size - len(self._came)
 
     def _take(self) -> Frame | None:
-        """Return the frame that is complete, if one is."""
+        """Return the frame if it is complete, else None."""
         if self._begun is None and len(self._came) >= _HEAD and not self._missing():
             self._begin()
         if self._left or self._begun is None:
@@ -232,7 +233,7 @@ class Link:
         return frame
 
     def _begin(self) -> None:
-        """Take the head of a frame, whose body is then still to come."""
+        """Unpack the head of a frame and prepare for its body."""
         try:
             head = marshal.loads(self._came[_HEAD:])
         except Exception as error:
@@ -251,19 +252,19 @@ class Link:
         return GarbledError(self._garbled)
 
 
-def await_frame(link: Link, guard: int = -1) -> Frame:
-    """Wait for the next frame, sending meanwhile.
+def await_frame(link: Link, ends_with: int = -1) -> Frame:
+    """Wait for the next frame; send waiting data meanwhile.
 
     Raises:
-        EOFError: the connection has ended, or the descriptor ``guard`` is readable.
+        EOFError: the connection has ended, or the descriptor ``ends_with`` is readable.
     """
     poll = select.poll()
-    if guard >= 0:
-        poll.register(guard, select.POLLIN)
+    if ends_with >= 0:
+        poll.register(ends_with, select.POLLIN)
     while (frame := link.receive()) is None:
         poll.register(link, select.POLLIN | (select.POLLOUT if link.is_sending else 0))
-        if guard in dict(poll.poll()):
-            raise EOFError("whoever has started this agent is gone")
+        if ends_with in dict(poll.poll()):
+            raise EOFError("the process that started this agent has ended")
         link.flush()
     return frame
 
@@ -278,11 +279,12 @@ def await_end(link: Link) -> None:
 
 
 def keep_alive(sock: socket.socket, seconds: float) -> None:
-    """Have the kernel end a connection whose other end has not answered for so long (tcp(7)).
+    """Make the kernel end a connection whose other end has not answered for so many seconds (tcp(7)).
 
-    It asks after half of the time, and then thrice, where nothing waits to be acknowledged.  So of an agent's
-    two connections the one on which nothing is said tells whether the other end is there.  (TCP_USER_TIMEOUT
-    would tell it of both, but also end one whose other end is there and does not read.)
+    The kernel sends three probes, the first after half of the time, but only while no data waits for an
+    acknowledgement.  Therefore the idle one of an agent's two connections detects a lost peer.
+    (TCP_USER_TIMEOUT would detect it on both, but would also end a connection whose peer is alive and does
+    not read.)
     """
     probe = max(round(seconds / 6), 1)
     idle = max(round(seconds) - 3 * probe, 1)
@@ -293,7 +295,7 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
 
 
 def is_unacknowledged(fd: int) -> bool:
-    """Whether something was sent on a connection that the other end's host has not got (tcp(7), SIOCOUTQ)."""
+    """Whether the other host has not acknowledged all data sent on a connection (tcp(7), SIOCOUTQ)."""
     count = array.array("i", [0])
     try:
         fcntl.ioctl(fd, termios.TIOCOUTQ, count)

@@ -1,4 +1,4 @@
-"""The options that all backends have whose ranks agents hold."""
+"""The options that all backends with agents share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from procession._launch.environment import plain_str
 OPTIONS: frozenset[str] = frozenset(
     {"advertise", "port", "python", "start_timeout", "contact_timeout"}
 )
-"""What a backend adds to its own options; `read_common` reads them."""
+"""The names that a backend adds to its own options; `read_common` reads them."""
 
 
 class Common(NamedTuple):
-    """How agents are started, and reach their caller.
+    """How agents start and reach their caller.
 
-    ``advertise`` is the address (or a name of it) at which this machine listens, and that the agents are
-    told; ``port`` its port, 0 for a free one.  ``python`` is the interpreter on the ranks' hosts, None for
-    the path of this one.  Within ``start_timeout`` seconds all ranks must have reported in; after
+    ``advertise`` is the address or name at which this machine listens and to which the agents connect;
+    ``port`` is the port, 0 for a free one.  ``python`` is the path of the interpreter on the ranks' hosts,
+    None for the path of this one.  All agents must connect within ``start_timeout`` seconds.  After
     ``contact_timeout`` seconds without an answer a rank is lost, and ends itself.
     """
 
@@ -30,10 +30,11 @@ class Common(NamedTuple):
 
 
 def read_common(options: Mapping[str, Any]) -> Common:
-    """Return what the options say, whatever else is among them.
+    """Return the common options of a launch; ignore all others.
 
     Raises:
-        TypeError, ValueError: one is bad.
+        TypeError: an option has the wrong type.
+        ValueError: an option has a value out of range.
     """
     chosen = {name: options[name] for name in OPTIONS if options.get(name) is not None}
     for name in {"advertise", "python"} & chosen.keys():

@@ -1,8 +1,9 @@
-"""What an engine is asked to do, agents to place, and what it answers, their placement."""
+"""The interface to engines: `Agents` to start, and their `Placement`."""
 
 from __future__ import annotations
 
 import marshal
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,18 +14,21 @@ if TYPE_CHECKING:
     from procession.remote.hub import Hub
     from procession.remote.options import Common
 
+SHARED_FROM = 1 << 20
+"""The smallest payload, in bytes, that is sent once to each host rather than to each agent."""
+
 VARIABLE = "PROCESSION_AGENT"
-"""The variable that tells an agent its caller's address, and the launch's secret."""
+"""The environment variable with the address of an agent's caller and the secret of the launch."""
 
 
 class Agents(NamedTuple):
-    """The agents of a launch, one a rank, as their engine is to start them.
+    """The agents that an engine should start for a launch, one for each rank.
 
-    ``argv`` is the command of each, the same for all; ``description`` is the value that its environment
-    must have for `VARIABLE`, and contains the launch's secret: it must not be shown in an argument, which
-    anybody can see.  An agent without that variable reads it from the first line of its standard input.
-    ``payload`` is the descriptor of a file with the pickled fn and args, for an engine that can bring it to
-    its workers itself: see `hosting.host_agent`.
+    ``argv`` is the command line, the same for all.  ``description`` is the value for `VARIABLE` in the
+    environment of each agent.  It contains the launch's secret, so it must not appear in arguments, which all
+    users of a machine can read.  An agent without that variable reads it from the first line of its standard
+    input.  ``payload`` is the descriptor of a file with the pickled fn and args, for an engine that can
+    deliver it to its workers: see `host_agent`.
     """
 
     nprocs: int
@@ -33,8 +37,24 @@ class Agents(NamedTuple):
     payload: int
 
     @property
+    def hub(self) -> tuple[str, int]:
+        """The address of the hub, to which agents connect."""
+        host, port = unpack(self.description)["hub"]
+        return host, port
+
+    @property
+    def contact_timeout(self) -> float:
+        """The option of that name: the seconds for which a connection may be silent."""
+        return float(unpack(self.description)["contact_timeout"])
+
+    @property
+    def shares_payload(self) -> bool:
+        """Whether the payload is so large that each host should get it only once."""
+        return os.fstat(self.payload).st_size >= SHARED_FROM
+
+    @property
     def environment(self) -> dict[str, str]:
-        """What the environment of each agent must have besides."""
+        """The variables that the environment of each agent must have in addition."""
         return {VARIABLE: self.description}
 
 
@@ -47,7 +67,7 @@ def describe_agents(
     *,
     with_parent: bool = False,
 ) -> Agents:
-    """Return the agents that connect to an address, and find their rank in the first variable set."""
+    """Return the agents of a launch; they find their rank in the first of ``rank_variables`` that is set."""
     module = "procession.remote.agent"
     argv = (
         compose_command(module, "main", ())
@@ -65,15 +85,15 @@ def describe_agents(
 
 
 def pack(description: Mapping[str, object]) -> str:
-    """Return a description as the value of an environment variable."""
+    """Pack a description into the value of an environment variable."""
     return marshal.dumps(dict(description)).hex()
 
 
 def unpack(text: str) -> dict[str, Any]:
-    """Return the description that `pack` made a text of.
+    """Unpack a description that `pack` has packed.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a description.
     """
     try:
         description: dict[str, Any] = marshal.loads(bytes.fromhex(text))
@@ -83,21 +103,21 @@ def unpack(text: str) -> dict[str, Any]:
 
 
 class Placement(Protocol):
-    """Agents that an engine was asked to start: queued, starting, or running."""
+    """The agents that an engine was asked to start: queued, starting, or running."""
 
     def failure(self) -> str:
-        """Return why no more of them will come; an empty string as long as they may.  Never blocks."""
+        """Return why no more agents will arrive; an empty string while they may.  Never blocks."""
         ...
 
     def explain(self) -> str:
-        """Return what the engine says of those that have not come in time; may take a second or two."""
+        """Return what the engine says about agents that did not arrive in time; may take a second or two."""
         ...
 
     def begun(self) -> None:
-        """Take note that all agents have come, and each has started its rank."""
+        """Called once all agents have arrived and started their ranks."""
 
     def end(self, patience: float) -> None:
-        """Have nothing left at the engine, queued or running, and wait for that.
+        """Remove everything from the engine, queued or running, and wait until that is done.
 
-        The agents end by themselves, and have ``patience`` seconds for it.  May be called again.
+        The agents end by themselves; give them ``patience`` seconds.  May be called again.
         """

@@ -1,4 +1,4 @@
-"""A rank elsewhere, as its caller sees it: a process, and the channel of its report."""
+"""The caller's view of a rank that an agent holds: its process, and the channel for its report."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import time
 from typing import Any
 
 from procession._linux.messages import NUMBER, UNKNOWN
+from procession._python.deadlines import seconds_until
 from procession._supervise.channel import NO_DESCRIPTORS, map_file, miss_result
 from procession._supervise.process_attributes import ProcessAttributes
 from procession.protocol import Report
 from procession.remote import link as frames
 from procession.remote.agent_connection import AgentConnection
 
-_LONGEST_WAIT = 86_400.0  # seconds: poll(2) takes at most 24 days
-
 
 class RemoteProcess(ProcessAttributes):
-    """A rank that an agent holds, with the attributes of a `multiprocessing.Process`."""
+    """The process of a rank that an agent holds, with the attributes of a `multiprocessing.Process`."""
 
     def __init__(self, connection: AgentConnection, pid: int, *, name: str, daemon: bool) -> None:
         self.pid = pid
@@ -30,7 +29,7 @@ class RemoteProcess(ProcessAttributes):
         self.host: str = connection.host
         self.sentinel: int = connection.end.fileno()
         self.lost: str | None = None
-        """Why contact with it is gone, if it is."""
+        """Why the connection to the agent is lost; None while it is not."""
         self._connection = connection
         self._exitcode: int | None = None
         self._ended = False
@@ -46,41 +45,41 @@ class RemoteProcess(ProcessAttributes):
 
     @property
     def evidence(self) -> str:
-        """What the kernel's count of out-of-memory kills on the rank's host tells, if SIGKILL ended it."""
+        """What the counters of out-of-memory kills on the rank's host say, if SIGKILL ended the rank."""
         self._take_evidence()
         return self._evidence
 
     @property
     def exitcode(self) -> int | None:
-        """None while it runs, or where nobody knows; -N if signal N ended it."""
+        """The exit code; -N if signal N ended it, None while it runs or if the code is unknown."""
         self._collect()
         return self._exitcode
 
     def is_alive(self) -> bool:
-        """Whether it has not ended yet, as far as is known here."""
+        """Whether the process still runs, as far as this machine knows."""
         self._collect()
         return not self._ended
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, for at most ``timeout`` seconds."""
+        """Wait until the process has ended, for at most ``timeout`` seconds."""
         until = float("inf") if timeout is None else time.monotonic() + timeout
         while self.is_alive():
-            patience = min(max(until - time.monotonic(), 0), _LONGEST_WAIT)
+            patience = seconds_until(until)
             poll = select.poll()
             poll.register(self.sentinel, select.POLLIN)
             if not poll.poll(patience * 1000) and time.monotonic() >= until:
                 return
 
     def terminate(self) -> None:
-        """Have SIGTERM sent to it and its group, and SIGCONT."""
+        """Ask the agent to send SIGTERM and SIGCONT to the process and its group."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Have SIGKILL sent to it and its group."""
+        """Ask the agent to send SIGKILL to the process and its group."""
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Have a signal sent to it and its group, if it has not ended."""
+        """Ask the agent to send a signal to the process and its group, unless it has ended."""
         if not self._ended:
             self._connection.control.send(frames.SIGNAL, int(number))
 
@@ -92,9 +91,9 @@ class RemoteProcess(ProcessAttributes):
         return not self._ended
 
     def take_stacks(self) -> str | None:
-        """Return the stacks that were asked for; None as long as they are not complete."""
+        """Return the stacks that `ask_stacks` asked for; None while they are not complete."""
         control = self._connection.control
-        if control.next_kind() == frames.STACKS:  # a report stays where it is: it is the channel's
+        if control.next_kind() == frames.STACKS:  # a report stays unread, for the channel
             try:
                 frame = control.receive()
             except EOFError:
@@ -104,11 +103,11 @@ class RemoteProcess(ProcessAttributes):
         return self._stacks
 
     def note_stacks(self, text: str) -> None:
-        """Take the answer to a question for stacks."""
+        """Record the answer to a stack request."""
         self._stacks = text
 
     def note_evidence(self, text: str) -> None:
-        """Take what the rank's host tells of out-of-memory kills."""
+        """Record what the rank's host says about out-of-memory kills."""
         self._evidence = text
 
     def release(self) -> None:
@@ -117,7 +116,7 @@ class RemoteProcess(ProcessAttributes):
             self._connection.end.close()
 
     def _collect(self) -> None:
-        """Note the exit code if it has come, or that none will."""
+        """Record the exit code if it has come, or that none will come."""
         with self._lock:
             if self._ended:
                 return
@@ -132,13 +131,13 @@ class RemoteProcess(ProcessAttributes):
                 number = int.from_bytes(code, "big", signed=True)
                 self._exitcode = None if number == UNKNOWN else number
                 self._ended = True
-                self._take_evidence()  # now: the connection may be closed by the time it is asked for
+                self._take_evidence()  # now, as the connection may be closed later
             else:
                 self._lose("the connection was closed")
 
     def _take_evidence(self) -> None:
         control = self._connection.control
-        if control.next_kind() == frames.EVIDENCE:  # a report stays where it is
+        if control.next_kind() == frames.EVIDENCE:  # a report stays unread
             try:
                 frame = control.receive()
             except EOFError:
@@ -153,7 +152,7 @@ class RemoteProcess(ProcessAttributes):
 
 
 class RemoteChannel:
-    """An `ErrorChannel` over an agent's connection, on which answers to questions come as well."""
+    """An `ErrorChannel` over an agent's control connection, which also carries stacks and evidence."""
 
     def __init__(self, connection: AgentConnection, process: RemoteProcess) -> None:
         self._control = connection.control
@@ -161,7 +160,7 @@ class RemoteChannel:
         self._process = process
         self._fd = self._control.fileno()
         self._result: memoryview | None = None
-        self._error: OSError | None = None  # why there is no result, though one came
+        self._error: OSError | None = None  # why a result that came was not stored
         self._closed = False
 
     def fileno(self) -> int:
@@ -173,8 +172,8 @@ class RemoteChannel:
 
         Raises:
             EOFError: none will come.
-            ValueError: what came is no report.
-            OSError: the result that came could not be kept.
+            ValueError: the received data is not a report.
+            OSError: the received result could not be stored.
         """
         if self._closed:
             raise EOFError("the channel is closed")
@@ -192,19 +191,19 @@ class RemoteChannel:
         return None
 
     def close(self) -> None:
-        """Read no more.  The connection stays until the launch has finished."""
+        """Stop reading.  The connection stays open until the launch has finished."""
         self._closed = True
 
     def _receive(self) -> frames.Frame | None:
         try:
             return self._control.receive()
-        except frames.GarbledError as error:  # who is there still may never end
+        except frames.GarbledError as error:  # not as EOFError: the agent may still run
             raise ValueError(str(error)) from None
 
     def _to_report(self, fields: dict[str, Any]) -> Report:
         report = Report(**fields)
         if not all(map(isinstance, report, _KINDS_OF_FIELDS)):
-            raise ValueError("what came is no report")
+            raise ValueError("the data is not a report")
         time = report.time + self._offset
         if self._error is not None:
             if self._error.errno not in NO_DESCRIPTORS:
@@ -218,7 +217,7 @@ _KINDS_OF_FIELDS: tuple[Any, ...] = (
     *(str, int, str, str, str),
     *((bytes, type(None)), (bytes, type(None))),
 )
-"""The classes of a report's fields, as an agent sends them."""
+"""The types of the fields of a report, as an agent sends them."""
 
 
 def _map_whole(fd: int) -> memoryview:
@@ -229,7 +228,7 @@ def _map_whole(fd: int) -> memoryview:
 
 
 def _peek(fd: int) -> bytes | None:
-    """Return what has come on a connection, and leave it there; None if nothing has."""
+    """Return the data that has come on a connection, without consuming it; None if there is none yet."""
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     try:

@@ -1,6 +1,6 @@
-"""The conformance kit: tests that any backend must pass, for its author to run.
+"""The conformance kit: tests that every backend must pass, for its author to run.
 
-The classes are imported when they are first used: ranks import what lies beside them.
+The classes are imported on first use, because ranks import other modules of this package.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from procession.testing.conformance import BackendConformance
     from procession.testing.remote import RemoteConformance
+    from procession.testing.times import patience
 
-__all__ = ["BackendConformance", "RemoteConformance"]
+__all__ = ["BackendConformance", "RemoteConformance", "patience"]
 
 
 def __getattr__(name: str) -> object:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> object:
         from procession.testing.remote import RemoteConformance
 
         return RemoteConformance
+    if name == "patience":
+        from procession.testing.times import patience
+
+        return patience
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

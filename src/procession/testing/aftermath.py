@@ -1,4 +1,4 @@
-"""What a test must not leave: processes, and ranks that have shared one."""
+"""Checks what a test leaves behind: processes, and ranks that shared a process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import pytest
 from procession.testing import left
 from procession.testing.own_process import find_shared
 from procession.testing.subject import Subject
+from procession.testing.times import patience
 
-_PATIENCE = 2.0  # seconds that what a test leaves has to end by itself
-_LESS_PATIENCE = 0.3  # the same for what has little hope to
+_PATIENCE = patience(2.0)  # seconds for what a test leaves behind to end by itself
+_LESS_PATIENCE = patience(0.3)  # the same in the first launch, and once a test has leaked
 
 
 class Aftermath:
-    """Looks, after each test of a backend, for what it has left, and ends that.
+    """Finds what each test of a backend leaves behind, and ends it.
 
-    A helper that serves all launches may stay if the first launch has started it.  Only one process may run
-    a helper's command: else each rank, or each launch, has started another.  What ranks on other hosts leave
-    there the engine must tell (`RemoteConformance.engine_jobs`).
+    A helper that serves all launches may stay if the first launch started it.  Only one process may run a
+    helper's command: several mean that each rank, or each launch, started its own.  The kit does not see
+    other hosts; `RemoteConformance.engine_jobs` reports what ranks leave there.
 
     Attributes:
-        shared: whether a process was not one rank's alone.
+        shared: whether two ranks, or a rank and its caller, ran in one process.
     """
 
     def __init__(self) -> None:
@@ -38,14 +39,14 @@ class Aftermath:
 
     @contextmanager
     def watch(self, item: Any, subject: Subject, *, launches: bool) -> Iterator[None]:
-        """Run a test in a block.  If it passes it fails for what it leaves.
+        """Run a test as a block; fail a test that passes but leaves something behind.
 
         Args:
-            item: the test, whose report says what it has left if it has failed anyhow.
+            item: the test; if it fails anyway, its report lists what it left behind.
             subject: the backend.
             launches: whether the test starts ranks.
         """
-        # an engine has processes of its own, which come and go
+        # the engine starts and ends processes at any time: they do not count
         engine = left.take_census() if subject.capabilities.remote else None
         look = partial(left.take_census, engine)
         before = look()
@@ -63,7 +64,7 @@ class Aftermath:
     def _find_problems(
         self, subject: Subject, look: Callable[[], left.Census], before: left.Census
     ) -> str:
-        """Return what is wrong with what a test has left; end it."""
+        """Describe what a test left behind, and end it; return an empty string if there is nothing."""
         shared = find_shared(subject.folder)
         self.shared |= bool(shared)
         patience = self._patience if self._has_launched else _LESS_PATIENCE
@@ -72,23 +73,23 @@ class Aftermath:
         if leaks:
             self._patience = _LESS_PATIENCE
             left.end(leaks)
-        told = [f"process {one.pid}: {one.command}" for one in leaks]
+        lines = [f"process {one.pid}: {one.command}" for one in leaks]
         return "\n".join(
-            [*([shared] if shared else []), *(["left behind:", *told] if told else [])]
+            [*([shared] if shared else []), *(["left behind:", *lines] if lines else [])]
         )
 
     def _replaces_helper(self, one: left.Left) -> bool:
-        """Whether a process has a helper's command, and the helper has ended."""
+        """Return whether a process runs the command of a helper that has ended."""
         same = [helper for helper in self._helpers if _command_of(helper) == _command_of(one)]
         return bool(same) and not any(map(left.is_alive, same))
 
     def _find_leaks(self, stayed: list[left.Left], remote: bool) -> list[left.Left]:
-        """Return what is no helper.  A helper that others turn out to be like is none."""
+        """Return the processes that are not helpers; a helper is the only process with its command."""
         counts = Counter(map(_command_of, stayed))
         helpers = [
             one
             for one in stayed
-            if (remote and not self._has_launched)  # its engine: it may have many
+            if (remote and not self._has_launched)  # its engine, which may have many processes
             or (
                 counts[_command_of(one)] == 1
                 and (not self._has_launched or self._replaces_helper(one))
@@ -102,5 +103,5 @@ class Aftermath:
 
 
 def _command_of(one: left.Left) -> str:
-    """Return the command of a process without numbers: those of descriptors and processes change."""
+    """Return the command of a process with each number as 0: descriptors and process ids differ each time."""
     return re.sub(r"\d+", "0", one.command)

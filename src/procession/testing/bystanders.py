@@ -1,4 +1,4 @@
-"""What the other ranks do in the fault cases: those that will not end, and those that fail in consequence."""
+"""What the other ranks do in the fault cases: some resist being stopped, some fail as a consequence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from procession.testing.scratch import Stage, state_of
 
 
 def first_rank(act: Act) -> Act:
-    """Have one of the other ranks do something, whichever comes first; the rest works."""
+    """Return an act for the other ranks: the first one to begin performs ``act``, the rest work."""
 
     def either(stage: Stage) -> None:
         try:
@@ -43,9 +43,9 @@ def work_in_c(stage: Stage) -> None:
 
 
 def lock_forever(loader: Callable[[None], ctypes.CDLL] = ctypes.PyDLL) -> None:
-    """Lock a mutex twice, in C: no signal interrupts that, but for SIGKILL.
+    """Lock a mutex twice in C: only SIGKILL interrupts that.
 
-    With `ctypes.PyDLL` the GIL is held meanwhile, with `ctypes.CDLL` it is not.
+    With `ctypes.PyDLL` the thread holds the GIL meanwhile, with `ctypes.CDLL` it does not.
     """
     mutex = ctypes.create_string_buffer(
         64
@@ -66,7 +66,7 @@ def await_stop(stage: Stage) -> None:
 
 
 def wait_in_vfork(stage: Stage) -> None:
-    """Wait for a child of vfork: in state D, as for a disk, yet SIGKILL ends it."""
+    """Wait for a child of vfork: the state is D, as in a wait for a disk, but SIGKILL ends it."""
     code = (
         "import ctypes, os, sys, time\n"
         "libc = ctypes.CDLL(None)\n"
@@ -87,14 +87,14 @@ def _await_state(pid: int, letters: str) -> None:
 
 
 def follow_soon(stage: Stage) -> None:
-    """Fail because rank 1 has, 2 ms later."""
+    """Fail 2 ms after rank 1, as a consequence of its failure."""
     stage.await_cue("failing")
     time.sleep(0.002)
     raise ConnectionResetError("secondary")
 
 
 class Cueing(ValueError):
-    """Gives the cue for a secondary failure while it is being told."""
+    """An exception that gives the cue for a secondary failure while its own text is composed."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__("the root cause")

@@ -1,4 +1,4 @@
-"""Callers in processes of their own, for what must not befall the process that tests."""
+"""Runs callers in separate processes, for tests that would harm the process that runs the tests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from procession.testing.subject import Subject
 
 Main = Callable[[Any, dict[str, Any], str], None]
-_SPARE = 12  # descriptors that a caller may still open: enough to begin, too few for all its ranks
+_SPARE = 12  # descriptors that a caller may still open: enough to begin, too few for all ranks
 _MANY = 24  # ranks
 
 
 def start(subject: Subject, main: Main) -> subprocess.Popen[bytes]:
-    """Start a caller that runs ``main(backend, options, folder)``, pickled.
+    """Start a caller that runs ``main(backend, options, folder)``; the call is pickled.
 
-    Its output goes to a file: what it leaves behind would hold a pipe open.
+    Its output goes to a file, because a process that it leaves behind would keep a pipe open.
     """
     import pytest
 
@@ -45,7 +45,7 @@ def start(subject: Subject, main: Main) -> subprocess.Popen[bytes]:
 
 
 def finish(subject: Subject, caller: subprocess.Popen[bytes]) -> list[bytes]:
-    """Wait for a caller, and return the lines that it has printed; kill it if it does not end."""
+    """Wait for a caller and return the lines that it printed; kill it if it does not end."""
     try:
         caller.wait(60)
     finally:
@@ -59,7 +59,7 @@ def _output_of(subject: Subject) -> Path:
 
 
 def execute(subject: Subject, source: str, how: str) -> str:
-    """Run a program, as a script or by ``-c``, that reads the backend and options; return what it prints."""
+    """Run a program that reads the backend and options, as a script or with ``-c``; return what it prints."""
     arguments = ["-c", source]
     if how == "script":
         script = subject.folder / "main_module.py"
@@ -82,18 +82,18 @@ def _run() -> None:
 
 
 def launch_workers(backend: Any, options: dict[str, Any], folder: str) -> None:
-    """Launch two ranks that work, and wait for them."""
+    """Launch two ranks that work, and wait for their end."""
     procession.start_processes(ranks.work, (folder,), 2, start_method=backend, options=options)
 
 
 def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -> None:
-    """Start more ranks than there are descriptors for; print how that ends, and what is left of it."""
+    """Start more ranks than descriptors allow; print how that ends, and how many children remain."""
     import resource
 
-    from procession._forkserver import client
+    from procession.testing.introspect import stop_servers
 
     call = {"start_method": backend, "options": options}
-    procession.start_processes(ranks.nothing, **call)  # what stays for all launches is there now
+    procession.start_processes(ranks.nothing, **call)  # starts what stays for all launches
     before = _count_children()
     limit = max(map(int, os.listdir("/proc/self/fd"))) + _SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -102,14 +102,14 @@ def run_out_of_descriptors(backend: Any, options: dict[str, Any], folder: str) -
         context: Any = procession.start_processes(ranks.work, (folder,), _MANY, join=False, **call)
         context.terminate()
         print("all could be started")
-    except (OSError, procession.StartError) as error:  # the engine may lack them first
+    except (OSError, procession.StartError) as error:  # the engine may run out first
         print(f"{type(error).__name__}: {error}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     print("children:", _count_children() - before)
-    client.stop_servers()
+    stop_servers()
 
 
 def _count_children() -> int:
-    from procession._cleanup.marks import list_children
+    from procession.testing.introspect import list_children
 
     return len(list_children(os.getpid()))

@@ -1,9 +1,9 @@
-"""The fault table: what can go wrong in a rank, and what its caller must be told.
+"""The fault table: what can go wrong in a rank, and what its caller must learn.
 
-A case is played by all ranks of a launch: `play(rank, name, folder, busy)`.  Rank 1 has the fault, unless the
-case says more; the others are busy for far longer than anybody should wait.  Ranks meet through files
-in ``folder``, where they also note the processes that must be gone afterwards: no case needs
-anything else of its launcher, so that the same table serves every start method and every peer.
+All ranks of a launch play a case: `play(rank, name, folder, busy)`.  Rank 1 has the fault.  The other ranks
+work for far longer than a test waits, unless the case gives them a part.  Ranks coordinate through files in
+``folder``, and note there the processes that must be gone afterwards.  A case needs nothing else from its
+launcher, so that the same table serves every start method and every other library.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ RANKS = 3
 
 @dataclass(frozen=True)
 class Case:
-    """One fault: what rank 1 and the other ranks do, and what the caller is to be told.
+    """One fault: what rank 1 and the other ranks do, and which error the caller must get.
 
     ``outcome`` is ``raised`` (and ``text`` is in the traceback), ``exited`` (with ``code`` and
     ``signal_name``) or ``ok``.  ``needs`` names the capabilities (see
-    `procession.Capabilities`) that a start method must claim for it; ``root`` is one of the machine.
+    `procession.Capabilities`) that a start method must claim; ``root`` means that the test must run as root.
     """
 
     act: Act
@@ -89,7 +89,7 @@ class Case:
     others: Act = work
     needs: tuple[str, ...] = ()
     seconds: float = 5.0
-    """How long it may take; the grace period before SIGKILL comes on top for ``stubborn`` cases."""
+    """Seconds that the case may take; ``stubborn`` cases add the grace period before SIGKILL."""
     stubborn: bool = field(default=False)
 
 

@@ -14,23 +14,23 @@ from procession.testing.costs import Costs
 from procession.testing.leftovers import Leftovers
 from procession.testing.listing import Listing
 from procession.testing.outcomes import Outcomes
-from procession.testing.protocol import Seam
+from procession.testing.protocol import ProtocolTests
 from procession.testing.subject import Subject
 
 
-class BackendConformance(Listing, Costs, Leftovers, Outcomes, Contract, Seam):
-    """What every backend must pass; pytest runs a subclass whose name begins with ``Test``.
+class BackendConformance(Listing, Costs, Leftovers, Outcomes, Contract, ProtocolTests):
+    """The tests that every backend must pass; pytest runs a subclass whose name begins with ``Test``.
 
-    Capabilities that the backend does not claim are skipped by name.  The tests of the seam come first,
-    and if one of them fails, the others are not run.
+    Tests of a capability that the backend does not claim are skipped, and the report names it.  The tests
+    of the protocol run first; if one of them fails, the other tests are skipped.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Why a test is known to fail, by its name, with its parameters or without; that it then passes is
-    a failure too."""
+    """Known failures: the name of a test, with or without its parameters, and the reason.  An unexpected
+    pass fails."""
 
     ranks_are_here: ClassVar[bool] = False
-    """Whether ranks run on this machine, and see its processes, though their backend is remote."""
+    """Whether the ranks of a remote backend run on this machine and see its processes."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -45,12 +45,12 @@ class BackendConformance(Listing, Costs, Leftovers, Outcomes, Contract, Seam):
 
     @pytest.fixture
     def launch_options(self) -> Mapping[str, Any]:
-        """Return the options that every launch is given; may be overridden."""
+        """Return the options of every launch; override this if the backend needs any."""
         return {}
 
     @pytest.fixture
     def subject(
         self, backend: Backend, launch_options: Mapping[str, Any], tmp_path: Path
     ) -> Subject:
-        """The backend, as the tests use it."""
+        """Return the backend, as the tests use it."""
         return Subject(backend, launch_options, tmp_path, here=self.ranks_are_here)

@@ -1,4 +1,4 @@
-"""Cost sanity, by counting: nothing grows faster than the number of ranks."""
+"""Counts what a launch costs: nothing may grow faster than the number of ranks."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from procession.testing import ranks
 from procession.testing.subject import Subject
 
 _FEW, _TWICE, _MANY = 4, 8, 16  # ranks
-_SLACK = 1.5  # by how much a further rank may cost more than the ones before it did
+_SLACK = 1.5  # how many times as much each of the last ranks may cost
 
 
 class Costs:
-    """What a launch costs its caller."""
+    """Tests of what a launch costs its caller."""
 
     def test_start_is_linear_in_the_number_of_ranks(self, subject: Subject) -> None:
-        """In function calls: of the 9th to 16th rank, `start` makes about as many as of the 5th to 8th."""
-        count_calls(subject, _MANY)  # what it does once for all launches is done now
+        """`start` makes about as many function calls a rank for ranks 9 to 16 as for ranks 5 to 8."""
+        count_calls(subject, _MANY)  # does what is done once for all launches
         few, twice, many = (count_calls(subject, nprocs) for nprocs in (_FEW, _TWICE, _MANY))
         before, after = (twice - few) / (_TWICE - _FEW), (many - twice) / (_MANY - _TWICE)
         assert after <= _SLACK * max(before, 1), f"calls for 4, 8, 16 ranks: {few}, {twice}, {many}"
 
     def test_args_are_pickled_at_most_once_a_rank(self, subject: Subject) -> None:
-        """Once a launch is better."""
+        """Args are pickled at most once a rank; once a launch is better."""
         ranks.CountsPickling.pickled = 0
         subject.run(ranks.give, ranks.CountsPickling(), nprocs=_FEW)
         assert ranks.CountsPickling.pickled <= _FEW
 
     def test_a_rank_costs_two_descriptors(self, subject: Subject) -> None:
-        """At most, in its caller."""
+        """A further rank takes at most two descriptors in its caller."""
         subject.need_local()
-        subject.run(ranks.nothing)  # what stays for all launches is there now
+        subject.run(ranks.nothing)  # opens what stays for all launches
         counts = []
         for nprocs in (_FEW, _TWICE):
             before = count_descriptors()
@@ -43,12 +43,12 @@ class Costs:
 
 
 def count_descriptors() -> int:
-    """Return how many descriptors this process has."""
+    """Return how many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def count_calls(subject: Subject, nprocs: int) -> int:
-    """Return how many functions a start calls in this thread, of Python's and of C's."""
+    """Return how many functions, of Python and of C, `start` calls in this thread."""
     calls = 0
 
     def note(_frame: FrameType, event: str, _argument: object) -> None:

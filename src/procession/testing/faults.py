@@ -1,4 +1,4 @@
-"""What ranks do in the fault cases: each act takes the stage, and most do not return."""
+"""What ranks do in the fault cases: each act takes a `Stage`, and most do not return."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Act = Callable[[Stage], None]
 
 
 def work(stage: Stage) -> None:
-    """Be a healthy rank."""
+    """Work, as a healthy rank does."""
     stage.work()
 
 
@@ -31,21 +31,21 @@ def work(stage: Stage) -> None:
 
 
 class NeedsTwo(Exception):
-    """Pickles, but does not unpickle."""
+    """An exception that can be pickled but not unpickled."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} {two}")
 
 
 class NoText(Exception):
-    """Cannot be shown."""
+    """An exception whose text cannot be composed."""
 
     def __str__(self) -> str:
         raise ValueError("no text")
 
 
 class NothingWorks(Exception):
-    """Can neither be shown nor pickled."""
+    """An exception that can be neither shown nor pickled."""
 
     def __str__(self) -> str:
         raise ValueError("no text")
@@ -57,7 +57,7 @@ class NothingWorks(Exception):
 
 
 class Interrupts(Exception):
-    """Interrupts whoever shows it."""
+    """An exception that raises KeyboardInterrupt when it is shown."""
 
     def __str__(self) -> str:
         raise KeyboardInterrupt
@@ -66,7 +66,7 @@ class Interrupts(Exception):
 
 
 class OwnBase(BaseException):
-    """Not an Exception."""
+    """A BaseException that is not an Exception."""
 
 
 def raising(error: BaseException) -> Act:
@@ -218,7 +218,7 @@ def close_streams(stage: Stage) -> None:
     raise ValueError("no streams")
 
 
-# What holds a rank that has failed
+# What keeps a failed rank from ending
 
 
 def keep_thread(stage: Stage) -> None:
@@ -265,7 +265,7 @@ def start_session(stage: Stage) -> None:
 
 
 def fork_daemon(stage: Stage) -> None:
-    """Fork twice, with a new session between, no descriptor left, and no exec."""
+    """Fork twice, with a new session in between; close all descriptors, and do not exec."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -278,19 +278,19 @@ def fork_daemon(stage: Stage) -> None:
 
 
 def start_stranger(stage: Stage) -> None:
-    """Start a program in a session of its own, without an environment, whose parent has ended."""
+    """Start a program in a new session, with an empty environment, whose parent has ended."""
     text = (
         f"setsid sleep {stage.busy} >/dev/null 2>&1 </dev/null & echo $! > {stage.folder}/stranger"
     )
     subprocess.run(["/bin/sh", "-c", text], env={}, check=True)
     pid = int((stage.folder / "stranger").read_text())
-    while os.getsid(pid) == os.getsid(0):  # it is about to leave
+    while os.getsid(pid) == os.getsid(0):  # setsid has not run yet
         time.sleep(0.001)
     stage.note(pid)
 
 
 def start_grandchildren(stage: Stage) -> None:
-    """Have a child of multiprocessing that has a program of its own."""
+    """Start a child by multiprocessing, which starts a program."""
     child = multiprocessing.get_context("fork").Process(target=_start_and_work, args=(stage,))
     child.start()
     stage.note(child.pid or 0)
@@ -304,7 +304,7 @@ def _start_and_work(stage: Stage) -> None:
 
 
 def then(*acts: Act) -> Act:
-    """Do one thing after another."""
+    """Return an act that performs several in turn."""
 
     def act(stage: Stage) -> None:
         for one in acts:
@@ -314,7 +314,7 @@ def then(*acts: Act) -> Act:
 
 
 def once(cue: str, what: Act) -> Act:
-    """Do something once another rank has given a cue."""
+    """Return an act that waits for a cue of another rank first."""
     return then(lambda stage: _drop(stage.await_cue(cue)), what)
 
 

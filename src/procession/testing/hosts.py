@@ -1,6 +1,7 @@
-"""A second host on this machine: a network namespace with a name of its own, and a cable to it.
+"""A second host on this machine: a network namespace with another host name, and a virtual cable to it.
 
-All else is shared, file system and process ids too.  It needs root, ``ip`` (iproute2) and util-linux.
+Both share all else, such as the file system and process ids.  This needs root, ``ip`` (iproute2) and
+util-linux.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 NAME = "far"
-"""What the second host is called."""
+"""The name of the second host."""
 
 
 @dataclass(frozen=True, slots=True)
 class FarHost:
-    """The second host: what to put before a command to run it there, and the addresses of both."""
+    """The second host: the prefix of a command that runs there, and the addresses of both hosts."""
 
     prefix: tuple[str, ...]
     near_address: str
@@ -26,30 +27,35 @@ class FarHost:
     link: str
 
     def cut(self) -> None:
-        """Pull the cable."""
+        """Cut the connection between the hosts."""
         _call("ip", "link", "set", self.link, "down")
 
     def mend(self) -> None:
-        """Plug it in again."""
+        """Restore the connection."""
         _call("ip", "link", "set", self.link, "up")
 
 
 def why_none() -> str:
-    """Return why there can be no second host here; an empty string if there can."""
+    """Return why this machine cannot have a second host; an empty string if it can."""
     if os.geteuid() != 0:
-        return "only root can have a second host"
+        return "a second host needs root"
     try:
         with far_host():
             return ""
     except FileNotFoundError as error:
-        return f"there is no {error.filename}: apt-get install iproute2 util-linux"
+        return f"{error.filename} is missing: apt-get install iproute2 util-linux"
     except (OSError, subprocess.SubprocessError) as error:
-        return f"this kernel or sandbox gives no network namespace: {error}"
+        return f"this kernel or sandbox does not allow a network namespace: {error}"
 
 
 @contextmanager
 def far_host(*, named: bool = True) -> Iterator[FarHost]:
-    """Provide a second host, with the name `NAME` unless it is to have this one's; all in it is ended after.
+    """Provide a second host in the block.
+
+    The namespace ends after the block, unless a process is still in it.
+
+    Args:
+        named: whether it has the name `NAME`; else it has this host's name.
 
     Raises:
         OSError, subprocess.SubprocessError: this machine does not allow it.
@@ -62,11 +68,11 @@ def far_host(*, named: bool = True) -> Iterator[FarHost]:
     assert holder.stdout is not None
     try:
         if not holder.stdout.readline():
-            raise OSError("unshare has failed")
+            raise OSError("unshare failed")
         spaces = [f"{kind}=/proc/{holder.pid}/ns/{kind[2:]}" for kind in kinds]
         yield _plug_in(holder.pid, ("nsenter", *spaces))
     finally:
-        holder.kill()  # the namespace ends with it, unless somebody else is in it, and so does the cable
+        holder.kill()  # ends the namespace and the cable, unless another process is in it
         holder.stdout.close()
         holder.wait()
 

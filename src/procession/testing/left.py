@@ -1,4 +1,4 @@
-"""Finds the processes that a test has left behind, whoever their parent is by now, and ends them."""
+"""Finds the processes that a test left behind, whatever their parent is by now, and ends them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
-from procession._cleanup.marks import list_children
-from procession._linux.procstat import read_stat
-from procession._linux.syscalls import pidfd_open, pidfd_send_signal
+from procession.testing.introspect import (
+    list_children,
+    pidfd_open,
+    pidfd_send_signal,
+    read_stat,
+)
 from procession.testing.resources import HELPERS, read_command
 from procession.testing.supervisor import root
 
 Census: TypeAlias = dict[int, str]
-"""Living processes, and when each was born: a number may become another's."""
+"""Living processes, and the start time of each: the system reuses process ids."""
 
 _STAY = (
     *HELPERS,
     "procession._cleanup.reaper",
     "procession._forkserver.server",
-)  # of the process that tests, for its life
+)  # helpers of the process that runs the tests, which stay as long as it lives
 _PARENT, _BIRTH = 1, 19  # fields of `read_stat`
 
 
@@ -34,15 +37,15 @@ class Left(NamedTuple):
 
 
 def take_census(spared: Census | None = None) -> Census:
-    """Return what descends from the process that tests, which is left out itself.
+    """Return the descendants of the process that runs the tests, without that process itself.
 
     Args:
-        spared: processes that are left out with all that descends from them.
+        spared: processes to leave out, with all their descendants.
     """
     top, own = root(), os.getpid()
     found: Census = {}
     seen: set[int] = set()
-    for _ in range(2):  # what has lost its parent meanwhile is now a child of the first
+    for _ in range(2):  # a process whose parent ended meanwhile is now a child of the top one
         queue = [top]
         while queue:
             for child in list_children(queue.pop()):
@@ -58,13 +61,13 @@ def take_census(spared: Census | None = None) -> Census:
 def find_left(
     look: Callable[[], Census], before: Census, patience: float, keep: Callable[[Left], bool]
 ) -> list[Left]:
-    """Return what is there that was not before, and does not end by itself in time.
+    """Return the processes that are new and do not end by themselves in time.
 
     Args:
-        look: returns what is there.
-        before: what was there.
+        look: returns the processes that exist now.
+        before: the processes that existed before the test.
         patience: how long to wait, in seconds.
-        keep: tells which need not be waited for, since they may stay.
+        keep: returns whether a process may stay, so that nothing waits for its end.
     """
     until = time.monotonic() + patience
     while left := [one for one in _compare(look(), before) if not _stays(one)]:
@@ -75,7 +78,7 @@ def find_left(
 
 
 def is_alive(one: Left) -> bool:
-    """Whether a process has not ended yet."""
+    """Return whether a process has not ended yet."""
     fields = read_stat(one.pid)
     return bool(fields) and fields[0] not in "ZX" and fields[_BIRTH] == one.birth
 
@@ -88,7 +91,9 @@ def end(left: Iterable[Left]) -> None:
         except OSError:  # it has ended
             continue
         try:
-            if is_alive(one):  # asked now that the number cannot become another's
+            if is_alive(
+                one
+            ):  # the system cannot reuse the id any more, since pidfd refers to the process
                 pidfd_send_signal(pidfd, signal.SIGKILL)
         except OSError:
             pass

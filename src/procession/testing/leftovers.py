@@ -1,4 +1,4 @@
-"""Nothing is left over: after success, failure, a stop, a start that fails, or the caller's own death."""
+"""Tests that nothing is left after success, failure, a stop, a failed start, or the death of the caller."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from procession.testing.subject import Subject, wait_until
 
 
 class Leftovers:
-    """No process, descriptor, thread or shared memory stays."""
+    """Tests that no process, descriptor, thread or shared memory stays."""
 
     @pytest.mark.parametrize("kind", ["child", "descriptor", "thread", "memory"])
     def test_nothing_is_left(self, subject: Subject, kind: str) -> None:
-        """Of this kind, after three launches that end in three ways, and whose results are dropped."""
+        """Launches that succeed, fail and are stopped leave nothing of this kind."""
         subject.need_local()
-        launch_thrice(subject)  # what stays once, for all launches, is there now
+        launch_thrice(subject)  # starts what stays for all launches
         before = take_stock(kind)
         launch_thrice(subject)
-        gc.collect()  # a launch's own objects may hang on the traceback of what it raised
+        gc.collect()  # the traceback of an exception may keep a launch's objects
         left = find_left(partial(take_stock, kind), before)
         assert not left, f"left behind: {sorted(left)}"
 
     def test_a_start_that_fails_leaves_no_rank(self, subject: Subject) -> None:
-        """With too few descriptors for all: the error says so, and none of the ranks runs on."""
+        """With too few descriptors for all ranks, the launch fails and no rank runs on."""
         subject.need_local()
         caller = callers.start(subject, callers.run_out_of_descriptors)
         lines = callers.finish(subject, caller)
@@ -40,7 +40,7 @@ class Leftovers:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
     def test_ranks_end_with_their_caller(self, subject: Subject, number: int) -> None:
-        """Within 2 s, without a word of its own."""
+        """Ranks end within 2 s of their caller's death, which cannot tell them."""
         subject.need("descendants")
         subject.need_local()
         caller = callers.start(subject, callers.launch_workers)
@@ -49,12 +49,12 @@ class Leftovers:
         finally:
             os.kill(caller.pid, number)
             caller.wait()
-        for pid in pids if min(pids) > 1 else ():  # in another namespace they have other numbers
+        for pid in pids if min(pids) > 1 else ():  # a pid of another namespace means nothing here
             wait_until(partial(is_gone, pid), f"rank {pid} runs on", 2)
 
 
 def launch_thrice(subject: Subject) -> None:
-    """Have a launch that succeeds, one that fails, and one that is stopped."""
+    """Make three launches: one succeeds, one fails, and one is stopped."""
     assert subject.start(ranks.nothing).wait()
     with pytest.raises(ProcessException):
         subject.start(ranks.raise_, 1).wait()

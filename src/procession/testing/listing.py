@@ -1,4 +1,4 @@
-"""How a plugin is found: by its entry point, without being imported, and light once it is."""
+"""Tests how a plugin is found: by its entry point, without an import, and with few imports once loaded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from procession._registry.listing import BackendInfo, list_backends
-from procession._registry.lookup import get_backend
+from procession import BackendInfo, get_backend, list_backends
 from procession.testing.subject import Subject
 
 _IMPORTS = """
@@ -31,22 +30,22 @@ print(json.dumps({
 
 
 class Listing:
-    """What a backend that is installed costs those who do not use it."""
+    """Tests of what an installed backend costs a user who does not use it."""
 
     light_imports: frozenset[str] = frozenset()
-    """Top-level packages of others that the plugin may import before it is started."""
+    """Third-party top-level packages that the plugin may import before it starts ranks."""
 
     def test_it_is_found_by_its_name(self, subject: Subject) -> None:
-        """By no more than that, and it is what was tested."""
+        """The name alone finds the backend under test."""
         info = find_entry(subject)
         assert info.status in ("ok", "not loaded", "unavailable"), f"{info.status}: {info.reason}"
         assert get_backend(f"{info.distribution}:{info.name}").name == subject.backend.name
 
     def test_listing_does_not_import_it(self, subject: Subject) -> None:
-        """`procession backends` reads what is installed."""
+        """`procession backends` reads metadata, and does not import the plugin."""
         info = find_entry(subject)
         if info.origin == "built-in":
-            pytest.skip("built in: it is imported with the core")
+            pytest.skip("built in: the core imports it")
         module = info.target.partition(":")[0]
         code = (
             "import sys; from procession.cli import main; main(['backends', '--json']); "
@@ -55,7 +54,7 @@ class Listing:
         assert run_python("-c", code).returncode == 0, f"listing imports {module}"
 
     def test_it_is_light_until_it_starts(self, subject: Subject) -> None:
-        """To make it and ask whether it is available imports no engine, and no test framework."""
+        """Creating the backend and asking for its availability imports no engine and no test framework."""
         info = find_entry(subject)
         done = run_python("-c", _IMPORTS, f"{info.distribution}:{info.name}")
         assert done.returncode == 0, done.stderr
@@ -64,7 +63,7 @@ class Listing:
 
 
 def find_entries(name: str) -> list[BackendInfo]:
-    """Return what the registry says of the installed backends of a name."""
+    """Return what the registry knows of the installed backends of this name."""
     return [
         info
         for info in list_backends()
@@ -73,7 +72,7 @@ def find_entries(name: str) -> list[BackendInfo]:
 
 
 def find_entry(subject: Subject) -> BackendInfo:
-    """Return what the registry says of the backend; skip where it is no entry point."""
+    """Return what the registry knows of the backend; skip the test if no entry point names it."""
     entries = find_entries(subject.backend.name)
     if not entries:
         pytest.skip(f"no distribution here has the entry point {subject.backend.name!r}")
@@ -81,7 +80,7 @@ def find_entry(subject: Subject) -> BackendInfo:
 
 
 def find_heavy(modules: dict[str, Any], target: str, allowed: frozenset[str]) -> set[str]:
-    """Return the packages among imported modules that are neither of Python, ours nor the plugin's."""
+    """Return the imported packages that belong neither to Python, nor to procession, nor to the plugin."""
     own = {"procession", target.partition(":")[0].partition(".")[0], *allowed}
     tops = {name.partition(".")[0] for name, file in modules.items() if file is not None}
     return {name for name in tops - own if name not in sys.stdlib_module_names}
@@ -90,7 +89,7 @@ def find_heavy(modules: dict[str, Any], target: str, allowed: frozenset[str]) ->
 def run_python(
     *arguments: str, path: Iterable[str] = sys.path, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run this Python with a path (this process's), and return how it ended."""
+    """Run this Python interpreter with ``path`` as PYTHONPATH, and return how it ended."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(filter(None, path))},

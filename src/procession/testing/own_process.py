@@ -1,7 +1,7 @@
-"""Keeps what ranks do in the kit out of every process that is not one rank's alone.
+"""Refuses to run a rank's function in a process that the rank shares with its caller or another rank.
 
-A backend may call fn in the process that tests, in a thread for instance.  A rank that ends its process
-would end the tests there.
+A backend may call fn in the process that runs the tests, in a thread for instance.  A rank that ends its
+process would then end the tests.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any
 
 FILE = "shared process"
-"""The file, in the folder that ranks share, that says which process is not a rank's alone."""
+"""The name of a file, in the folder that ranks share, that says which ranks share a process."""
 
-_tester = 0  # the process that tests, in that process and, by another's number, in its forks
-_ranks: dict[str, int] = {}  # in a rank: which rank of a launch this process is
+_tester = 0  # the pid of the process that runs the tests; its forks inherit the value
+_ranks: dict[str, int] = {}  # in a rank: the rank that this process is, by launch
 
 
 def tests_run_here() -> None:
-    """Take note that this process is the one that tests."""
+    """Note that this process runs the tests."""
     global _tester
     _tester = os.getpid()
 
 
 class SharedProcessError(BaseException):
-    """A rank does not have a process that is its alone."""
+    """Raised in a rank that does not have its own process."""
 
 
 class InOwnProcess:
-    """A rank's function that does nothing unless its process is that rank's alone."""
+    """Wraps a rank's function; the call raises if the rank does not have its own process."""
 
     def __init__(self, fn: Callable[..., object], folder: str) -> None:
         self.fn = fn
@@ -46,13 +46,13 @@ class InOwnProcess:
         return self.fn(rank, *args)
 
     def _refuse(self, why: str) -> None:
-        text = f"{why}: each rank must have a process of its own"
+        text = f"{why}: each rank must have its own process"
         Path(self._folder, FILE).write_text(text, encoding="utf-8")
         raise SharedProcessError(text)
 
 
 def find_shared(folder: Path) -> str:
-    """Return which process a launch's ranks have shared; an empty string if none."""
+    """Return which ranks of a launch shared a process; an empty string if none did."""
     try:
         return (folder / FILE).read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""The kit's part in pytest: its options, what it expects and skips, and the summary to paste.
+"""The kit's pytest plugin: options, expected failures, skips, and the summary to paste.
 
-pytest loads this wherever procession is installed, so that it imports next to nothing.
+pytest loads this module wherever procession is installed, so it imports very little.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_read_option,
         action="append",
         default=[],
-        help="an option that its launches are given; may be repeated",
+        help="an option of its launches; may be repeated",
     )
 
 
@@ -50,13 +50,13 @@ def _read_option(text: str) -> tuple[str, Any]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the kit's tests, and those of them that are expected to fail."""
+    """Prepare the summary if the kit's tests are collected, and mark the expected failures."""
     for item in items:
         if _is_kit(item):
             from procession.testing.summary import Summary
 
             config.stash.setdefault(_SUMMARY, Summary())
-            _take_back_interrupts()
+            _restore_sigint()
             expected = item.cls.expected_failures  # type: ignore[attr-defined]
             for name in {item.name, getattr(item, "originalname", item.name)}:
                 if name in expected:
@@ -64,21 +64,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                     item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
-def _take_back_interrupts() -> None:
-    """Undo what nohup's and a script's ``&`` do: ranks inherit it, and some are to be interrupted."""
+def _restore_sigint() -> None:
+    """Restore SIGINT if a script's ``&`` made this process ignore it.
+
+    Ranks inherit that, and some tests interrupt ranks.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> list[Any] | None:
-    """Leave out of what ``--procession-backend`` runs the class for another kind of backend."""
+    """Collect only the class that fits the kind of the backend of ``--procession-backend``."""
     if name.startswith("Test") and _is_kit_class(obj) and hasattr(obj, "is_for"):
         return None if obj.is_for(collector.config) else []
     return None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note what was selected."""
+    """Note which tests of the kit are selected."""
     summary = session.config.stash.get(_SUMMARY, None)
     for item in session.items:
         if summary is not None and _is_kit(item):
@@ -87,7 +90,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Run the tests in a child of this process, if the kit's are among them."""
+    """Run the tests in a child of this process if they include the kit's."""
     config = session.config
     summary = config.stash.get(_SUMMARY, None)
     if summary is None or config.option.collectonly or hasattr(config, "workerinput"):
@@ -100,7 +103,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Run nothing more of a backend whose seam is broken."""
+    """Skip the test if its backend failed a test that it depends on."""
     summary = item.config.stash.get(_SUMMARY, None)
     if summary is not None:
         from procession.testing.supervisor import note_test
@@ -112,7 +115,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Any:
-    """Have a test fail for what it leaves."""
+    """Fail a test of the kit that leaves something behind."""
     summary = item.config.stash.get(_SUMMARY, None)
     if summary is None or not _is_kit(item):
         return (yield)
@@ -122,7 +125,7 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # noqa: ARG001
-    """Note what came of a test."""
+    """Note the outcome of a test of the kit."""
     report = yield
     summary = item.config.stash.get(_SUMMARY, None)
     if summary is not None and _is_kit(item):
@@ -132,13 +135,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """Notice that xdist has the kit's tests run by several processes."""
+    """Note that xdist runs the kit's tests in several processes."""
     if hasattr(report, "node") and hasattr(report, "of_procession_kit"):
         report.node.config.stash[_DISTRIBUTED] = True
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print what is certified."""
+    """Print the verdict on each backend."""
     summary = None if config.option.collectonly else config.stash.get(_SUMMARY, None)
     for title, lines in summary.compose() if summary is not None else ():
         _print_section(terminalreporter, title, lines)
@@ -149,7 +152,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Any:
-    """Have the run fail where all tests have passed, and something is not certified nevertheless."""
+    """Fail a run whose tests all passed if a backend is not certified nevertheless."""
     stash = session.config.stash
     summary = stash.get(_SUMMARY, None)
     certified = summary is None or summary.is_success()
@@ -171,10 +174,10 @@ def _print_section(reporter: Any, title: str, lines: Iterable[str]) -> None:
 
 
 def _is_kit(item: Any) -> bool:
-    """Whether a test is one of the kit's."""
+    """Return whether a test belongs to the kit."""
     return _is_kit_class(getattr(item, "cls", None))
 
 
 def _is_kit_class(cls: Any) -> bool:
-    """Whether a class is the kit's, by its attributes: an import would cost every run of pytest."""
+    """Return whether a class belongs to the kit, by its attributes: an import would slow every pytest run."""
     return hasattr(cls, "expected_failures") and hasattr(cls, "test_rank_fault")

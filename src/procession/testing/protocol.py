@@ -1,6 +1,6 @@
-"""The seam itself: what a backend's `start` gives back, without the core's supervision.
+"""Tests of the protocol: what a backend's `start` returns, without the core's supervision.
 
-All other tests rest on these.  Every wait has a bound: a backend that hangs fails a test that says where.
+All other tests depend on these.  Every wait is bounded: a backend that hangs fails a test that says where.
 """
 
 from __future__ import annotations
@@ -14,38 +14,37 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
-from procession._launch.starting import abort_start
-from procession._registry.validation import ask_availability, validate
 from procession.protocol import ErrorChannel, Process, Report, Started
 from procession.testing import ranks
+from procession.testing.introspect import abort_start, ask_availability, validate
 from procession.testing.own_process import find_shared
 from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 
 SOON = 10.0
-"""Seconds within which what must happen without waiting for anything has happened."""
+"""Seconds for events that depend on no further event."""
 
 
-class Seam:
-    """What the core relies on."""
+class ProtocolTests:
+    """Tests of what the core relies on."""
 
     def test_it_is_a_backend(self, subject: Subject) -> None:
-        """It has the attributes of `procession.Backend`, with signatures that fit."""
+        """The object has the attributes of `procession.Backend`, with signatures that fit."""
         validate(subject.backend, name=subject.backend.name, origin="under test")
 
     def test_it_is_available(self, subject: Subject) -> None:
-        """Availability is an answer, and here it is yes."""
+        """`availability` returns an `Availability`, which says that the backend can be used here."""
         answer = ask_availability(subject.backend)
         assert answer.ok, f"{answer.reason} ({answer.hint})"
 
     def test_each_rank_has_a_process_of_its_own(self, subject: Subject) -> None:
-        """It is neither the caller's nor another rank's.  If this fails, nothing else is run."""
+        """No rank shares a process with its caller or another rank.  If this fails, no further test runs."""
         ones = subject.start_alone(ranks.show_process, str(subject.folder), "seen", nprocs=3)
         try:
             assert_separate(subject, ones)
         finally:
             subject.stage.tell("seen")
-            # to end a process of this one's number would end the tests
+            # killing a process with this process's pid would end the tests
             if all(process.pid != os.getpid() for process in ones.processes):
                 end_all(ones)
 
@@ -55,7 +54,7 @@ class Seam:
             assert len(ones.processes) == len(ones.sentinels) == len(ones.error_channels) == 3
 
     def test_the_index_is_the_rank(self, subject: Subject) -> None:
-        """What fn gets in its first argument is the index of its process, sentinel and channel."""
+        """The rank, fn's first argument, is the index of its process, sentinel and error channel."""
         with started(subject, ranks.work_as, 0, str(subject.folder), nprocs=3) as ones:
             subject.await_cue("rank 0")
             for index in (1, 2):
@@ -69,7 +68,7 @@ class Seam:
             assert wait([ones.sentinels[0]], 0) == []
 
     def test_a_process_is_alive_until_it_has_ended(self, subject: Subject) -> None:
-        """While a rank works: is_alive, no exitcode, a sentinel that is not readable."""
+        """While a rank works, `is_alive` is true, `exitcode` is None and the sentinel is not readable."""
         with started(subject, ranks.work, str(subject.folder), nprocs=1) as ones:
             subject.await_cue("rank 0")
             (process,) = ones.processes
@@ -81,7 +80,7 @@ class Seam:
             assert_ended(ones, 0)
 
     def test_join_returns_in_time(self, subject: Subject) -> None:
-        """`join(timeout)` of a process that works returns, and so does that of one that has ended."""
+        """`join(timeout)` returns in time while the rank works."""
         with started(subject, ranks.work, str(subject.folder), nprocs=1) as ones:
             subject.await_cue("rank 0")
             joined = threading.Thread(target=ones.processes[0].join, args=(0.05,), daemon=True)
@@ -93,7 +92,7 @@ class Seam:
             assert_ended(ones, 0)
 
     def test_a_sentinel_is_readable_once_its_process_has_ended(self, subject: Subject) -> None:
-        """As `multiprocessing.connection.wait` sees it, without anybody asking the process."""
+        """`multiprocessing.connection.wait` returns, though nothing queries the process."""
         with started(subject, ranks.nothing) as ones:
             for index, sentinel in enumerate(ones.sentinels):
                 assert wait([sentinel], SOON), f"the sentinel of process {index} is not readable"
@@ -101,7 +100,7 @@ class Seam:
                 assert not ones.processes[index].is_alive()
 
     def test_a_return_is_reported(self, subject: Subject) -> None:
-        """The error channel is readable, and brings a report of the kind ``returned``."""
+        """The error channel becomes readable, and has a report of the kind ``returned``."""
         with started(subject, ranks.give, "a") as ones:
             for rank, channel in enumerate(ones.error_channels):
                 report = receive(channel)
@@ -119,7 +118,7 @@ class Seam:
                 assert f"ValueError: {report.message}" in report.text
 
     def test_a_failure_is_reported_before_its_process_ends(self, subject: Subject) -> None:
-        """Which may take long: the report is what the end of the launch begins with."""
+        """The report arrives before the process ends, which may take long: it starts the stop."""
         subject.need("signals")
         subject.need_local()
         with started(subject, ranks.raise_and_stop, nprocs=1) as ones:
@@ -131,13 +130,13 @@ class Seam:
             assert report.kind == "raised"
 
     def test_a_rank_that_cannot_report_ends_its_channel(self, subject: Subject) -> None:
-        """`receive` raises EOFError, or goes on to give None: it neither blocks nor makes one up."""
+        """`receive` raises EOFError, or keeps returning None: it neither blocks nor invents a report."""
         with started(subject, ranks.leave_at_once, 0, nprocs=1) as ones:
             assert_ended(ones, 0)
             assert receive(ones.error_channels[0], seconds=0.2) is None
 
     def test_a_process_that_has_ended_can_be_released(self, subject: Subject) -> None:
-        """`release` does not raise, and the process answers afterwards as before."""
+        """`release` does not raise, and the attributes of the process stay as they were."""
         ones = subject.start_alone(ranks.nothing)
         try:
             for index, process in enumerate(ones.processes):
@@ -151,7 +150,7 @@ class Seam:
             end_all(ones._replace(processes=list(map(Kept, ones.processes))))
 
     def test_terminate_ends_a_rank(self, subject: Subject) -> None:
-        """`terminate` asks a rank that works to end, and it does."""
+        """`terminate` ends a rank that works."""
         with started(subject, ranks.work, str(subject.folder), nprocs=1) as ones:
             subject.await_cue("rank 0")
             ones.processes[0].terminate()
@@ -159,7 +158,7 @@ class Seam:
 
 
 class Kept:
-    """A process that cannot be released once more."""
+    """A process whose `release` the core will not call again."""
 
     release = None
 
@@ -172,7 +171,7 @@ class Kept:
 
 @contextmanager
 def started(subject: Subject, *call: Any, nprocs: int = 2) -> Iterator[Started]:
-    """Start ranks for a block; they are killed and reaped after it, whatever they are."""
+    """Start ranks for a block; kill and reap them after it."""
     ones = subject.start_alone(*call, nprocs=nprocs)
     try:
         yield ones
@@ -181,7 +180,7 @@ def started(subject: Subject, *call: Any, nprocs: int = 2) -> Iterator[Started]:
 
 
 def end_all(ones: Started) -> None:
-    """Kill and reap ranks, whatever they are."""
+    """Kill and reap ranks."""
     finisher = threading.Thread(target=abort_start, args=(ones,), daemon=True)
     finisher.start()
     finisher.join(SOON)
@@ -189,7 +188,7 @@ def end_all(ones: Started) -> None:
 
 
 def assert_separate(subject: Subject, ones: Started) -> None:
-    """Fail unless each rank of three is a process that is neither this one nor that of another."""
+    """Fail unless each of three ranks has its own process, and none is this process."""
 
     def has_come(rank: int) -> bool:
         assert not (shared := find_shared(subject.folder)), shared
@@ -197,23 +196,25 @@ def assert_separate(subject: Subject, ones: Started) -> None:
 
     for rank in range(3):
         wait_until(partial(has_come, rank), f"rank {rank} has not begun", SOON)
-    told = [str(subject.stage.read(f"rank {rank}")) for rank in range(3)]
-    assert len(set(told)) == 3, f"ranks share a process: {told}"
-    for rank, text in enumerate(told):
+    texts = [str(subject.stage.read(f"rank {rank}")) for rank in range(3)]
+    assert len(set(texts)) == 3, f"ranks share a process: {texts}"
+    for rank, text in enumerate(texts):
         pid, _, namespace = text.partition(" ")
         assert ones.processes[rank].pid != os.getpid(), f"process {rank} has its caller's pid"
         if namespace == ranks.find_namespace():
-            assert not is_gone(int(pid)), f"rank {rank} is said to be process {pid}: there is none"
+            assert not is_gone(int(pid)), (
+                f"rank {rank} says that it is process {pid}, which does not exist"
+            )
 
 
 def assert_ended(ones: Started, index: int) -> None:
-    """Fail unless a process ends soon, as it says itself."""
+    """Fail unless `is_alive` of a process soon returns False."""
     process: Process = ones.processes[index]
     wait_until(lambda: not process.is_alive(), f"process {index} has not ended", SOON)
 
 
 def receive(channel: ErrorChannel, seconds: float = SOON) -> Report | None:
-    """Return the report of a channel; None if it ends without one, or brings none in time."""
+    """Return the report of a channel; None if the channel ends without one, or has none in time."""
     report: list[Report | None] = []
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""What ranks do in the kit: functions at the top of a module that every start method can import."""
+"""What ranks do in the kit: top-level functions of a module that every start method can import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from procession.testing.scratch import Stage
 
 LONG = 60.0
-"""Seconds that a healthy rank works: far longer than any test waits for it."""
+"""Seconds that a healthy rank works: far longer than any test waits."""
 
 
 def nothing(rank: int) -> None:
@@ -18,29 +18,29 @@ def nothing(rank: int) -> None:
 
 
 def give(rank: int, *args: Any) -> tuple[Any, ...]:
-    """Return what was handed over."""
+    """Return the rank and args."""
     return rank, *args
 
 
 def enter(rank: int, folder: str) -> None:
-    """Tell which process this rank is, and return."""
+    """Write this rank's pid to a cue, and return."""
     Stage(folder, LONG).tell(f"rank {rank}", str(os.getpid()))
 
 
 def show_process(rank: int, folder: str, cue: str) -> None:
-    """Tell which process this rank is, and in which namespace it has that number; wait for a cue."""
+    """Write this rank's pid and the namespace of that pid to a cue; wait for another cue."""
     stage = Stage(folder, LONG)
     stage.tell(f"rank {rank}", f"{os.getpid()} {find_namespace()}")
     stage.await_cue(cue)
 
 
 def see_namespace(rank: int) -> str:
-    """Return where this rank has its number."""
+    """Return the namespace of this rank's pid."""
     return find_namespace()
 
 
 def find_namespace() -> str:
-    """Return the name of this machine and of the namespace in which processes have their numbers."""
+    """Return the name of this host and of its pid namespace."""
     try:
         return f"{os.uname().nodename} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -48,39 +48,39 @@ def find_namespace() -> str:
 
 
 def work(rank: int, folder: str) -> None:
-    """Tell which process this rank is, and work."""
+    """Write this rank's pid to a cue, and work."""
     enter(rank, folder)
     time.sleep(LONG)
 
 
 def work_as(rank: int, who: int, folder: str) -> int:
-    """Work as one rank; return as the others."""
+    """Work in rank ``who``; return in the others."""
     if rank == who:
         work(rank, folder)
     return rank
 
 
 def work_until(rank: int, folder: str, cue: str) -> int:
-    """Tell which process this rank is, and work until it is told to stop."""
+    """Write this rank's pid to a cue, and work until another cue is given."""
     enter(rank, folder)
     Stage(folder, LONG).await_cue(cue)
     return rank
 
 
 def count_calls(rank: int, folder: str) -> None:
-    """Add one to the calls of this rank."""
+    """Add one to the number of calls in this rank."""
     with open(os.path.join(folder, f"calls {rank}"), "a", encoding="ascii") as file:
         file.write(".")
 
 
 def raise_(rank: int, *who: int) -> None:
-    """Raise in some ranks, or all."""
+    """Raise in the ranks ``who``, or in all if none is given."""
     if not who or rank in who:
         raise ValueError(f"of rank {rank}")
 
 
 def raise_and_stop(rank: int) -> None:
-    """Raise, and be stopped by a signal before the process has ended."""
+    """Raise, and stop this process by SIGSTOP before it has ended."""
     import atexit
     import signal
 
@@ -89,7 +89,7 @@ def raise_and_stop(rank: int) -> None:
 
 
 class InTurn(ValueError):
-    """Gives the cue for the next rank's failure while it is being told itself."""
+    """An exception that gives the cue for the next rank's failure while its own text is composed."""
 
     def __init__(self, rank: int, folder: str) -> None:
         super().__init__(rank, folder)
@@ -101,7 +101,7 @@ class InTurn(ValueError):
 
 
 def raise_in_turn(rank: int, folder: str, first: int) -> None:
-    """Raise, after the rank above this one has."""
+    """Raise after the next higher rank has raised; rank ``first`` raises at once."""
     if rank < first:
         Stage(folder, LONG).await_cue(f"raised {rank + 1}")
     raise InTurn(rank, folder)
@@ -113,17 +113,17 @@ def leave(rank: int, code: object) -> None:
 
 
 def leave_at_once(rank: int, code: int) -> None:
-    """End without telling anybody."""
+    """Call os._exit, so that the rank reports nothing."""
     os._exit(code)
 
 
 def see_environment(rank: int, *names: str) -> list[str | None]:
-    """Return some variables."""
+    """Return the values of some environment variables."""
     return [os.environ.get(name) for name in names]
 
 
 def see_rank_info(rank: int) -> tuple[int, int]:
-    """Return what `procession.rank_info` says."""
+    """Return rank and nprocs as `procession.rank_info` gives them."""
     from procession.rank_place import rank_info
 
     info = rank_info()
@@ -132,12 +132,12 @@ def see_rank_info(rank: int) -> tuple[int, int]:
 
 
 def make_large(rank: int, size: int) -> bytes:
-    """Return that many bytes."""
+    """Return ``size`` bytes."""
     return bytes([rank]) * size
 
 
 def return_unpicklable(rank: int) -> Any:
-    """Return what cannot be pickled, not even by value."""
+    """Return an object that cannot be pickled, not even by value."""
     return (each for each in range(rank))
 
 
@@ -161,7 +161,7 @@ def open_gate(rank: int, lock: Any, folder: str) -> None:
 
 
 def ignore_termination(rank: int, folder: str) -> None:
-    """Work, whatever SIGTERM says."""
+    """Ignore SIGTERM, and work."""
     import signal
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -169,7 +169,7 @@ def ignore_termination(rank: int, folder: str) -> None:
 
 
 class RaisesOnLoad:
-    """Pickles; raises where it is unpickled."""
+    """An object that can be pickled, and raises when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return _raise_on_load, ()
@@ -180,14 +180,14 @@ def _raise_on_load() -> Any:
 
 
 class RaisesOnDump:
-    """Does not pickle."""
+    """An object that raises when it is pickled."""
 
     def __reduce__(self) -> Any:
         raise ValueError("raised while pickled")
 
 
 class SeesEnvironment:
-    """Becomes, where it is unpickled, the value of a variable there."""
+    """An object that is unpickled as the value of an environment variable of that process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -197,7 +197,7 @@ class SeesEnvironment:
 
 
 class CountsPickling:
-    """Counts how often it is pickled."""
+    """An object that counts how often it is pickled."""
 
     pickled = 0
 

@@ -1,4 +1,4 @@
-"""What ranks do in the kit's tests of backends whose ranks agents hold."""
+"""What ranks do in the kit's tests of remote backends."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if __name__ == "__main__":
     backend, options = pickle.load(sys.stdin.buffer)
     print(procession.run(multiply, (10,), 2, start_method=backend, options=options))
 """
-"""A main module whose function the ranks call."""
+"""The source of a main module whose function the ranks call."""
 
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def tell_place(rank: int) -> dict[str, Any]:
-    """Return where this rank is."""
+    """Return this rank's pid and the variables of its place."""
     return {"pid": os.getpid(), **{name: os.environ.get(name) for name in _NAMES}}
 
 
 def meet(rank: int) -> int:
-    """Meet at rank 0, which returns how many have come, itself included."""
+    """Connect all ranks to rank 0, which returns how many they are; the others return their rank."""
     where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if rank:
         return _call(where, rank)
@@ -63,7 +63,7 @@ def _call(where: tuple[str, int], rank: int) -> int:
 
 
 def settle(rank: int, folder: str) -> Stage:
-    """Note this rank, and what it starts, in a session of its own too; say so."""
+    """Start two programs, one of them in a new session; note them and this rank, and give the cue."""
     stage = Stage(folder, LONG)
     count_calls(rank, folder)
     stage.note(os.getpid())
@@ -75,7 +75,7 @@ def settle(rank: int, folder: str) -> Stage:
 
 
 def sleep(rank: int, folder: str) -> None:
-    """Sleep for minutes."""
+    """Start programs, and sleep for minutes."""
     settle(rank, folder)
     time.sleep(300)
 
@@ -91,7 +91,7 @@ def raise_beside_a_sleeper(rank: int, folder: str) -> None:
 
 
 def kill_beside_a_sleeper(whom: str, rank: int, folder: str) -> None:
-    """Kill rank 1, or what holds it, once rank 0 sleeps for minutes."""
+    """Kill rank 1, or its agent, once rank 0 sleeps for minutes."""
     stage = settle(rank, folder)
     if rank == 0:
         time.sleep(300)
@@ -102,14 +102,14 @@ def kill_beside_a_sleeper(whom: str, rank: int, folder: str) -> None:
 
 
 def launch_sleepers(backend: Any, options: dict[str, Any], folder: str) -> None:
-    """Launch two ranks that sleep, and wait for them."""
+    """Launch two ranks that sleep, and wait for their end."""
     import procession
 
     procession.start_processes(sleep, (folder,), 2, start_method=backend, options=options)
 
 
 def interrupt_yourself(backend: Any, options: dict[str, Any], folder: str) -> None:
-    """Launch ranks, and be interrupted as soon as the first has come to life."""
+    """Launch ranks, and interrupt this process as soon as rank 0 runs."""
     stage = Stage(folder, LONG)
 
     def interrupt() -> None:
@@ -133,7 +133,7 @@ def list_addresses(rank: int) -> list[str]:
 
 
 def all_reduce(rank: int) -> float:
-    """Return the sum of all ranks' numbers, of which the first is 1."""
+    """Return the sum of rank + 1 over all ranks, by torch.distributed with gloo."""
     torch, distributed = map(import_module, ("torch", "torch.distributed"))
     os.environ["GLOO_SOCKET_IFNAME"] = _find_interface(os.environ["MASTER_ADDR"])
     distributed.init_process_group("gloo")
@@ -144,7 +144,7 @@ def all_reduce(rank: int) -> float:
 
 
 def _find_interface(peer: str) -> str:
-    """Return the interface by which an address is reached: gloo would take that of this host's name."""
+    """Return the network interface that reaches an address; gloo's default is that of this host's name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((peer, 9))
         own = sock.getsockname()[0]

@@ -1,4 +1,4 @@
-"""What a process has at a moment: children, descriptors, threads, shared memory."""
+"""Lists the resources of this process: children, descriptors, threads, shared memory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from procession._cleanup.marks import list_children
+from procession.testing.introspect import list_children
+from procession.testing.times import patience
 
 Stock: TypeAlias = frozenset[tuple[str, str]]
-"""The kind of each thing, and its name."""
+"""The kind and the name of each resource."""
 
 HELPERS = "multiprocessing.resource_tracker", "multiprocessing.forkserver"
-"""What the command of a process contains that multiprocessing keeps for the next launch."""
+"""Parts of the commands of the helpers that multiprocessing keeps for the next launch."""
 
-_SHARED = "psm_", "sem.mp-", "torch_", "procession"  # others belong to other programs
-_PATIENCE = 5.0  # seconds that what ends by itself has for it
+_SHARED = "psm_", "sem.mp-", "torch_", "procession"  # other names belong to other programs
+_PATIENCE = patience(5.0)  # seconds for resources to go by themselves
 
 
 def take_stock(kind: str) -> Stock:
-    """Return what this process has of a kind: ``child``, ``descriptor``, ``thread``, ``memory``."""
+    """Return this process's resources of one kind: ``child``, ``descriptor``, ``thread`` or ``memory``."""
     return frozenset((kind, name) for name in _LISTS[kind]())
 
 
 def find_left(take: Callable[[], Stock], before: Stock) -> Stock:
-    """Return what is there that was not before, and stays."""
+    """Return the resources that are new since ``before``, and stay."""
     left = take() - before
     until = time.monotonic() + _PATIENCE
     while left and time.monotonic() < until:
@@ -39,10 +40,10 @@ def find_left(take: Callable[[], Stock], before: Stock) -> Stock:
 
 
 def _leave_out_foreign(left: Stock) -> Stock:
-    """Leave out shared memory that another process uses: a second run of tests, say."""
+    """Leave out shared memory that another process uses, such as a second run of the tests."""
     others = set(Path("/proc").glob("[0-9]*/maps")) - {Path("/proc", str(os.getpid()), "maps")}
     maps = b"".join(map(_read, map(str, others)))
-    # by inode: a semaphore is mapped under a name that it had before (sem_open(3) of glibc)
+    # by inode: glibc's sem_open maps a semaphore under a temporary name, and renames it later
     foreign = {int(inode) for inode in re.findall(rb" (\d+) +/dev/shm/", maps)} | {0}
     return frozenset(
         (kind, name)
@@ -52,7 +53,7 @@ def _leave_out_foreign(left: Stock) -> Stock:
 
 
 def read_command(pid: int) -> str:
-    """Return the command of a process; an empty string where it has ended."""
+    """Return the command of a process; an empty string if it has ended."""
     return _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
 
 
@@ -67,9 +68,9 @@ def _list_descriptors() -> Iterator[str]:
     for fd in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:  # the one that listed them
+        except OSError:  # the descriptor that listed the folder
             continue
-        if "/pym-" not in target:  # the heap of multiprocessing, which it keeps
+        if "/pym-" not in target:  # multiprocessing keeps its heap
             yield f"{fd} -> {target}"
 
 
@@ -85,7 +86,7 @@ def _list_shared_memory() -> Iterator[str]:
 def _read_inode(path: str) -> int:
     try:
         return os.stat(path).st_ino
-    except OSError:  # gone meanwhile
+    except OSError:  # it has gone
         return 0
 
 
@@ -93,7 +94,7 @@ def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except OSError:  # gone meanwhile
+    except OSError:  # it has gone
         return b""
 
 

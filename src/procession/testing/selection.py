@@ -1,4 +1,4 @@
-"""Which tests of the kit there are, and which of them a run has selected."""
+"""Identifies the tests of the kit, so that the summary knows which of them a run selected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 Key: TypeAlias = tuple[object, ...]
-"""A test of the kit: the name of its function, and the values that the kit has parametrized it with."""
+"""A test of the kit: the name of its function, and the kit's own parameters of it."""
 
 
 def name_of(item: Any) -> str:
@@ -16,7 +16,7 @@ def name_of(item: Any) -> str:
 
 
 def key_of(item: Any, kit: type) -> Key | None:
-    """Return which test of the kit this is; None if its author has replaced it, or has it skipped."""
+    """Return which test of the kit this is; None if the backend's author overrides it or skips it."""
     name = name_of(item)
     if getattr(kit, name, None) is not getattr(item.cls, name):
         return None
@@ -27,7 +27,7 @@ def key_of(item: Any, kit: type) -> Key | None:
 
 
 def backend_of(item: Any, kit: type) -> Key:
-    """Return what tells a test's backend from others: its class, and what its author has parametrized."""
+    """Return what identifies the backend of a test: the class, and the parameters that its author added."""
     own = {argument for argument, _ in _parametrized(kit, name_of(item))}
     others = sorted(
         (name, repr(one)) for name, one in _parameters_of(item).items() if name not in own

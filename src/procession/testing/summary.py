@@ -1,4 +1,4 @@
-"""What the kit found out about each backend, in lines that a maintainer can paste."""
+"""The verdict on each backend, in lines that a maintainer can paste."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import procession
 from procession.testing.aftermath import Aftermath
 from procession.testing.conformance import BackendConformance
 from procession.testing.listing import find_entries
-from procession.testing.protocol import Seam
+from procession.testing.protocol import ProtocolTests
 from procession.testing.remote import NOT_RUN, RemoteConformance
 from procession.testing.selection import Key, backend_of, count_tests, key_of, name_of
 from procession.testing.supervisor import is_supervised
 
 _LAUNCH_NOTHING = "test_it_is_a_backend", "test_it_is_available"
-_FIRST_LAUNCH = "test_each_rank_has_a_process_of_its_own"  # if it fails, no other may be run
+_FIRST_LAUNCH = "test_each_rank_has_a_process_of_its_own"  # if it fails, no other test may run
 
 
 @dataclass(slots=True)
 class _Findings:
-    """What is known of one backend."""
+    """The outcomes of one backend's tests."""
 
     kit: type[BackendConformance]
     name: str = ""
@@ -43,25 +43,25 @@ class _Findings:
 
 
 class Summary:
-    """Collects findings by the class that was run, and by what its author has parametrized it with."""
+    """Collects the outcomes by test class, and by the parameters that its author added."""
 
     def __init__(self) -> None:
         self._of: dict[Key, _Findings] = {}
 
     def expect(self, item: Any) -> None:
-        """Note a test that is to be run."""
+        """Note a selected test."""
         findings = self._find(item)
         if (key := key_of(item, findings.kit)) is not None:
             findings.selected.add(key)
 
     def begin(self, item: Any) -> None:
-        """Skip a test that rests on one of the seam's that has failed."""
+        """Skip a test that depends on a test of the protocol that failed."""
         findings = self._find(item)
-        if findings.broken and (findings.unusable or not _is_of_seam(item)):
-            pytest.skip(f"not run: {findings.broken} has failed, and all else rests on it")
+        if findings.broken and (findings.unusable or not _tests_protocol(item)):
+            pytest.skip(f"not run: {findings.broken} failed, and the other tests depend on it")
 
     def watch(self, item: Any) -> AbstractContextManager[None]:
-        """Return a context manager in which the test is called; it fails for what it leaves."""
+        """Return a context manager for the call of a test, which fails if it leaves something behind."""
         findings = self._find(item)
         subject = item.funcargs["subject"]
         findings.name, findings.remote = subject.backend.name, subject.capabilities.remote
@@ -69,7 +69,7 @@ class Summary:
         return findings.aftermath.watch(item, subject, launches=launches)
 
     def note(self, item: Any, report: Any) -> None:
-        """Note what came of a test, or of its set-up or its end."""
+        """Note the outcome of a test's setup, call or teardown."""
         findings = self._find(item)
         if hasattr(report, "wasxfail") and report.skipped:
             findings.expected[item.name] = report.wasxfail
@@ -89,7 +89,7 @@ class Summary:
             yield f"procession conformance: {findings.name or 'no backend'}", _compose(findings)
 
     def is_success(self) -> bool:
-        """Whether each backend that has failed no test is certified, as far as tests were selected."""
+        """Return whether each backend that failed no test is certified, as far as tests were selected."""
         return not any(
             any(_find_gaps(findings))
             for findings in self._of.values()
@@ -105,10 +105,10 @@ class Summary:
 
 
 def _note_broken(findings: _Findings, item: Any, when: str) -> None:
-    if _is_of_seam(item) or findings.aftermath.shared:
+    if _tests_protocol(item) or findings.aftermath.shared:
         findings.broken = findings.broken or item.name
         findings.unusable |= (
-            when == "setup"  # there is no backend to begin with
+            when == "setup"  # there is no backend to test
             or name_of(item) == _FIRST_LAUNCH
             or findings.aftermath.shared  # or one that may end this process
         )
@@ -128,18 +128,18 @@ def _compose(findings: _Findings) -> list[str]:
 
 
 def _find_unselected(findings: _Findings) -> Iterator[str]:
-    """Yield how many tests were selected, if not all were."""
+    """Yield the number of selected tests, if it is not that of all tests."""
     total = count_tests(findings.kit)
     if len(findings.selected) < total:
         yield f"{len(findings.selected)} of {total} tests selected"
 
 
 def _find_gaps(findings: _Findings) -> Iterator[str]:
-    """Yield what keeps a backend from being certified, though what was run has passed."""
+    """Yield the reasons why a backend whose tests passed is not certified."""
     if missing := findings.selected - findings.run:
         yield f"the run was cut short; {len(missing)} of {len(findings.selected)} tests were not run"
     if not is_supervised():
-        yield "the kit must be run on Linux, in one process, which has no threads when the tests begin"
+        yield "the kit must be run on Linux, in one process that has no threads when the tests begin"
     if findings.remote and findings.kit is not RemoteConformance:
         yield f"{NOT_RUN}: subclass procession.testing.RemoteConformance"
     yield from (reason for reason in findings.skipped if reason.startswith(NOT_RUN))
@@ -157,5 +157,5 @@ def _describe(name: str) -> str:
     )
 
 
-def _is_of_seam(item: Any) -> bool:
-    return hasattr(Seam, name_of(item))
+def _tests_protocol(item: Any) -> bool:
+    return hasattr(ProtocolTests, name_of(item))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from procession._registry.lookup import get_backend
+from procession import get_backend
 from procession.protocol import Backend
 from procession.testing import ranks
 from procession.testing.conformance import BackendConformance
@@ -17,17 +17,17 @@ from procession.testing.subject import Subject
 
 
 class FromCommandLine:
-    """The backend that the command line names, and its options."""
+    """Provides the backend that the command line names, and its options."""
 
     is_for_remote = False
 
     @classmethod
     def is_for(cls, config: pytest.Config) -> bool:
-        """Whether this class, rather than the other one, has the tests for the backend."""
+        """Return whether this class, rather than the other one, tests the backend."""
         try:
             backend = get_backend(config.getoption("--procession-backend") or "")
             remote = backend.capabilities.remote
-        except Exception:  # a test will say so
+        except Exception:  # a test reports it
             remote = False
         return remote == cls.is_for_remote
 
@@ -47,11 +47,11 @@ class FromCommandLine:
 
 
 class TestBackend(FromCommandLine, BackendConformance):
-    """A backend whose ranks are on this machine."""
+    """Tests a backend whose ranks run on this machine."""
 
 
 class TestRemoteBackend(FromCommandLine, RemoteConformance):
-    """A backend that may have its ranks elsewhere: here the remote part runs only if they are not."""
+    """Tests a remote backend; the remote part runs only if its ranks are on this machine."""
 
     is_for_remote = True
 
@@ -63,7 +63,7 @@ class TestRemoteBackend(FromCommandLine, RemoteConformance):
         launch_options: Mapping[str, Any],
         tmp_path: Path,
     ) -> Subject:
-        """The backend, as the tests use it."""
+        """Return the backend, as the tests use it."""
         known = request.config.stash
         if _HERE not in known:
             known[_HERE] = are_here(Subject(backend, launch_options, tmp_path))
@@ -76,7 +76,7 @@ _HERE: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def are_here(subject: Subject) -> bool:
-    """Whether ranks are on this machine, as far as can be found out: that none starts a test will say."""
+    """Return whether the ranks run on this machine; True if none starts, which a test then reports."""
     try:
         found = subject.run(ranks.see_namespace)
     except Exception:

@@ -1,4 +1,4 @@
-"""The class that certifies a backend whose ranks are on two hosts, as `hosts` makes them."""
+"""The class that certifies a backend whose ranks run on two hosts, which `hosts` provides."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from procession.testing.scratch import is_gone
 from procession.testing.subject import Subject, wait_until
 
 CUT_OFF = 15.0
-"""Seconds within which a rank whose host cannot be reached must be told as lost, and must have ended."""
+"""Seconds within which a rank on an unreachable host must be reported as lost, and must have ended."""
 
 
 class TwoHostConformance:
-    """What a backend must pass with rank 0 on this host and rank 1 on another."""
+    """The tests that a backend must pass with rank 0 on this host and rank 1 on another."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def far(cls) -> Iterator[FarHost]:
-        """The second host."""
+        """Return the second host."""
         reason = why_none()
         if reason:
             pytest.skip(reason)
@@ -49,23 +49,23 @@ class TwoHostConformance:
     def subject(
         self, backend: Backend, launch_options: Mapping[str, Any], tmp_path: Path
     ) -> Subject:
-        """The backend, as the tests use it."""
+        """Return the backend, as the tests use it."""
         return Subject(backend, launch_options, tmp_path, here=True)
 
     def test_ranks_are_on_two_hosts(self, subject: Subject, far: FarHost) -> None:
-        """As the network sees them; and rank 0 can be met at its address."""
+        """The ranks have the addresses of two hosts, and rank 1 can connect to rank 0."""
         where = subject.run(remote_ranks.list_addresses)
         assert far.far_address not in where[0]
         assert far.far_address in where[1]
         assert subject.run(remote_ranks.meet) == [2, 1]
 
     def test_an_all_reduce(self, subject: Subject) -> None:
-        """Of torch.distributed with gloo, by MASTER_ADDR and MASTER_PORT as they are."""
+        """torch.distributed works with gloo, by MASTER_ADDR and MASTER_PORT as they are set."""
         pytest.importorskip("torch", reason="pip install torch==2.13.0")
         assert subject.run(remote_ranks.all_reduce) == [3.0, 3.0]
 
     def test_a_rank_that_is_killed_on_the_far_host(self, subject: Subject) -> None:
-        """It is told with its host."""
+        """The caller gets the signal that killed a rank on the far host; nothing is left."""
         took, error = fail_at(subject, partial(remote_ranks.kill_beside_a_sleeper, "rank"))
         assert isinstance(error, ProcessExitedException)
         assert (error.error_index, error.signal_name) == (1, "SIGKILL")
@@ -73,7 +73,7 @@ class TwoHostConformance:
         assert_all_gone(subject)
 
     def test_a_cable_that_is_cut(self, subject: Subject, far: FarHost) -> None:
-        """Its rank is lost, the others are ended, and what is cut off ends by itself."""
+        """The rank behind a cut cable is reported as lost, the other one is stopped, and both end."""
         with subject.start(remote_ranks.sleep, str(subject.folder)) as context:
             for rank in range(2):
                 subject.await_cue(f"asleep {rank}")

@@ -1,1 +1,1 @@
-"""The start method ``dask``: ranks that hold places of a Dask cluster's worker threads."""
+"""The start method ``dask``: each rank occupies a worker thread of a Dask cluster."""

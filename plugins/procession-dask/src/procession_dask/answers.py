@@ -1,4 +1,4 @@
-"""What workers answer to `worker.look`, and what is wrong with it."""
+"""Checks what workers answer to `worker.look`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from procession_dask.worker import VERSION
 
 _UNKNOWN = ("ModuleNotFoundError", "ImportError", "AttributeError")
-"""What Dask's answer names, as text, where a function of ours cannot be unpickled."""
+"""The exceptions that Dask's answer names when a worker cannot unpickle a function of ours."""
 
 
 def find_problem(addresses: Iterable[str], answers: Mapping[str, Any], transport: str) -> str:
-    """Return why these workers cannot hold agents; an empty string if they can."""
+    """Return why these workers cannot start agents; an empty string if they can."""
     for address in addresses:
         problem = _find_problem(answers.get(address), transport)
         if problem:
@@ -31,11 +31,11 @@ def _find_problem(answer: Any, transport: str) -> str:
         theirs, ours = (".".join(map(str, each[-2:])) for each in (answer["version"], VERSION))
         return (
             f"runs Python {theirs}, and this is {ours}, or another version of procession or procession-dask; "
-            "it must have the same as its caller"
+            "it must have the same versions as its caller"
         )
     if transport == "connect" and not answer["reaches"]:
         return (
             f"on {answer['host']} cannot connect to this process; give the option 'advertise', an address of "
-            "this machine that it can reach, or leave 'transport' to be 'auto'"
+            "this machine that it can reach, or leave 'transport' at 'auto'"
         )
     return ""

@@ -1,4 +1,4 @@
-"""The backend: finds a client, and places for the ranks; the core's agents do the rest."""
+"""The backend: finds a client and places for the ranks; the core's agents do the rest."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from procession import Availability, Launch, Started
 from procession.remote import CAPABILITIES, OPTIONS, Agents, read_common, start_agents
 
 TRANSPORTS = ("auto", "connect", "dask")
-"""How an agent reaches its caller; see `DaskBackend`."""
+"""The ways in which an agent reaches its caller; see `DaskBackend`."""
 
 
 class DaskBackend:
     """Starts ranks as children of a Dask cluster's workers, each in the place of one worker thread.
 
-    Options, besides those of `procession.remote` (but ``python``: ranks have their worker's interpreter):
-    ``client`` (a `distributed.Client`), or ``address`` (of a scheduler: a client is made for the launch);
-    without either, the current client.  ``workers`` (a list of addresses: they are filled in this order, and
-    no others).  ``transport``: ``"connect"`` (agents connect to this process), ``"dask"`` (what they say goes
-    through Dask's own connections) or ``"auto"`` (the default: each worker finds out whether it can connect).
+    The options are those of `procession.remote` except ``python``, since ranks run their worker's
+    interpreter, and these:
+
+    ``client`` (a `distributed.Client`) or ``address`` (of a scheduler, to which the launch makes a client);
+    without either, the launch uses the current client.  ``workers``: a list of addresses; only these workers
+    get ranks, and they are filled in this order.  ``transport``: ``"connect"`` (agents connect to this
+    process), ``"dask"`` (their messages use Dask's own connections) or ``"auto"`` (the default: each worker
+    tests whether it can connect).
     """
 
     name = "dask"
@@ -27,13 +30,13 @@ class DaskBackend:
     options = (OPTIONS - {"python"}) | {"client", "address", "workers", "transport"}
 
     def availability(self) -> Availability:
-        """Tell whether Dask is installed; whether a cluster is there, the start finds out."""
+        """Return whether Dask is installed; `start` finds out whether there is a cluster."""
         if find_spec("distributed") is not None:
             return Availability(True)
         return Availability(False, "Dask is not installed", "pip install distributed")
 
     def start(self, launch: Launch) -> Started:
-        """Start one agent a rank, on workers that have threads to spare."""
+        """Start one agent a rank, on workers with free threads."""
         from procession_dask.clients import find_client
         from procession_dask.placing import DaskPlacement
         from procession_dask.slots import find_slots, read_workers

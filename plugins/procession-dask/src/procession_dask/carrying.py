@@ -1,4 +1,4 @@
-"""Carries what agents and their caller say through Dask's own connections, where there are no others."""
+"""Carries the messages between agents and their caller over Dask's own connections."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from procession_dask import worker
 
 
 class DaskCarrier:
-    """Calls the relays of a launch's ranks in their workers, through the scheduler, which reaches them.
+    """Calls the relays of a launch's ranks in their workers, through the scheduler.
 
-    Items do not go as events of Dask's (`log_event`): the scheduler would keep them all.
+    It does not use Dask's events (`log_event`), since the scheduler would keep all items.
     """
 
     def __init__(
@@ -25,20 +25,20 @@ class DaskCarrier:
         self._relay = CallerRelay(hub, self, contact_timeout)
 
     def attach(self, rank: int, address: str) -> None:
-        """Begin to carry for a rank of that worker."""
+        """Start to carry messages for a rank on that worker."""
         self._addresses[rank] = address
         self._relay.attach(rank)
 
     def pull(self, agent: int, seconds: float) -> None:
-        """Have the caller's relay told what the worker's has for it."""
+        """Fetch items from the worker's relay for the caller's."""
         self._call(agent, worker.pull, seconds, self._relay.pulled)
 
     def push(self, agent: int, items: list[Item]) -> None:
-        """Have the worker's relay told what the caller's has for it."""
+        """Send items from the caller's relay to the worker's."""
         self._call(agent, worker.push, items, lambda agent, _: self._relay.pushed(agent))
 
     def close(self) -> None:
-        """End all that is carried.  May be called again."""
+        """Close the caller's relay.  May be called again."""
         self._relay.close()
 
     def _call(
@@ -52,7 +52,7 @@ class DaskCarrier:
             address = self._addresses[rank]
             try:
                 answers = await self._client.run(fn, self._token, rank, what, workers=[address])
-            except Exception:  # the worker is gone, or the scheduler
+            except Exception:  # the worker or the scheduler is gone
                 self._relay.lose(rank)
             else:
                 then(rank, answers[address])

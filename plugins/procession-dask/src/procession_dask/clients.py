@@ -1,4 +1,4 @@
-"""Which client a launch talks to Dask by: one that it is given, the current one, or one of its own."""
+"""Finds the client of a launch: the given one, the current one, or a new one."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 from procession import BackendUnavailableError, Launch
 
 CALL_TIME = 5.0
-"""Seconds that a scheduler has for an answer."""
+"""Seconds within which a scheduler must answer."""
 
-_CONNECT_TIME = 3.0  # seconds for it to be there at all
+_CONNECT_TIME = 3.0  # seconds for a connection to the scheduler
 _PORT = 8786  # Dask's own default
-_PLAIN = ("tcp", "tls", "ws", "wss", "ucx")  # schemes whose addresses are a host and a port
+_PLAIN = ("tcp", "tls", "ws", "wss", "ucx")  # schemes with addresses of the form host:port
 
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
-"""What is raised when something has taken too long; one and the same from Python 3.11 on."""
+"""What a timeout raises; the two are the same class from Python 3.11 on."""
 
 
 class Connection:
-    """A client, and whether it ends with the launch."""
+    """A client, and whether the launch closes it."""
 
     def __init__(self, client: Any, *, owned: bool) -> None:
         self.client = client
         self._owned = owned
 
     def ask(self, call: Callable[..., Awaitable[Any]], *args: Any, patience: float | None) -> Any:
-        """Return what a coroutine function gives, on the client's event loop.
+        """Run a coroutine function on the client's event loop, and return its result.
 
         Raises:
-            TimeoutError: it took longer than ``patience`` seconds, which None does not limit.
-            Exception: what it raises.
+            TimeoutError: it took longer than ``patience`` seconds; None is no limit.
+            Exception: what the coroutine raises.
         """
         try:
             return self.client.sync(call, *args, callback_timeout=patience)
@@ -42,11 +42,11 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether the scheduler can be asked."""
+        """Whether the client is connected to the scheduler."""
         return bool(self.client.status == "running")
 
     def close(self) -> None:
-        """Close a client of the launch's own.  May be called again."""
+        """Close the client if the launch made it.  May be called again."""
         if self._owned:
             self.client.close()
 
@@ -55,7 +55,7 @@ def find_client(launch: Launch) -> Connection:
     """Return the connection of a launch.
 
     Raises:
-        TypeError, ValueError: the options name none, or not a usable one.
+        TypeError, ValueError: there is no client, or the options name one that cannot be used.
         BackendUnavailableError: no scheduler answers.
     """
     client, address = launch.options.get("client"), launch.options.get("address")
@@ -70,8 +70,8 @@ def find_client(launch: Launch) -> Connection:
         raise TypeError(f"options['client'] must be a distributed.Client, not {client!r}")
     if client.asynchronous or getattr(client, "_asynchronous", False):
         raise ValueError(
-            "options['client'] is an asynchronous client; a launch waits for its ranks, and would stop "
-            "that client's event loop: give a client made without asynchronous=True, or 'address'"
+            "options['client'] is an asynchronous client, and a launch would block its event loop while "
+            "it waits for its ranks: give a client made without asynchronous=True, or 'address'"
         )
     connection = Connection(client, owned=False)
     if not connection.is_open:
@@ -81,7 +81,7 @@ def find_client(launch: Launch) -> Connection:
 
 
 def load() -> Any:
-    """Return Dask's library, which takes a while to import."""
+    """Import and return ``distributed``, which takes a while."""
     return importlib.import_module("distributed")
 
 
@@ -113,9 +113,9 @@ def _connect(launch: Launch, address: Any) -> Any:
 
 
 def _probe(address: str) -> None:
-    """Look whether a scheduler is there.
+    """Check that a scheduler answers.
 
-    A client would try again and again where nobody listens, and wait for ever where nobody answers.
+    A client would retry for long if no program listens, and wait forever if the program does not answer.
 
     Raises:
         OSError: there is none.
@@ -127,7 +127,7 @@ def _probe(address: str) -> None:
             return
         where = parse.parse_host_port(location, _PORT)
     except ValueError as error:
-        raise ValueError(f"options['address']: {address!r} is no address: {error}") from None
+        raise ValueError(f"options['address']: {address!r} is not an address: {error}") from None
     with socket.create_connection(where, _CONNECT_TIME) as sock:
-        if scheme == "tcp" and not sock.recv(1):  # a scheduler speaks first; not so by TLS
-            raise ConnectionError("who listens there is none")
+        if scheme == "tcp" and not sock.recv(1):  # a scheduler sends first, except over TLS
+            raise ConnectionError("the program that listens there is no scheduler")

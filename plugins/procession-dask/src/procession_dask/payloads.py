@@ -1,10 +1,12 @@
-"""Brings the payload of a launch to hosts whose agents have no connection to their caller but Dask's.
+"""Sends the payload of a launch to hosts whose agents reach their caller only over Dask's connections.
 
-Where they have one, the hub's way is better.  A launch of four ranks on one host with 200 MB took, as the
-median of three on a busy machine, 2.9 s by the hub, 3.5 s by `Client.scatter` and 8.0 s with an argument of
-`Client.run`; where Dask carried the rest, 5.8 s through the relay, 4.1 s and 7.6 s; without the 200 MB,
-2.1 s.
-Besides, `scatter` sends it from the caller but once, however many hosts there are.
+Agents with a connection to the hub get the payload from it, which is faster.  A launch of four ranks on one
+host with 200 MB took, as the median of three on a busy machine, 2.9 s with the hub, 3.5 s with
+`Client.scatter` and 8.0 s with an argument of `Client.run`.  When Dask carried all other messages too, it
+took 5.8 s with the payload through the relay, 4.1 s with `Client.scatter` and 7.6 s with `Client.run`.
+Without the 200 MB it took 2.1 s.
+
+`scatter` also sends the payload from the caller only once, for any number of hosts.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from procession.remote.dispatch import SHARED_FROM
+from procession.remote import SHARED_FROM
 
 
 def choose_receivers(relayed: Sequence[str], answers: Mapping[str, Any]) -> list[str]:
-    """Return one of these workers for each of their hosts: its agents share what one of them has."""
+    """Return one of these workers for each host: the agents of a host share the payload."""
     first: dict[str, str] = {}
     for address in relayed:
         first.setdefault(answers[address]["host"], address)
@@ -28,7 +30,7 @@ def choose_receivers(relayed: Sequence[str], answers: Mapping[str, Any]) -> list
 
 @asynccontextmanager
 async def scattered(client: Any, payload: int, receivers: Sequence[str]) -> Any:
-    """Have the content of a file at workers, in the block; provide the keys of it there, by address."""
+    """Keep a copy of a file's content at workers during the block; yield its keys there, by address."""
     if not receivers or os.fstat(payload).st_size < SHARED_FROM:
         yield {}
         return

@@ -1,4 +1,4 @@
-"""A rank's place on a worker: kept for the task that takes it, once, until its agent has ended."""
+"""A rank's place on a worker: one task takes it, once, and holds it until the agent has ended."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 from procession.remote import HostedAgent, host_agent
 from procession.remote.relay import WorkerRelay
 
-_LOOK = 0.5  # seconds between looks at whether the agent is still wanted
+_LOOK = 0.5  # seconds between checks whether the agent is still wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What the agent of a place is started with; see `procession.remote.host_agent`."""
+    """The arguments of `procession.remote.host_agent` for the agent of a place."""
 
     description: str
     rank: int
@@ -28,9 +28,9 @@ class Ticket:
 
 
 class Place:
-    """One rank's place.  A task that is executed again finds it taken, or none at all.
+    """One rank's place.  A task that Dask executes again finds it taken, or no place.
 
-    With a relay the agent's connections go through Dask's; `call` is how the caller calls that.
+    With a relay, the agent's messages use Dask's connections; the caller calls the relay by `call`.
     """
 
     def __init__(self, ticket: Ticket, relay: WorkerRelay | None) -> None:
@@ -38,16 +38,16 @@ class Place:
         self._ticket: Ticket | None = ticket
         self._lock = threading.Lock()
         self._agent: HostedAgent | None = None
-        # of its own: a pull that waits must be in nobody's way, and no pull in that of a push
+        # two own threads: a pull may wait, and must delay neither a push nor other users of Dask's pool
         self._threads = ThreadPoolExecutor(2, "procession-relay") if relay is not None else None
 
     @property
     def is_taken(self) -> bool:
-        """Whether the task has come, or is not to come any more."""
+        """Whether the task has taken the place, or the place was given up."""
         return self._ticket is None
 
     def hold(self, is_wanted: Callable[[], bool]) -> None:
-        """Start the agent, and wait for its end; end it if it is wanted no more.
+        """Start the agent and wait for its end; end it once it is not wanted any more.
 
         Raises:
             RuntimeError: the place is taken, or the agent has failed.
@@ -67,18 +67,18 @@ class Place:
         if code:
             raise RuntimeError(
                 f"the agent of rank {rank} on {os.uname().nodename} has ended with exit code {code}; "
-                "what it said is where this worker's standard error goes"
+                "its output is in this worker's standard error"
             )
 
     def give_up(self) -> None:
-        """Have no agent start here, and end the one that has; wait for that."""
+        """Prevent an agent from starting here, or end the one that runs, and wait for its end."""
         with self._lock:
             self._ticket = None
         self._stop()
         self._close()
 
     async def call(self, name: str, *args: Any) -> Any:
-        """Call a method of the relay, without holding up Dask's event loop."""
+        """Call a method of the relay without blocking Dask's event loop."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, getattr(self.relay, name), *args)
 
@@ -93,14 +93,14 @@ class Place:
             if not wanted:
                 self._stop()
         code = agent.wait()
-        self._stop()  # closes what keeps it alive
+        self._stop()  # closes the pipe that keeps it alive
         if self.relay is not None and wanted:
             self.relay.finish()
         self._close()
         return code
 
     def _stop(self) -> None:
-        with self._lock:  # both its task and Dask's event loop may want that
+        with self._lock:  # the task and Dask's event loop may both call it
             if self._agent is not None:
                 self._agent.stop()
 
@@ -112,12 +112,12 @@ class Place:
 
 
 def _await_end(agent: HostedAgent, seconds: float) -> bool:
-    """Wait for the end of an agent; return whether it has come."""
+    """Wait for the end of an agent; return whether it has ended."""
     if agent.wait(0) is not None:
         return True
     try:
         fd = os.pidfd_open(agent.pid)
-    except OSError:  # no such process any more, or no such system call
+    except OSError:  # the process has ended, or the kernel lacks the system call
         return agent.wait(seconds) is not None
     try:
         poll = select.poll()

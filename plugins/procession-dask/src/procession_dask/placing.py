@@ -1,4 +1,4 @@
-"""The placement of a launch's agents by Dask, as its caller sees it."""
+"""Places a launch's agents by Dask; this part runs in the caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 from procession import Launch, StartError
 from procession.remote import Agents, read_common
-from procession.remote.placement import unpack
 from procession_dask import worker
 from procession_dask.answers import find_problem
 from procession_dask.carrying import DaskCarrier
@@ -23,16 +22,16 @@ from procession_dask.tasks import Tasks, list_present
 
 log: logging.Logger = logging.getLogger("procession")
 
-_LOOK_TIME = 10.0  # seconds for all workers to look whether they can connect
-_GRACE = 1.0  # seconds for tasks whose agents have ended, as far as their caller knows
-_PAUSE = 1.0  # seconds between looks at whether workers are there, while ranks start
-_PING = 2.0  # seconds for a worker to say anything
-_STOP_TIME = 6.0  # seconds for it to end agents that have not ended by themselves
+_LOOK_TIME = 10.0  # seconds for all workers to test whether they can connect
+_GRACE = 1.0  # seconds for the end of tasks whose agents have ended, as far as the caller knows
+_PAUSE = 1.0  # seconds between checks of the workers, while ranks start
+_PING = 2.0  # seconds for a worker to answer
+_STOP_TIME = 6.0  # seconds for a worker to end agents that have not ended by themselves
 _END_TIME = 2 * _GRACE + _PING + _STOP_TIME + CALL_TIME
 
 
 class DaskPlacement:
-    """Agents that the workers of a plan are to hold, or hold."""
+    """The agents of a launch on the workers of a plan."""
 
     def __init__(self, connection: Connection, plan: Plan, launch: Launch, agents: Agents) -> None:
         self._connection = connection
@@ -50,10 +49,10 @@ class DaskPlacement:
         self._over = False
 
     def begin(self, transport: str) -> DaskPlacement:
-        """Have places kept for the ranks, and a task take each; return this.
+        """Reserve places for the ranks, submit the tasks that take them, and return self.
 
         Raises:
-            StartError: a worker cannot hold agents.
+            StartError: a worker cannot start agents.
         """
         try:
             relayed, receivers = self._ask(self._look, transport, patience=_LOOK_TIME)
@@ -64,14 +63,14 @@ class DaskPlacement:
         return self
 
     def failure(self) -> str:
-        """Return why an agent will not come: its task has ended, or its worker is gone."""
+        """Return why an agent will not arrive: its task has ended, or its worker is gone."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _PAUSE
             asyncio.run_coroutine_threadsafe(self._look_around(), self._client.loop.asyncio_loop)
         return self._tasks.failure() or self._gone
 
     def explain(self) -> str:
-        """Return which ranks wait for a thread of their workers."""
+        """Return which ranks wait for a thread of their worker."""
         try:
             waiting = self._connection.ask(self._list_waiting, patience=CALL_TIME)
         except OSError as error:
@@ -85,19 +84,19 @@ class DaskPlacement:
         return "; ".join([*found, *gone])
 
     def begun(self) -> None:
-        """Take note that all agents have come, and will end by themselves."""
+        """Note that all agents have arrived; they end by themselves from now on."""
         self._begun = True
 
     def end(self, patience: float) -> None:
-        """Wait for the tasks, end what is left of them, and forget them.
+        """Wait for the tasks, end those that remain, and release them.
 
-        The agents have ended by now, but for those that nobody hears of.
+        All agents have ended by now, except those that cannot be reached.
         """
         if self._connection.is_open and not self._over:
             try:
                 self._connection.ask(self._end, patience, patience=_END_TIME)
             except OSError as error:
-                log.warning("Dask does not answer, and may have tasks of a launch left: %s", error)
+                log.warning("Dask does not answer; tasks of a launch may remain there: %s", error)
         if self._carrier is not None:
             self._carrier.close()
         self._connection.close()
@@ -109,7 +108,7 @@ class DaskPlacement:
             raise self._fail(f"Dask does not answer: {error}") from None
 
     async def _look(self, transport: str) -> tuple[list[str], list[str]]:
-        """Return the workers whose agents cannot connect, and those of them that are to have the payload."""
+        """Return the workers whose agents cannot connect, and those of them that get the payload by Dask."""
         answers = await self._client.run(
             worker.look,
             worker.VERSION,
@@ -130,8 +129,8 @@ class DaskPlacement:
 
     async def _prepare(self, relayed: list[str], receivers: list[str]) -> None:
         async with scattered(self._client, self._agents.payload, receivers) as keys:
-            told = self._compose(relayed, keys)
-            prepared = self._client.run(worker.prepare, told, workers=list(self._plan))
+            request = self._compose(relayed, keys)
+            prepared = self._client.run(worker.prepare, request, workers=list(self._plan))
             problems = await asyncio.wait_for(prepared, _LOOK_TIME)
         for address, problem in problems.items():
             if problem:
@@ -142,7 +141,7 @@ class DaskPlacement:
             self._tasks.submit(self._client, self._token, address, ranks)
 
     def _compose(self, relayed: list[str], payloads: Mapping[str, str]) -> dict[str, Any]:
-        """Return what the workers are told."""
+        """Return the argument of `worker.prepare`."""
         return {
             "token": self._token,
             "ranks": {address: list(ranks) for address, ranks in self._plan.items()},
@@ -155,7 +154,7 @@ class DaskPlacement:
         }
 
     def _relay(self, address: str, ranks: Sequence[int]) -> None:
-        """Carry for the agents of a worker."""
+        """Carry the messages of a worker's agents."""
         if self._carrier is None:
             self._carrier = DaskCarrier(
                 self._client, self._token, self._hub, self._common.contact_timeout
@@ -165,7 +164,7 @@ class DaskPlacement:
 
     @property
     def _hub(self) -> tuple[str, int]:
-        host, port = unpack(self._agents.description)["hub"]
+        host, port = self._agents.hub
         return host, port
 
     async def _list_waiting(self) -> Mapping[str, Sequence[int]]:
@@ -189,9 +188,9 @@ class DaskPlacement:
         self._over = True
 
     async def _withdraw(self, address: str) -> str:
-        """Have a worker end what it has of the launch; return its address, if it answers.
+        """Make a worker end its agents of the launch; return its address if it answers.
 
-        Where it does not, agents end by themselves.
+        If it does not answer, its agents end by themselves.
         """
         try:
             for call, patience in ((worker.list_waiting, _PING), (worker.withdraw, _STOP_TIME)):
@@ -208,7 +207,7 @@ class DaskPlacement:
 
 
 def find_own_address(address: str) -> dict[str, str]:
-    """Return where others can reach a worker's ranks: as Dask reaches the worker."""
-    if address.startswith("inproc:"):  # it is here
+    """Return the address of a worker's ranks for other hosts: that at which Dask reaches the worker."""
+    if address.startswith("inproc:"):  # the worker runs in this process
         return {}
     return {"address": addressing().get_address_host(address)}

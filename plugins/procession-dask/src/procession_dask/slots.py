@@ -1,4 +1,4 @@
-"""Where there is room for ranks: worker threads that have nothing to do, as far as the scheduler knows."""
+"""Finds room for ranks: worker threads without a task, as far as the scheduler knows."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ log: logging.Logger = logging.getLogger("procession")
 Plan = Mapping[str, Sequence[int]]
 """The ranks of each worker, by its address."""
 
-_PAUSE = 0.2  # seconds between looks at a cluster that is too small
-_QUIET = 3.0  # seconds until somebody who waits is told what for
+_PAUSE = 0.2  # seconds between looks at a cluster that has too little room
+_QUIET = 3.0  # seconds of waiting after which a warning says why
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The threads of the workers that may be used, and how many of those are free, by address."""
+    """The number of threads of each usable worker, and how many of them are free, by address."""
 
     threads: Mapping[str, int]
     free: Mapping[str, int]
 
     @property
     def count(self) -> int:
-        """How many ranks there is room for."""
+        """The number of ranks that fit."""
         return sum(self.free.values())
 
     def __str__(self) -> str:
@@ -37,15 +37,15 @@ class Slots:
         return (
             f"{total - self.count} of {total} worker threads are busy"
             if total
-            else "no worker is there"
+            else "there is no worker"
         )
 
 
 def read_workers(launch: Launch) -> list[str] | None:
-    """Return the option ``workers``; None: all may be used.
+    """Return the option ``workers``; None means all workers.
 
     Raises:
-        TypeError: it is no list of addresses.
+        TypeError: it is not a list of addresses.
     """
     given = launch.options.get("workers")
     if given is None:
@@ -58,14 +58,14 @@ def read_workers(launch: Launch) -> list[str] | None:
 def find_slots(
     connection: Connection, launch: Launch, workers: Sequence[str] | None, patience: float
 ) -> Plan:
-    """Return which worker is to have which ranks; wait up to ``patience`` seconds for there to be room.
+    """Assign ranks to workers; wait up to ``patience`` seconds for enough room.
 
-    Workers may be joining, or tasks ending: nobody but the cluster's owner can know.
+    Room may appear as workers join and tasks end.
 
     Raises:
         StartError: there is not enough room, or the scheduler does not answer.
     """
-    begun, told = time.monotonic(), False
+    begun, warned = time.monotonic(), False
     while True:
         slots = _look(connection, launch, workers)
         if slots.count >= launch.nprocs:
@@ -73,14 +73,14 @@ def find_slots(
         waited = time.monotonic() - begun
         if waited >= patience:
             raise _refuse(launch, slots, workers, patience)
-        if waited >= _QUIET and not told:
-            told = True
+        if waited >= _QUIET and not warned:
+            warned = True
             log.warning("waiting for room for %s ranks: %s", launch.nprocs, slots)
         time.sleep(min(_PAUSE, patience))
 
 
 def make_plan(free: Mapping[str, int], nprocs: int) -> Plan:
-    """Return a plan that fills worker after worker."""
+    """Return a plan that fills one worker after the other."""
     plan: dict[str, Sequence[int]] = {}
     given = 0
     for address in free:
@@ -94,10 +94,12 @@ def make_plan(free: Mapping[str, int], nprocs: int) -> Plan:
 def _look(connection: Connection, launch: Launch, workers: Sequence[str] | None) -> Slots:
     try:
         threads, processing = connection.ask(_count, connection.client, patience=CALL_TIME)
-    except OSError as error:  # a TimeoutError, too
+    except OSError as error:  # a TimeoutError is one
         reason = f"the scheduler does not answer: {error}"
         raise StartError(launch.start_method, nprocs=launch.nprocs, reason=reason) from None
-    chosen = sorted(threads) if workers is None else workers  # addresses begin with the host
+    chosen = (
+        sorted(threads) if workers is None else workers
+    )  # sorted by host, with which addresses begin
     threads = {address: threads[address] for address in chosen if address in threads}
     free = {
         address: max(count - len(processing.get(address, ())), 0)
@@ -107,7 +109,7 @@ def _look(connection: Connection, launch: Launch, workers: Sequence[str] | None)
 
 
 async def _count(client: Any) -> tuple[Mapping[str, int], Mapping[str, Sequence[str]]]:
-    """Return the threads of all workers that take tasks, and the tasks that each has."""
+    """Return the number of threads of all running workers, and the tasks of each."""
     threads = await client.scheduler.ncores_running(workers=None)
     return threads, await client.scheduler.processing(workers=None)
 
@@ -118,5 +120,5 @@ def _refuse(
     reason = f"{slots}, after {patience:g} s (option start_timeout)"
     missing = [address for address in workers or () if address not in slots.threads]
     if missing:
-        reason += f"; of the option workers, the scheduler does not know {', '.join(missing)}"
+        reason += f"; the scheduler does not know {', '.join(missing)} (option workers)"
     return StartError(launch.start_method, nprocs=launch.nprocs, slots=slots.count, reason=reason)

@@ -1,4 +1,4 @@
-"""The tasks of a launch, one a rank: each holds a thread of its worker, and waits for an agent."""
+"""The tasks of a launch, one a rank: each occupies a thread of its worker, and waits for an agent."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 
 from procession_dask.worker import hold
 
-_PRIORITY = 1000  # before tasks that wait for the same threads: ranks have to be there together
-_PAUSE = 0.005  # seconds between looks at what has become of them
+_PRIORITY = (
+    1000  # ahead of other tasks that wait for the same threads: all ranks must run at the same time
+)
+_PAUSE = 0.005  # seconds between checks of their states
 
 
 class Call:
-    """What unpickles as the result of a call, made by whoever unpickles it.
+    """An object that is unpickled as the result of a call, made by the process that unpickles it.
 
-    As the bytes that a task's function, `pickle.loads`, is given, it means nothing to the scheduler, which
-    unpickles tasks, and need not have this plugin.
+    A task's function is `pickle.loads`, and its argument the pickled `Call`.  The scheduler unpickles tasks,
+    but not this argument, so that it does not need this plugin.
     """
 
     def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
@@ -29,13 +31,15 @@ class Call:
 
 
 class Tasks:
-    """What Dask knows of a launch."""
+    """The tasks of a launch."""
 
     def __init__(self) -> None:
-        self._futures: list[tuple[str, Any]] = []  # with the worker of each, in the order of ranks
+        self._futures: list[
+            tuple[str, Any]
+        ] = []  # the worker and the future of each, in the order of ranks
 
     def submit(self, client: Any, token: str, address: str, ranks: Sequence[int]) -> None:
-        """Have the places of these ranks, which that worker keeps, taken by tasks there."""
+        """Submit tasks to a worker, which take the places of these ranks there."""
         futures = client.map(
             pickle.loads,
             [pickle.dumps(Call(hold, token, rank)) for rank in ranks],
@@ -46,7 +50,7 @@ class Tasks:
         self._futures += [(address, future) for future in futures]
 
     def failure(self) -> str:
-        """Return why one has ended; an empty string as long as none has."""
+        """Return why a task has ended; an empty string if none has."""
         for rank, (_, future) in enumerate(self._futures):
             if future.status == "error":
                 return str(future.exception())
@@ -55,7 +59,7 @@ class Tasks:
         return ""
 
     async def wait(self, client: Any, workers: Collection[str], patience: float) -> bool:
-        """Wait for those of these workers, as long as they are there; return whether they have ended."""
+        """Wait for the tasks on workers that are still there; return whether all have ended in time."""
         until = time.monotonic() + patience
         while pending := {where for where, future in self._futures if future.status == "pending"}:
             if pending.isdisjoint(await list_present(client, workers)):
@@ -66,12 +70,12 @@ class Tasks:
         return True
 
     def release(self) -> None:
-        """Have Dask forget them, and not begin those that wait.  May be called again."""
+        """Release the tasks: Dask forgets them and does not begin those that wait.  May be called again."""
         for _, future in self._futures:
             future.release()
 
 
 async def list_present(client: Any, workers: Collection[str]) -> list[str]:
-    """Return those of these workers that the scheduler has."""
+    """Return those of these workers that the scheduler knows."""
     there = await client.scheduler.ncores(workers=None)
     return [address for address in workers if address in there]

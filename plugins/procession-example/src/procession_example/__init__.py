@@ -1,4 +1,4 @@
-"""Start methods that put a command before each rank: nice, taskset, numactl, strace, unshare, any."""
+"""Start methods that put a command before each rank: nice, taskset, numactl, strace, unshare or another."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import shutil
 import subprocess
 from typing import Any
 
-from procession import Availability, Launch, Started
+from procession import Availability, Launch, RankPlace, Started
 from procession.commands import CAPABILITIES, Command, availability, start_commands
 
 
 class PrefixBackend:
     """Starts each rank as ``PROGRAM ARGUMENTS... PYTHON ...``.
 
-    The option ``arguments`` is a list of str, the same for all ranks, or a function from rank to one.
+    The option ``arguments`` is a list of str, the same for all ranks, or a function from a
+    `RankPlace` to one.
     """
 
     protocol_version = 1
@@ -25,7 +26,7 @@ class PrefixBackend:
         self._program = program
 
     def availability(self) -> Availability:
-        """Tell whether the program is there."""
+        """Return whether the program is on PATH."""
         for program in self._program[:1]:
             if shutil.which(program) is None:
                 return Availability(False, f"{program} is not on PATH", f"install {program}")
@@ -33,7 +34,8 @@ class PrefixBackend:
 
     def start(self, launch: Launch) -> Started:
         """Start one command a rank."""
-        prefixes = [self._prefix(launch, rank) for rank in range(launch.nprocs)]
+        places = RankPlace.plan(launch.nprocs, remote=False)
+        prefixes = [self._prefix(launch, place) for place in places]
 
         def start(command: Command) -> subprocess.Popen[Any]:
             return subprocess.Popen(
@@ -45,9 +47,9 @@ class PrefixBackend:
 
         return start_commands(launch, start)
 
-    def _prefix(self, launch: Launch, rank: int) -> list[str]:
+    def _prefix(self, launch: Launch, place: RankPlace) -> list[str]:
         given = launch.options.get("arguments", [])
-        arguments = given(rank) if callable(given) else given
+        arguments = given(place) if callable(given) else given
         if isinstance(arguments, str) or not all(isinstance(one, str) for one in arguments):
             raise TypeError(f"option 'arguments' must be a list of str, not {arguments!r}")
         prefix = [*self._program, *arguments]

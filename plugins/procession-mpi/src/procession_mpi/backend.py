@@ -1,4 +1,4 @@
-"""The backend: composes mpiexec's command; the core's agents do the rest."""
+"""The backend: composes the command of mpiexec; the core's agents do the rest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from procession_mpi.flavours import recognise
 from procession_mpi.hosts import check_reachable, count_slots, read_hosts
 
 _OF_ANOTHER_JOB = ("PMI_", "PMIX_", "HYDI_", "OMPI_COMM_", "OMPI_UNIVERSE_", "PRTE_")
-"""What variables begin with that an MPI rank has of its own job, and that is not for a job that it starts."""
+"""Prefixes of variables that describe an MPI rank's own job, which a job that it starts must not get."""
 
 
 class MpiBackend:
-    """Starts ranks by mpiexec, of MPICH (or another with Hydra) or of Open MPI.
+    """Starts ranks by mpiexec: that of MPICH, of another MPI with Hydra, or of Open MPI.
 
     Options, besides those of `procession.remote`: ``mpiexec`` (its path; default: beside this interpreter,
     then on PATH), ``hosts`` (a list of ``"host"`` or ``"host:slots"``), ``launcher`` and ``launcher_exec``
-    (how mpiexec reaches other hosts), ``arguments`` (a list of str, handed to mpiexec as they are).
+    (how mpiexec reaches other hosts), ``arguments`` (a list of str, passed to mpiexec as they are).
     """
 
     name = "mpi"
@@ -29,7 +29,7 @@ class MpiBackend:
     options = OPTIONS | {"mpiexec", "hosts", "launcher", "launcher_exec", "arguments"}
 
     def availability(self) -> Availability:
-        """Tell whether there is an mpiexec; which one, the start finds out."""
+        """Return whether there is an mpiexec; `start` finds out which kind it is."""
         if find_mpiexec():
             return Availability(True)
         reason = "there is no mpiexec beside this interpreter or on PATH"
@@ -55,12 +55,12 @@ class MpiBackend:
             compose,
             rank_variables=(flavour.rank_variable,),
             environment=dict.fromkeys(inherited),
-            with_parent=True,  # which is a daemon of mpiexec's on the rank's host
+            with_parent=True,  # the parent is mpiexec's daemon on the rank's host
         )
 
 
 def find_mpiexec() -> str:
-    """Return the path of the mpiexec that is used where none is named; empty if there is none."""
+    """Return the path of the default mpiexec; an empty string if there is none."""
     beside = shutil.which("mpiexec", path=os.path.dirname(sys.executable))
     return beside or shutil.which("mpiexec") or ""
 

@@ -1,4 +1,4 @@
-"""What differs between the mpiexec of one MPI and that of another."""
+"""The differences between the mpiexec programs of several MPIs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from procession.remote import VARIABLE
 
-_PATIENCE = 20.0  # seconds for mpiexec to tell its version
+_PATIENCE = 20.0  # seconds for mpiexec to print its version
 
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One kind of mpiexec: its path, where its processes find their rank, and what it needs besides.
+    """One kind of mpiexec: its path, the variable with the rank of a process, and further flags.
 
-    ``flags`` are those of its own that have it end nobody because another has ended.
+    ``flags`` keep mpiexec from ending the other processes when one has ended.
     """
 
     mpiexec: str
@@ -26,15 +26,15 @@ class Flavour:
     flags: tuple[str, ...] = ()
 
     def compose(self, nprocs: int, hosts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-        """Return the command up to what is to be started ``nprocs`` times."""
+        """Return the command, without the program that it starts ``nprocs`` times."""
         raise NotImplementedError
 
 
 class Hydra(Flavour):
-    """MPICH's mpiexec, and that of MPIs that have it from there: MVAPICH's, and Intel's."""
+    """The mpiexec of MPICH and of MPIs derived from it: MVAPICH and Intel MPI."""
 
     def compose(self, nprocs: int, hosts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-        """Return the command; every variable is passed on."""
+        """Return the command, which passes on all environment variables."""
         command = [self.mpiexec, "-genvall", *self.flags, "-n", str(nprocs)]
         if hosts:
             command += ["-hosts", ",".join(hosts)]
@@ -45,14 +45,14 @@ class Hydra(Flavour):
 
 
 class OpenMpi(Flavour):
-    """Open MPI's mpiexec.
+    """The mpiexec of Open MPI.
 
-    Without ``hosts`` it would refuse more ranks than there are processors; whether there are enough is up to
-    whoever starts them, as everywhere else.
+    Without ``hosts`` it would refuse more ranks than processors.  ``--oversubscribe`` allows them, since all
+    other start methods do.
     """
 
     def compose(self, nprocs: int, hosts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-        """Return the command; of the variables, it passes on to other hosts only those that it is told."""
+        """Return the command; mpiexec passes only the variables named by ``-x`` on to other hosts."""
         command = [self.mpiexec, "-n", str(nprocs), "-x", VARIABLE]
         if hosts:
             command += ["--host", ",".join(hosts)]
@@ -68,10 +68,10 @@ class OpenMpi(Flavour):
 
 @functools.cache
 def recognise(mpiexec: str) -> Flavour:
-    """Return which kind of mpiexec a program is, by what it says of its version.
+    """Return which kind of mpiexec a program is, by its output for ``--version``.
 
     Raises:
-        ValueError: it is none that is known.
+        ValueError: the kind is unknown.
     """
     try:
         done = subprocess.run(
@@ -83,12 +83,14 @@ def recognise(mpiexec: str) -> Flavour:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ValueError(f"{mpiexec} does not tell its version: {error}") from None
-    said = done.stdout + done.stderr
-    if "HYDRA" in said:
+        raise ValueError(f"{mpiexec} does not print its version: {error}") from None
+    output = done.stdout + done.stderr
+    if "HYDRA" in output:
         return Hydra(mpiexec, "PMI_RANK", ("-disable-auto-cleanup",))
-    if "Intel" in said:  # never run
+    if "Intel" in output:  # never tested
         return Hydra(mpiexec, "PMI_RANK")
-    if "Open MPI" in said or "OpenRTE" in said or "PRRTE" in said:
+    if "Open MPI" in output or "OpenRTE" in output or "PRRTE" in output:
         return OpenMpi(mpiexec, "OMPI_COMM_WORLD_RANK")
-    raise ValueError(f"{mpiexec} is neither Hydra's (MPICH) nor Open MPI's; it says {said[:200]!r}")
+    raise ValueError(
+        f"{mpiexec} is neither Hydra's (MPICH) nor Open MPI's; it says {output[:200]!r}"
+    )

@@ -1,4 +1,4 @@
-"""The hosts that mpiexec is to use: how many slots they have, and whether they can reach this one."""
+"""The option ``hosts``: how many slots these hosts have, and whether they can reach this host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def read_hosts(given: Any) -> list[str]:
     """Return the option ``hosts`` as a list of ``host`` or ``host:slots``.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: it is not such a list.
     """
     hosts = given.split(",") if isinstance(given, str) else list(given or ())
     if not all(isinstance(host, str) for host in hosts):
@@ -24,15 +24,15 @@ def read_hosts(given: Any) -> list[str]:
 
 
 def count_slots(hosts: Sequence[str]) -> int | None:
-    """Return how many ranks fit on hosts, a name without a number being one; None where none are named."""
+    """Return how many ranks fit on the hosts, one on a host without a number; None if there are no hosts."""
     return sum(int(host.partition(":")[2] or 1) for host in hosts) if hosts else None
 
 
 def check_reachable(hosts: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Refuse hosts whose ranks would look for their caller on themselves.
+    """Refuse hosts whose ranks cannot reach the caller.
 
     Raises:
-        ValueError: one is not this machine, and the caller listens on its loopback interface alone.
+        ValueError: one is another host, and the caller listens only on its loopback interface.
     """
     if options.get("advertise") is not None:
         return
@@ -48,7 +48,7 @@ def _is_here(host: str) -> bool:
     try:
         address = socket.gethostbyname(host)
     except OSError:
-        return False  # mpiexec may know it
+        return False  # a name that only mpiexec knows
     if address.startswith("127.") or host == socket.gethostname():
         return True
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

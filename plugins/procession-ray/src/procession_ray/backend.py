@@ -1,4 +1,4 @@
-"""The backend: connects to Ray, reserves resources, and has Ray place the core's agents."""
+"""The backend: connects to Ray, reserves resources, and places the core's agents by Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RayBackend:
     options: frozenset[str] = NAMES
 
     def availability(self) -> Availability:
-        """Tell whether Ray is installed; whether a cluster is there, the start finds out."""
+        """Return whether Ray is installed; `start` finds out whether there is a cluster."""
         if importlib.util.find_spec("ray") is None:
             return Availability(False, "Ray is not installed", "pip install ray")
         return Availability(True)
@@ -35,7 +35,7 @@ class RayBackend:
         Raises:
             TypeError, ValueError: an option is bad.
             BackendUnavailableError: there is no cluster at the address.
-            StartError: the cluster has too few resources, or not all ranks came up in time.
+            StartError: the cluster has too few resources, or not all ranks began in time.
         """
         from procession_ray.connection import Connection
 
@@ -64,7 +64,7 @@ def _place(agents: Agents, options: Options, patience: float) -> Placed:
 
 
 def _release_at_the_end(started: Started, connection: Connection) -> Started:
-    """Have the connection end once the launch has finished."""
+    """Release the connection once the launch has finished."""
     finish = started.on_finish
 
     def finish_and_release() -> None:
@@ -72,4 +72,4 @@ def _release_at_the_end(started: Started, connection: Connection) -> Started:
             finish()
         connection.release()
 
-    return started._replace(on_finish=finish_and_release)
+    return started.replace(on_finish=finish_and_release)

@@ -1,4 +1,4 @@
-"""This process's connection to Ray: the one it has, or one for as long as launches need it."""
+"""This process's connection to Ray: an existing one, or a new one that lasts as long as launches need it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from procession import BackendUnavailableError
 from procession_ray.options import Options
 
-_PROBE_TIME = 3.0  # seconds for a cluster to answer: `ray.init` would try for minutes
+_PROBE_TIME = 3.0  # seconds for a cluster to answer; `ray.init` alone tries for minutes
 
-_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # an empty frame of that type
+_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # an empty HTTP/2 frame of type SETTINGS
 
 _lock = threading.RLock()
-_users = 0  # launches that need the connection that this module has made
+_users = 0  # the number of launches that need the connection that this module made
 
 
 def ray() -> Any:
-    """Return Ray, which takes a second to import."""
+    """Import and return Ray, which takes a second."""
     return importlib.import_module("ray")
 
 
@@ -32,11 +32,11 @@ class Connection:
         self._counts = False
 
     def open(self, options: Options) -> None:
-        """Have this process connected.
+        """Connect this process, unless it is connected.
 
         Raises:
             BackendUnavailableError: there is no cluster at the address.
-            ValueError: this process is connected to another.
+            ValueError: this process is connected to another cluster.
         """
         global _users
         with _lock:
@@ -49,7 +49,7 @@ class Connection:
                 _connect(options)
 
     def release(self) -> None:
-        """End this use; the last of a connection that is not the user's own ends it.  May be called twice."""
+        """End this use.  The last one ends a connection that `open` made.  May be called twice."""
         global _users
         with _lock:
             if not self._counts:
@@ -61,10 +61,10 @@ class Connection:
 
 
 def _connect(options: Options) -> None:
-    """Connect to the cluster that `ray.init` would find, or start one as it does.
+    """Connect to the cluster that `ray.init` finds, or start one as it does.
 
     Raises:
-        BackendUnavailableError: nothing answers there.
+        BackendUnavailableError: no cluster answers at the address.
     """
     address = _find_address(options.address)
     if address is not None:
@@ -75,7 +75,7 @@ def _connect(options: Options) -> None:
 
 
 class _KeptHandler:
-    """Keeps SIGTERM's handler, which `ray.init` replaces."""
+    """Restores SIGTERM's handler, which `ray.init` replaces."""
 
     def __enter__(self) -> None:
         self._handler = signal.getsignal(signal.SIGTERM)
@@ -87,12 +87,12 @@ class _KeptHandler:
 
 
 def _find_address(given: str | None) -> str | None:
-    """Return the address that `ray.init` will use; None where it will start a cluster, or decides itself."""
+    """Return the address that `ray.init` will use; None if it starts a cluster, or decides itself."""
     if given not in (None, "auto"):
         return None if given == "local" else given
     if os.environ.get("RAY_ADDRESS"):
         return _find_address(os.environ["RAY_ADDRESS"])
-    try:  # what `ray start` has noted on this machine; there is no public way to it
+    try:  # the address that `ray start` recorded on this machine; Ray has no public function for it
         known = importlib.import_module("ray._private.utils").read_ray_address()
     except (AttributeError, ImportError, OSError):
         return None
@@ -111,25 +111,25 @@ def _probe(address: str) -> None:
         raise BackendUnavailableError(
             "ray",
             reason=f"no Ray answers at the address {address}: {error}",
-            hint="start it there with `ray start --head`, or give another, or 'local', in options['address']",
+            hint="start it there with `ray start --head`, or set options['address'] to another or 'local'",
         ) from None
 
 
 def _greet(sock: socket.socket) -> None:
-    """See whether this is gRPC, as all of Ray is: a server answers with a frame of settings (RFC 9113, 3.4).
+    """Check that the server speaks gRPC, as Ray does: it answers with a SETTINGS frame (RFC 9113, 3.4).
 
     Raises:
-        OSError: it is not.
+        OSError: it does not.
     """
     sock.settimeout(_PROBE_TIME)
     sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS)
     answer = sock.recv(4)
     if answer[3:4] != _SETTINGS[3:4]:
-        raise ConnectionError("it is another kind of server")
+        raise ConnectionError("the server there is not Ray")
 
 
 def _check_own(address: str | None) -> None:
-    """Refuse another cluster than the one that this process is connected to, or one that is gone."""
+    """Raise if this process is connected to another cluster, or its cluster is gone."""
     if importlib.import_module("ray.util.client").ray.is_connected():
         return
     connected: str = ray().get_runtime_context().gcs_address
@@ -139,5 +139,5 @@ def _check_own(address: str | None) -> None:
     if connected.rpartition(":")[2] != address.rpartition(":")[2]:
         raise ValueError(
             f"options['address'] is {address!r}, but this process is connected to Ray at {connected!r}; call "
-            "ray.shutdown() first, or leave it out"
+            "ray.shutdown() first, or leave this option out"
         )

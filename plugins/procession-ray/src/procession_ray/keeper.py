@@ -1,41 +1,38 @@
-"""What Ray's workers run: each keeps an agent as its child, and carries its connections where needed."""
+"""What Ray's workers run: each has an agent as its child, and carries the agent's messages if needed."""
 
 from __future__ import annotations
 
 import importlib
-import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-from procession.remote import HostedAgent, host_agent
-from procession.remote.handshake import greet_hub
-from procession.remote.placement import unpack
+from procession.remote import HostedAgent, host_agent, reaches_hub
 from procession.remote.relay import Item, WorkerRelay
 
 UNREACHABLE = "unreachable"
-"""What `keep` returns where the caller's hub cannot be reached from here."""
+"""What `keep` returns if this worker cannot reach the caller's hub."""
 
 _PROBE_TIME = 2.0  # seconds for the hub to answer
 
 
 def keep(description: str, rank: int, payload: Sequence[Any], *, probe: bool) -> str:
-    """Keep an agent that connects to the hub itself; return why that was in vain, or an empty string.
+    """Run an agent that connects to the hub itself; return why that failed, or an empty string.
 
-    ``payload`` holds a reference to the payload, if this node's is to come by Ray.  This is a task and no
-    actor: the process is kept for the next, which then starts in milliseconds.
+    ``payload`` holds a reference to the payload if Ray brings it to this node.  This is a task, not an actor:
+    Ray keeps the worker's process, so that the next task starts within milliseconds.
     """
-    if probe and not reaches(description):
+    if probe and not reaches_hub(description, _PROBE_TIME):
         return UNREACHABLE
     agent = start(description, rank, payload)
     try:
         return tell_code(agent.wait())
-    finally:  # Ray cancels a task by a KeyboardInterrupt
+    finally:  # Ray cancels a task by KeyboardInterrupt
         agent.stop()
 
 
 class Keeper:
-    """An actor, which keeps an agent whose connections Ray carries."""
+    """An actor that runs an agent whose messages Ray carries."""
 
     def __init__(self, contact_timeout: float) -> None:
         self._contact_timeout = contact_timeout
@@ -52,7 +49,7 @@ class Keeper:
             self._begun.set()
 
     def keep(self) -> str:
-        """Wait for the agent's end, as `keep` does, and until all that it said has been fetched."""
+        """Wait for the agent's end, as `keep` does, and until the caller has fetched all its messages."""
         self._begun.wait()
         if self._agent is None or self._relay is None:
             return "its agent could not be started"
@@ -79,24 +76,13 @@ class Keeper:
 
 
 def start(description: str, rank: int, payload: Sequence[Any], **changes: Any) -> HostedAgent:
-    """Start an agent, as `host_agent` does; other ranks are told this node's address as Ray knows it."""
+    """Start an agent by `host_agent`; other ranks get this node's address from Ray."""
     ray: Any = importlib.import_module("ray")
     changes["address"] = ray.util.get_node_ip_address()
     content = memoryview(ray.get(payload[0])) if payload else None
     return host_agent(description, rank, content, **changes)
 
 
-def reaches(description: str) -> bool:
-    """Tell whether the caller's hub answers from here; another program may listen at its address here."""
-    told = unpack(description)
-    try:
-        with socket.create_connection(told["hub"], _PROBE_TIME) as sock:
-            greet_hub(sock, told["secret"])
-    except OSError:
-        return False
-    return True
-
-
 def tell_code(code: int | None) -> str:
-    """Return what is wrong with an agent's exit code."""
+    """Return a message about an agent's exit code; an empty string if it is 0."""
     return "" if code == 0 else f"its agent has ended with exit code {code}"

@@ -25,19 +25,20 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 NAMES: frozenset[str] = (OPTIONS - {"python"}) | _TYPES.keys()
-"""What `procession.remote` reads is among them, but for the interpreter: it is that of Ray's workers."""
+"""All options, with those of `procession.remote` except ``python``: Ray's workers set the interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is asked of Ray.
+    """The options of the start method.
 
-    ``address`` is the cluster's, as for `ray.init`; it counts, like ``namespace`` and ``log_to_driver``,
-    where this process is not connected to one yet.  ``num_cpus``, ``num_gpus`` and ``resources`` are what
-    each rank gets, ``strategy`` how the ranks are spread over nodes, ``runtime_env`` what Ray is to provide
-    there.  ``transport`` is how ranks reach their caller: they ``connect`` to it, or ``ray`` carries all, or
-    ``auto``: those that cannot connect are carried.  With ``autoscaling``, more ranks than the cluster has
-    room for wait for nodes that are yet to come.
+    ``address`` is that of the cluster, as for `ray.init`.  It matters, like ``namespace`` and
+    ``log_to_driver``, only if this process is not connected to a cluster yet.  ``num_cpus``, ``num_gpus`` and
+    ``resources`` are the resources of each rank.  ``strategy`` spreads the ranks over nodes, and
+    ``runtime_env`` is the environment that Ray prepares there.  ``transport`` is how ranks reach the caller:
+    ``"connect"`` (ranks connect to it), ``"ray"`` (Ray carries all messages) or ``"auto"`` (Ray carries those
+    of ranks that cannot connect).  With ``autoscaling``, ranks for which the cluster has no room wait for new
+    nodes.
     """
 
     address: str | None = None
@@ -53,13 +54,13 @@ class Options:
 
     @property
     def demand(self) -> dict[str, float]:
-        """What one rank takes."""
+        """The resources that one rank takes."""
         given = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
         return {name: float(amount) for name, amount in given.items() if amount}
 
 
 def read_options(options: Mapping[str, Any]) -> Options:
-    """Return what the options say; `procession.remote` reads the rest.
+    """Return this start method's own options; `procession.remote` reads the others.
 
     Raises:
         TypeError, ValueError: one is bad.
@@ -90,6 +91,6 @@ def _check_amounts(options: Options) -> None:
             raise ValueError(f"options: {name} above 1 must be a whole number; not {amount!r}")
     if not options.demand:
         raise ValueError(
-            "options: a rank must take something of a node, which is how Ray places it: num_cpus, num_gpus "
-            "or resources; a small part of a CPU will do"
+            "options: a rank must take something of a node, by which Ray places it: num_cpus, num_gpus "
+            "or resources; a small part of a CPU is enough"
         )

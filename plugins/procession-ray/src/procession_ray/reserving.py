@@ -1,4 +1,4 @@
-"""A cluster's resources for all ranks of a launch: a placement group with one bundle a rank."""
+"""Reserves resources for all ranks of a launch: a placement group with one bundle a rank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from typing import Any, NoReturn
 
 from procession import StartError
-from procession._python.defer_signals import defer_sigint
+from procession.authoring import defer_sigint
 from procession_ray.connection import ray
 from procession_ray.options import Options
 from procession_ray.slots import count_slots, tell_amounts
@@ -20,7 +20,7 @@ _REMOVAL_TIME = 5.0  # seconds for Ray to remove a group
 
 
 class Reservation:
-    """The resources of one launch."""
+    """The reserved resources of one launch."""
 
     def __init__(self, nprocs: int, options: Options) -> None:
         self._nprocs = nprocs
@@ -28,22 +28,24 @@ class Reservation:
         self.group: Any = None
 
     def make(self, until: float) -> None:
-        """Have Ray reserve them.
+        """Reserve the resources.
 
         Raises:
-            StartError: it cannot, or not by then.
+            StartError: the cluster has too few, or they are not free by ``until`` (`time.monotonic`).
         """
         if not self._options.autoscaling and _count_all(self._options) < self._nprocs:
-            self._fail("options={'autoscaling': True} waits for nodes that are yet to come")
+            self._fail("options={'autoscaling': True} waits for new nodes")
         bundles = [self._options.demand for _ in range(self._nprocs)]
-        with defer_sigint():  # what is not noted could not be removed
+        with (
+            defer_sigint()
+        ):  # an interrupt before the assignment would leave a group that nothing removes
             self.group = _groups().placement_group(bundles, strategy=self._options.strategy)
-        # Ray cuts the seconds down to a whole number
+        # Ray rounds the seconds down
         if not self.group.wait(math.ceil(max(until - time.monotonic(), 1))):
             self._fail("not all are free within start_timeout")
 
     def list_places(self) -> list[tuple[str, int]]:
-        """Return each rank's node and bundle; ranks of one node are neighbours, this node's come first."""
+        """Return each rank's node and bundle; ranks of one node are consecutive, this node comes first."""
         by_bundle: dict[int, str] = _groups().placement_group_table(self.group)[
             "bundles_to_node_id"
         ]
@@ -56,7 +58,7 @@ class Reservation:
         )
 
     def remove(self) -> None:
-        """Give them back, which ends what Ray runs there, and wait until that is done."""
+        """Release the resources, which ends the tasks and actors that use them, and wait for that."""
         if self.group is None:
             return
         _groups().remove_placement_group(self.group)

@@ -1,4 +1,4 @@
-"""How many ranks a cluster has room for, by what its nodes have."""
+"""Counts how many ranks fit on a cluster, by the resources of its nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Resources = Mapping[str, float]
 
 
 def count_slots(nodes: Iterable[Resources], demand: Resources, strategy: str) -> int:
-    """Return how many ranks fit on nodes that nobody else uses."""
+    """Return how many ranks fit on the nodes if nothing else runs there."""
     each = [count_on_node(node, demand) for node in nodes]
     if strategy == "STRICT_PACK":
         return max(each, default=0)
@@ -19,7 +19,7 @@ def count_slots(nodes: Iterable[Resources], demand: Resources, strategy: str) ->
 
 def count_on_node(node: Resources, demand: Resources) -> int:
     """Return how many ranks fit on one node."""
-    # Ray counts in ten-thousandths; so do we, lest 0.1 ten times be more than 1
+    # Ray counts in units of 0.0001; so does this, since ten times 0.1 must not exceed 1
     whole = [
         round(1e4 * node.get(name, 0)) // round(1e4 * amount) for name, amount in demand.items()
     ]
@@ -27,10 +27,10 @@ def count_on_node(node: Resources, demand: Resources) -> int:
 
 
 def tell_amounts(demand: Resources, total: Resources, available: Resources) -> str:
-    """Return what is asked for and what there is, for an error."""
+    """Return a text for an error: what each rank takes, and what is free."""
     names: Sequence[str] = sorted(demand)
     each = ", ".join(f"{name}: {demand[name]:g}" for name in names)
     there = ", ".join(
         f"{name}: {available.get(name, 0):g} of {total.get(name, 0):g}" for name in names
     )
-    return f"each takes {each}; in the cluster there are free {there}"
+    return f"each takes {each}; the cluster has free {there}"

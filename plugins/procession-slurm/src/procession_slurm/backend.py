@@ -1,4 +1,4 @@
-"""The backend: looks at what there is, and has srun place the core's agents there."""
+"""The backend: checks what Slurm has, and places the core's agents by srun."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class SlurmBackend:
-    """Starts ranks by srun: as a step of the job that this process is in, else as a job of their own.
+    """Starts ranks by srun: as a step of the job that this process is in, or else as a new job.
 
     Options, besides those of `procession.remote`: ``srun`` (its path), ``overlap`` (whether the step shares
-    what other steps hold; None: if this process is a task of one), ``immediate`` (seconds for which srun
-    waits; default: a little longer than ``start_timeout``), ``arguments`` (a list of str, handed to srun as
-    they are), and those of srun's own that `procession_slurm.options` lists.
+    the resources of other steps; None: only if this process is a task of a step), ``immediate`` (how long
+    srun waits, in seconds; default: a little longer than ``start_timeout``), ``arguments`` (a list of str,
+    passed to srun as they are), and the options of srun that `procession_slurm.options` lists.
     """
 
     name = "slurm"
@@ -31,21 +31,21 @@ class SlurmBackend:
     options = OPTIONS | NAMES
 
     def availability(self) -> Availability:
-        """Tell whether there is an srun; whether its controller answers, the start finds out."""
+        """Return whether there is an srun; `start` finds out whether its controller answers."""
         if shutil.which("srun"):
             return Availability(True)
         hint = "use a host of the cluster: a login node, or within a job"
         return Availability(False, "there is no srun on PATH", hint)
 
     def default_nprocs(self, options: Mapping[str, Any]) -> int:  # noqa: ARG002  the protocol's
-        """Return the number of tasks of the job whose script, or salloc, this process is in."""
+        """Return the number of tasks of the job, if this process runs in its batch script or salloc."""
         from procession_slurm.room import read_job
 
         job, tasks = read_job(), os.environ.get("SLURM_NTASKS", "")
         if job is None or job.is_task or not tasks.isdigit():
             raise ValueError(
-                "nprocs=None is what --ntasks of the job says that the caller is in, and it is in no "
-                "script or salloc that has it: give a number"
+                "nprocs=None takes --ntasks of the caller's job, but the caller runs in no batch script or "
+                "salloc that sets it: give a number"
             )
         return int(tasks)
 
@@ -86,7 +86,7 @@ def _find_srun(options: Mapping[str, Any]) -> str:
 
 
 def _inherit(options: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
-    """Return the options, with what the job was asked for and srun forgets (or takes by another name)."""
+    """Return the options with those of the job that srun ignores, or reads from another variable."""
     of_job = None if job is None or job.is_task else "SLURM_CPUS_PER_TASK"
     found = dict(options)
     for name, variables in (
@@ -101,27 +101,27 @@ def _inherit(options: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
 
 
 def _check_reachable(room: Room, options: Mapping[str, Any]) -> None:
-    """Refuse nodes whose ranks would look for their caller on themselves.
+    """Refuse nodes whose ranks cannot reach the caller.
 
     Raises:
-        ValueError: there are others than this host, and the caller listens on its loopback interface alone.
+        ValueError: one may be another host, and the caller listens only on its loopback interface.
     """
-    elsewhere = room.elsewhere or ("several nodes" if (options.get("nodes") or 1) > 1 else "")
-    if elsewhere and options.get("advertise") is None:
+    others = room.other_hosts or ("several nodes" if (options.get("nodes") or 1) > 1 else "")
+    if others and options.get("advertise") is None:
         raise ValueError(
-            f"options: ranks on other hosts ({room.where}: {elsewhere}) cannot reach this process, which "
+            f"options: ranks on other hosts ({room.where}: {others}) cannot reach this process, which "
             "listens at 127.0.0.1; give 'advertise', an address of this machine that they can reach (or "
-            "127.0.0.1, if that is where they are)"
+            "127.0.0.1, if they run on this machine)"
         )
 
 
 def _check_slots(launch: Launch, room: Room, options: Mapping[str, Any]) -> None:
-    """Refuse more ranks than there can ever be: srun would wait for ever.
+    """Refuse more ranks than can ever fit: srun would wait forever.
 
     Raises:
-        StartError: with both numbers.
+        StartError: they do not fit; the error has both numbers.
     """
-    # arguments of the user's own may change anything
+    # the user's own arguments may change anything
     if not room.cpus or options.get("arguments") or "SLURM_OVERCOMMIT" in os.environ:
         return
     cpus, per_node = options.get("cpus_per_task") or 1, options.get("ntasks_per_node")
@@ -129,7 +129,7 @@ def _check_slots(launch: Launch, room: Room, options: Mapping[str, Any]) -> None
     if slots < launch.nprocs:
         reason = f"{room.where} has {max(map(sum, room.cpus))} processors on its nodes"
         if cpus > 1:
-            reason += f", and each rank is to have {cpus} (option cpus_per_task)"
+            reason += f", and each rank takes {cpus} (option cpus_per_task)"
         if per_node is not None:
-            reason += f", and each node at most {per_node} ranks (option ntasks_per_node)"
+            reason += f", and each node takes at most {per_node} ranks (option ntasks_per_node)"
         raise StartError("slurm", nprocs=launch.nprocs, slots=slots, reason=reason)

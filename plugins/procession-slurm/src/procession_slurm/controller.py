@@ -1,4 +1,4 @@
-"""Questions to Slurm by its other commands, each in a time of its own: alone they would try for a minute."""
+"""Queries Slurm by its other commands, each with a timeout: without one they would try for a minute."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import subprocess
 
 from procession import BackendUnavailableError
 
-_PING_TIME = 4.0  # seconds: an answer takes milliseconds
-_ASK_TIME = 3.0  # seconds: what is asked can be done without
+_PING_TIME = 4.0  # seconds; an answer takes milliseconds
+_ASK_TIME = 3.0  # seconds; the answers are not essential
 
 
 def check_controller(backend: str, srun: str) -> None:
-    """Refuse to start anything where no controller answers.
+    """Check that Slurm's controller answers.
 
     Raises:
-        BackendUnavailableError: none does; the reason is Slurm's own.
+        BackendUnavailableError: it does not; the reason is Slurm's own.
     """
     ping = find_command("scontrol", srun)
     if not ping:
-        return  # srun will tell, in its own time
+        return  # srun will fail by itself, later
     answer, errors = _run([ping, "ping"], _PING_TIME)
     if " UP" in answer:
         return
-    said = " ".join((errors or answer).replace("*", "").split()) or "it has not answered"
+    said = " ".join((errors or answer).replace("*", "").split()) or "it does not answer"
     raise BackendUnavailableError(
         backend,
         reason=f"Slurm's controller cannot be reached: {said}",
@@ -33,19 +33,19 @@ def check_controller(backend: str, srun: str) -> None:
 
 
 def ask(name: str, srun: str, *arguments: str) -> list[str]:
-    """Return the lines that one of Slurm's commands answers; none if it does not answer soon."""
+    """Return the lines that one of Slurm's commands prints; none if it does not answer soon."""
     command = find_command(name, srun)
     return _run([command, *arguments], _ASK_TIME)[0].splitlines() if command else []
 
 
 def find_command(name: str, srun: str) -> str:
-    """Return the path of one of Slurm's commands: beside srun, else on PATH; empty if there is none."""
+    """Return the path of one of Slurm's commands, beside srun or on PATH; empty if there is none."""
     return shutil.which(name, path=os.path.dirname(srun)) or shutil.which(name) or ""
 
 
 def _run(command: list[str], patience: float) -> tuple[str, str]:
-    """Return what a command prints, and what it says in errors, if it ends in time."""
-    # the user's own filters and formats would change the answer
+    """Return a command's output and errors; the output is empty if it does not end in time."""
+    # the user's filters and formats would change the output
     env = {
         name: value
         for name, value in os.environ.items()

@@ -1,11 +1,11 @@
-"""Runs srun for a launch, and has it leave Slurm's queue once the launch's caller is gone.
+"""Runs srun for a launch, and takes srun's job out of Slurm's queue once the launch's caller is gone.
 
-Slurm keeps the job of an srun that was killed while it waited: first in its queue, and then, with all that
-it has asked for, until its time limit.  Told by SIGTERM, srun gives it back.  So srun is this process's
-child, and both are spared by what kills whatever a caller has started.  Should this process be killed, the
-kernel tells srun.
+If srun is killed while it waits, Slurm keeps its job: first in the queue, and then, with all its resources,
+until its time limit.  On SIGTERM srun cancels the job instead.  Therefore srun is a child of this process,
+and procession does not kill either of them with the processes that the caller started.  If this process is
+killed, the kernel sends SIGTERM to srun.
 
-The caller says by SIGTERM that srun is to cancel its job, and by SIGQUIT that there is nothing to wait for.
+The caller sends SIGTERM if srun must cancel its job, and SIGQUIT if srun may be killed at once.
 """
 
 from __future__ import annotations
@@ -15,38 +15,35 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Sequence
 
-from procession._cleanup import cgroups, marks
-from procession._linux.syscalls import pidfd_open
+from procession.authoring import leave_launch, list_children, pidfd_open
 
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
-_LINGER = 0.3  # seconds for srun to end by itself, when its caller is gone
-_TASKS_WAIT = 5.0  # further seconds where its tasks run: they have to end what ranks have started
-_CANCEL_WAIT = 2.0  # seconds for it to cancel its job
-_MARK_WAIT = 0.2  # seconds for the caller to mark this process as its own
+_LINGER = 0.3  # seconds for srun to end by itself once its caller is gone
+_TASKS_WAIT = 5.0  # further seconds if its tasks run: they must end what ranks started
+_CANCEL_WAIT = 2.0  # seconds for srun to cancel its job
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Run a command for a caller; the arguments are the caller's process id, and the command."""
+    """Run a command for a caller; the arguments are the caller's process id and the command."""
     caller, command = int(sys.argv[1]), sys.argv[2:]
-    told = note_signals()
+    signalled = note_signals()
     try:
         gone = pidfd_open(caller)
     except ProcessLookupError:
         return
-    if os.getppid() != caller:  # that number is another's by now
+    if os.getppid() != caller:  # another process has that id by now
         return
-    leave_tree(caller)
+    leave_launch(caller)
     srun = start(command)
-    stand_by(srun, gone, told)
+    stand_by(srun, gone, signalled)
     end_as(os.waitstatus_to_exitcode(os.waitpid(srun, 0)[1]))
 
 
 def note_signals() -> int:
-    """Return a descriptor from which can be read which signals have told this process to end."""
+    """Return a descriptor from which the numbers of arrived signals can be read."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
@@ -55,23 +52,8 @@ def note_signals() -> int:
     return read
 
 
-def leave_tree(caller: int) -> None:
-    """Be none of those that are killed with a caller, once it has made this process one of them."""
-    theirs = marks.read_mark(caller)
-    until = time.monotonic() + _MARK_WAIT
-    while (mark := marks.read_mark(0)) == theirs and time.monotonic() < until:
-        time.sleep(0.001)
-    marks.spare(0)
-    while os.environ.get("PROCESSION_CGROUP") == "1" and time.monotonic() < until:
-        parent, own = os.path.split(os.path.dirname(cgroups.locate(mark or 0)))
-        if own == f"procession-{mark or 0:016x}":
-            cgroups.join(parent, 0)
-            break
-        time.sleep(0.001)
-
-
 def start(command: list[str]) -> int:
-    """Start a command that is sent SIGTERM if this process is killed; return its process id."""
+    """Start a command that gets SIGTERM if this process dies; return its process id."""
     own = os.getpid()
     prctl = ctypes.CDLL(None).prctl
     child = os.fork()
@@ -90,30 +72,29 @@ def start(command: list[str]) -> int:
         os._exit(127)
 
 
-def stand_by(srun: int, gone: int, told: int) -> None:
-    """Wait until srun has ended; bring that about once the caller is gone, or says so."""
+def stand_by(srun: int, gone: int, signalled: int) -> None:
+    """Wait until srun has ended; end it once the caller is gone or sends a signal."""
     ended = pidfd_open(srun)
-    await_one([ended, gone, told])
+    await_one([ended, gone, signalled])
     at_once = False
-    if await_one([told], 0):
-        at_once = signal.SIGQUIT in os.read(told, 64)
-    elif not await_one([ended], _LINGER) and has_tasks(srun):  # it would kill them at once
+    if await_one([signalled], 0):
+        at_once = signal.SIGQUIT in os.read(signalled, 64)
+    elif not await_one([ended], _LINGER) and has_tasks(srun):  # on SIGTERM it kills them at once
         await_one([ended], _TASKS_WAIT)
     if not await_one([ended], 0) and not at_once:
         os.kill(srun, signal.SIGTERM)
         await_one([ended], _CANCEL_WAIT)
-    os.kill(
-        srun, signal.SIGKILL
-    )  # what it has beside it then tells Slurm; it has not been reaped yet
+    # srun has not been reaped, so that its id is valid; its child process then informs Slurm
+    os.kill(srun, signal.SIGKILL)
 
 
 def has_tasks(srun: int) -> bool:
-    """Whether srun has started tasks: it has a child then, to end them if it is killed itself."""
-    return bool(marks.list_children(srun))
+    """Return whether srun runs tasks: it then has a child, which ends them if srun is killed."""
+    return bool(list_children(srun))
 
 
 def await_one(descriptors: Sequence[int], seconds: float | None = None) -> bool:
-    """Wait until one of some descriptors is readable; return whether one is."""
+    """Wait until one of the descriptors is readable; return whether one is."""
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -121,7 +102,7 @@ def await_one(descriptors: Sequence[int], seconds: float | None = None) -> bool:
 
 
 def end_as(code: int) -> None:
-    """End as a child did: with its exit code, or by its signal."""
+    """End this process as a child ended: with its exit code, or by its signal."""
     if code >= 0:
         sys.exit(code)
     if code != -signal.SIGKILL:

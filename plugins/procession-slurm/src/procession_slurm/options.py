@@ -1,4 +1,4 @@
-"""The options of the start method, checked before Slurm is asked for anything."""
+"""The options of the start method, and their checks before srun runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _EITHER = ("gpus_per_task", "mem", "mem_per_cpu", "time")
 NAMES: frozenset[str] = frozenset(
     {*_NUMBERS, *_TEXTS, *_EITHER, "srun", "overlap", "immediate", "arguments"}
 )
-"""The options besides `procession.remote.OPTIONS`; most are named as srun's are."""
+"""The options besides `procession.remote.OPTIONS`; most have the names of srun's options."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that srun could not be given.
+    """Refuse options that cannot be passed to srun.
 
     Raises:
         TypeError, ValueError: one is bad; the message names it.
@@ -52,7 +52,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def compose_flags(options: Mapping[str, Any]) -> list[str]:
-    """Return the arguments of srun for those options that are srun's own."""
+    """Return the arguments of srun for the options that are srun's own."""
     return [
         f"--{name.replace('_', '-')}={options[name]}"
         for name in (*_NUMBERS, *_TEXTS, *_EITHER)

@@ -1,4 +1,4 @@
-"""What there is for the ranks of a launch: in the job that the caller is in, or in a partition."""
+"""Finds room for the ranks of a launch: in the caller's job, or in a partition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from procession_slurm.controller import ask
 
 _SPECIAL_STEPS = 0xFFFFFFF0
-"""From this number on, a step is none that srun starts tasks in: a batch script, an interactive shell."""
+"""Steps from this number on run no tasks of srun, but a batch script or an interactive shell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +19,17 @@ class Room:
     """Where ranks can be placed.
 
     Args:
-        where: what it is, for an error.
-        cpus: the processors of each node; several such lists if it is one of several places.
-        elsewhere: the nodes, if some of them are, or may be, other hosts than this one.
+        where: the name of the place, for an error.
+        cpus: the number of processors of each node; one such list for each place that Slurm may choose.
+        other_hosts: the names of the nodes if one of them is, or may be, another host; else empty.
     """
 
     where: str
     cpus: tuple[tuple[int, ...], ...] = ()
-    elsewhere: str = ""
+    other_hosts: str = ""
 
     def count_slots(self, cpus_per_task: int, per_node: int | None, nodes: int | None) -> int:
-        """Return how many ranks fit at most, by the processors that each needs, and by numbers given."""
+        """Return how many ranks fit, by processors a rank, ranks a node and number of nodes."""
 
         def count(cpus: Sequence[int]) -> int:
             slots = sorted((each // cpus_per_task for each in cpus), reverse=True)
@@ -40,21 +40,21 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The job whose allocation this process is in; ``is_task``: as a task of one of its steps."""
+    """The job that this process runs in; ``is_task`` says that it is a task of one of the job's steps."""
 
     number: str
     is_task: bool
 
     def find_room(self, options: Mapping[str, Any]) -> Room:
-        """Return what the job has."""
+        """Return the room that the job has."""
         cpus = _read_cpus(os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
         nodes = options.get("nodelist") or os.environ.get("SLURM_JOB_NODELIST", "")
-        elsewhere = nodes if nodes not in _own_names() else ""
-        return Room(f"job {self.number}", (cpus,) if cpus else (), elsewhere)
+        other_hosts = nodes if nodes not in _own_names() else ""
+        return Room(f"job {self.number}", (cpus,) if cpus else (), other_hosts)
 
 
 def read_job() -> Job | None:
-    """Return the job that this process is in, None if it is in none."""
+    """Return the job that this process runs in; None if there is none."""
     number = os.environ.get("SLURM_JOB_ID") or os.environ.get("SLURM_JOBID")
     if not number:
         return None
@@ -63,7 +63,7 @@ def read_job() -> Job | None:
 
 
 def ask_partition(srun: str, options: Mapping[str, Any]) -> Room:
-    """Return what the partition has in which srun will ask for an allocation, as far as Slurm tells."""
+    """Return the room of the partition that srun will use, as far as Slurm reports it."""
     chosen = options.get("partition") or os.environ.get("SLURM_PARTITION") or ""
     named = ("--partition", chosen) if chosen else ()
     lines = ask("sinfo", srun, "--noheader", "--exact", "--Node", "--format=%P|%N|%n|%c", *named)
@@ -73,10 +73,10 @@ def ask_partition(srun: str, options: Mapping[str, Any]) -> Room:
             nodes.setdefault(partition.rstrip("*"), {})[node] = host, int(cpus)
     where = f"partition {chosen or ', '.join(nodes)}"
     cpus_of_all = tuple(tuple(cpus for _, cpus in each.values()) for each in nodes.values())
-    return Room(where, cpus_of_all, _find_elsewhere(nodes, options.get("nodelist")))
+    return Room(where, cpus_of_all, _find_other_hosts(nodes, options.get("nodelist")))
 
 
-def _find_elsewhere(
+def _find_other_hosts(
     nodes: Mapping[str, Mapping[str, tuple[str, int]]], nodelist: str | None
 ) -> str:
     names = {name: host for each in nodes.values() for name, (host, _) in each.items()}
@@ -97,12 +97,12 @@ def _own_names() -> set[str]:
 
 
 def _read_cpus(text: str) -> tuple[int, ...]:
-    """Return the processors of each node, from what SLURM_JOB_CPUS_PER_NODE holds: ``8(x2),4``."""
+    """Return the processors of each node from SLURM_JOB_CPUS_PER_NODE, such as ``8(x2),4``."""
     cpus: list[int] = []
     try:
         for part in text.split(",") if text else ():
             number, _, times = part.partition("(x")
             cpus += [int(number)] * int(times.rstrip(")") or 1)
-    except ValueError:  # a Slurm that writes it in another way
+    except ValueError:  # another version of Slurm may write it differently
         return ()
     return tuple(cpus)

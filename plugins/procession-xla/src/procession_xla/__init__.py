@@ -14,7 +14,7 @@ __all__ = ["initialize", "plan_environments"]
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is used: ranks need one of them, launchers the other."""
+    """Import a public name on first use: ranks need one of them, launchers the other."""
     if name == "initialize":
         from procession_xla.member import initialize
 

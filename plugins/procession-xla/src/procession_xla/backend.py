@@ -1,4 +1,4 @@
-"""The start method ``xla``: ranks by another start method, each with devices of its own, connected by JAX."""
+"""The start method ``xla``: another start method starts the ranks; each has its own devices."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from procession import (
     commands,
     get_backend,
 )
-from procession._launch.environment import merge
-from procession._launch.fork_check import find_initialised
-from procession.exceptions import note_on
+from procession.authoring import find_initialised, merge, note_on
 from procession_xla.coordinator import Reservation, find_free_port
 from procession_xla.hardware import has_plugin
 from procession_xla.options import NAMES, Options, read_options
 from procession_xla.plan import Changes, Plan, make_plan, plan_rank
 
 if TYPE_CHECKING:
-    from procession_xla.member import Place
+    from procession_xla.place import Place
 
 ROOT = Path("/")
 
@@ -37,17 +35,17 @@ class XlaBackend:
 
     name: str = "xla"
     protocol_version: int = 1
-    capabilities: Capabilities = commands.CAPABILITIES._replace(exit_barrier=True, rendezvous=True)
+    capabilities: Capabilities = commands.CAPABILITIES.replace(exit_barrier=True, rendezvous=True)
     options: frozenset[str] = NAMES
 
     def availability(self) -> Availability:
-        """Tell whether this platform can start ranks, and JAX is installed."""
+        """Return whether this platform can start ranks and JAX is installed."""
         if importlib.util.find_spec("jax") is None:
             return Availability(False, "JAX is not installed", "pip install jax")
         return commands.availability()
 
     def default_nprocs(self, options: Mapping[str, Any]) -> int:
-        """Return the number of devices here, or of groups of ``devices_per_rank``."""
+        """Return the number of devices on this host, or of groups of ``devices_per_rank``."""
         return make_plan(None, read_options(options), os.environ, ROOT).nprocs
 
     def start(self, launch: Launch) -> Started:
@@ -83,14 +81,14 @@ class XlaBackend:
                 started.on_finish()
             reservation.close()
 
-        return started._replace(on_finish=finish)
+        return started.replace(on_finish=finish)
 
 
 def _start_ranks(launch: Launch, plan: Plan, changes: list[Changes], coordinator: str) -> Started:
     options = plan.options
     changed = sorted({name for one in changes for name in one})
     place = _describe_place(plan, changed, coordinator)
-    launch = launch._replace(
+    launch = launch.replace(
         environments=tuple(changes),
         options=_choose_base_options(options),
         entry=("procession_xla.member:enter", place),
@@ -101,14 +99,14 @@ def _start_ranks(launch: Launch, plan: Plan, changes: list[Changes], coordinator
     except UnsafeForkError as error:
         note_on(
             error,
-            "start_method='xla' forks this process because of options={'base': 'fork'}; with 'forkserver' "
-            "(its default) or 'spawn' it does not",
+            "start_method='xla' forks this process because of options={'base': 'fork'}; 'forkserver' (its "
+            "default) and 'spawn' do not",
         )
         raise
 
 
 def _describe_place(plan: Plan, changed: list[str], coordinator: str) -> Place:
-    """Return what the ranks are told."""
+    """Return what the launcher passes to the ranks."""
     options = plan.options
     own_gpus = plan.platform in ("cuda", "rocm")
     return {
@@ -130,12 +128,12 @@ def _choose_base_options(options: Options) -> dict[str, Any]:
     if options.base != "forkserver":
         return {}
     jax = ("procession_xla.preloaded",) if options.framework == "jax" else ()
-    # the main module may use a device where it is imported, which no fork would survive
+    # the main module may use a device at its import, and then no fork works
     return {"preload": [*jax, *options.preload], "preload_main": False}
 
 
 def _check_plugin(plan: Plan) -> None:
-    """Refuse a platform that JAX cannot use: it would go on with the CPU, and not say so."""
+    """Refuse a platform that JAX cannot use: JAX would use the CPU without a warning."""
     platform = plan.platform
     if plan.options.framework == "jax" and platform != "cpu" and not has_plugin(platform):
         extra = {"cuda": "cuda13", "rocm": "rocm7-local"}.get(platform, platform)
@@ -145,13 +143,13 @@ def _check_plugin(plan: Plan) -> None:
 
 
 def _check_caller(plan: Plan) -> None:
-    """Refuse, or warn, where this process has the devices that the ranks are to have."""
+    """Raise or warn if this process has the devices that the ranks need."""
     if "XLA" not in find_initialised() or plan.options.base == "fork":
         return
     if plan.platform == "tpu":
         raise RuntimeError(
             "start method 'xla': XLA is initialised in this process, which holds the TPU chips: no rank "
-            "could open them. Start the ranks before this process uses a device; in a notebook, restart "
+            "can open them. Start the ranks before this process uses a device; in a notebook, restart "
             "the kernel"
         )
     if plan.platform in ("cuda", "rocm") and _preallocates():
@@ -168,7 +166,7 @@ def _preallocates() -> bool:
 
 
 def _add_given(planned: Changes, given: Mapping[str, str | None]) -> Changes:
-    """Return the changes that are planned, and the caller's, which win; but XLA's flags have both."""
+    """Return the planned changes updated by the caller's; the planned XLA_FLAGS contain the caller's."""
     merged = {**planned, **given}
     if planned.get("XLA_FLAGS"):
         merged["XLA_FLAGS"] = planned["XLA_FLAGS"]

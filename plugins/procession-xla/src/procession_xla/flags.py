@@ -1,4 +1,4 @@
-"""Has JAX, where it was imported before a rank began, take over the rank's environment."""
+"""Applies a rank's environment to a JAX that was imported before the rank began."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def take_over_environment(changed: Iterable[str]) -> None:
-    """Have JAX take over this rank's flags, and the environment what JAX has added to the server's.
+    """Set JAX's flags from this rank's environment, and the variables that JAX set in the server.
 
     Args:
-        changed: the variables that are this rank's own, where no forkserver has imported JAX for it.
+        changed: the variables that the launch set for this rank; used if no forkserver imported JAX.
     """
     preloaded: Any = sys.modules.get("procession_xla.preloaded")
     if preloaded is None:
@@ -23,9 +23,9 @@ def take_over_environment(changed: Iterable[str]) -> None:
 
 
 def _set_flags(names: Iterable[str]) -> None:
-    """Set the flags that these variables stand for: JAX reads them only where it is imported."""
+    """Set the flags of these variables: JAX itself reads them only at its import."""
     config: Any = sys.modules["jax"].config
-    current = config.values  # made anew each time it is asked for
+    current = config.values  # a new dict at each access
     for name in names:
         flag = name.lower()
         if name.startswith("JAX_") and name in os.environ and flag in current:
@@ -35,7 +35,7 @@ def _set_flags(names: Iterable[str]) -> None:
 
 
 def _parse(config: Any, flag: str, text: str) -> Any:
-    """Return the value of a flag as JAX reads it from the environment (jax/_src/config.py)."""
+    """Return the value of a flag, parsed as JAX parses the environment (jax/_src/config.py)."""
     kind = config.meta[flag][0]
     if kind is bool:
         return text.lower() in ("y", "yes", "t", "true", "on", "1")
@@ -43,7 +43,7 @@ def _parse(config: Any, flag: str, text: str) -> Any:
 
 
 def _add_again(before: Mapping[str, str], added: Mapping[str, str]) -> None:
-    """Add to the environment what JAX did where it was imported, but to variables that differ by now."""
+    """Set the variables that JAX set at its import, except those that have changed since."""
     for name, value in added.items():
         if os.environ.get(name) == before.get(name):
             os.environ[name] = value

@@ -14,28 +14,29 @@ FRAMEWORKS = ("jax", "torch_xla")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``options`` may hold.
+    """The options of the start method.
 
     Args:
-        base: the start method that the ranks are started by: ``forkserver`` (with JAX imported in its
-            server), ``spawn`` or ``fork``.
-        platform: ``cpu``, ``cuda``, ``rocm`` or ``tpu``; None takes what JAX_PLATFORMS or PJRT_DEVICE says,
-            else what this host has and JAX has a plugin for, TPU chips first, else ``cpu``.
+        base: the start method that starts the ranks: ``forkserver`` (its server imports JAX), ``spawn`` or
+            ``fork``.
+        platform: ``cpu``, ``cuda``, ``rocm`` or ``tpu``.  None takes the value of JAX_PLATFORMS or
+            PJRT_DEVICE; else the platform that this host has and JAX has a plugin for, TPU chips first;
+            else ``cpu``.
         devices: the local devices to use: their number, or a list of their indices (or UUIDs, for
-            CUDA).  None: all that are visible.  On ``cpu`` they are virtual, and a number.
-        devices_per_rank: how many of them each rank gets.
-        distributed: True calls `initialize` in each rank before its function; False says that the
-            ranks are independent of each other; None leaves it to the function, and warns if it
-            used JAX without.
+            CUDA).  None: all visible ones.  On ``cpu`` the devices are virtual, and this is a number.
+        devices_per_rank: the number of devices of each rank.
+        distributed: True calls `initialize` in each rank before its function.  False says that the ranks
+            are independent.  None leaves the call to the function, and warns if that used JAX without it.
         coordinator: ``host:port`` of JAX's coordinator, which rank 0 runs; None reserves a local port.
-        initialization_timeout: seconds in which all ranks must have called `initialize`.
-        heartbeat_timeout: seconds after which JAX gives up a rank that is silent.
-        shutdown_timeout: seconds that a rank waits for the others when it leaves.
-        preemption_service: JAX's, which takes SIGTERM away from ranks: they are then killed, once the grace
-            period is over.
+        initialization_timeout: seconds within which all ranks must call `initialize`.
+        heartbeat_timeout: seconds after which JAX gives up a silent rank.
+        shutdown_timeout: seconds that a rank waits for the others when it disconnects.
+        preemption_service: whether JAX's preemption service runs.  It handles SIGTERM in ranks, so that
+            only the SIGKILL after the grace period ends them.
         preload: modules that the forkserver's server imports besides JAX; none may use a device.
-        framework: ``jax``, or ``torch_xla``, which is served by environment variables alone.
-        tpu_process_bounds, tpu_chips_per_process_bounds: in place of those of the table.
+        framework: ``jax``, or ``torch_xla``, which gets environment variables only.
+        tpu_process_bounds, tpu_chips_per_process_bounds: replace the values of the table in
+            `procession_xla.tpu`.
     """
 
     base: str = "forkserver"

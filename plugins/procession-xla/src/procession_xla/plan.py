@@ -1,6 +1,6 @@
-"""Plans which devices each rank gets, and the environment that gives them to it.
+"""Plans the devices of each rank, and the environment that gives them to it.
 
-Nothing here touches a device, a port or this process's environment.
+This module uses no device and no port, and does not change this process's environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Changes = dict[str, "str | None"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who gets what: the platform, the number of ranks, and the devices of each."""
+    """The platform, the number of ranks, and the devices of each rank."""
 
     options: Options
     platform: str
@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def nprocs(self) -> int:
-        """How many ranks there are."""
+        """The number of ranks."""
         return len(self.groups)
 
 
@@ -48,17 +48,17 @@ def plan_environments(
     environ: Environment | None = None,
     root: str | os.PathLike[str] = "/",
 ) -> list[Changes]:
-    """Return the environment that each rank of a launch would get: a dry run, which starts nothing.
+    """Return the environment that each rank of a launch would get, without starting any rank.
 
     Args:
-        nprocs: the number of ranks; None: one for each device, or group of them.
-        options: those of the launch.
-        environ: the caller's environment; None: this process's.
-        root: where this host's ``/dev`` and ``/sys`` are looked for.
+        nprocs: the number of ranks; None is one for each device, or group of ``devices_per_rank``.
+        options: the options of the launch.
+        environ: the caller's environment; None is this process's.
+        root: the folder that contains this host's ``/dev`` and ``/sys``.
 
     Returns:
-        One mapping a rank, of what is changed; None removes a variable.  Where a launch would reserve a
-        port, 0 stands for it.
+        One mapping a rank, with the changes to the environment; None removes a variable.  A port that a
+        launch would reserve is 0 here.
 
     Raises:
         TypeError, ValueError: an option is bad, or there are too few devices.
@@ -71,10 +71,10 @@ def plan_environments(
 
 
 def make_plan(nprocs: int | None, options: Options, environ: Environment, root: Path) -> Plan:
-    """Decide which rank gets which devices.
+    """Assign devices to ranks.
 
     Raises:
-        ValueError: there are too few.
+        ValueError: there are too few devices.
     """
     platform = options.platform or find_platform(environ, root)
     devices = _choose_devices(platform, options, environ, root)
@@ -84,7 +84,9 @@ def make_plan(nprocs: int | None, options: Options, environ: Environment, root: 
     if nprocs is None:
         nprocs = max(len(devices) // share, 1)
     if platform == "cpu" and options.devices is None:
-        devices = [str(index) for index in range(nprocs * share)]  # as many as are wanted
+        devices = [
+            str(index) for index in range(nprocs * share)
+        ]  # as many virtual devices as needed
     if nprocs * share > len(devices):
         raise ValueError(
             f"start method 'xla': {nprocs} processes x {share} devices need {nprocs * share} "
@@ -110,10 +112,10 @@ def _choose_devices(platform: str, options: Options, environ: Environment, root:
         if chosen > len(visible):
             source = _tell_source(platform, Options(), environ)
             raise ValueError(
-                f"options['devices'] is {chosen}, and there are {len(visible)} {platform} devices {source}"
+                f"options['devices'] is {chosen}, but {len(visible)} {platform} devices are {source}"
             )
         return visible[:chosen]
-    # a GPU may be named by its UUID, which only its driver knows
+    # a GPU may have its UUID as its name, which only its driver knows
     named = [one for one in chosen or () if one.isdecimal() or platform == "tpu"]
     unseen = [one for one in named if one not in visible]
     if unseen:
@@ -140,12 +142,16 @@ def plan_rank(
         "PJRT_LOCAL_PROCESS_RANK": str(rank),
         "PJRT_LOCAL_PROCESS_COUNT": str(plan.nprocs),
         "JAX_COORDINATOR_ADDRESS": coordinator,
-        "JAX_NUM_PROCESSES": str(plan.nprocs),  # JAX reads neither this nor the next, scripts do
+        "JAX_NUM_PROCESSES": str(
+            plan.nprocs
+        ),  # JAX does not read this and the next one; scripts do
         "JAX_PROCESS_ID": str(rank),
         "JAX_LOCAL_DEVICE_IDS": None,
         "JAX_ENABLE_PREEMPTION_SERVICE": str(int(options.preemption_service)),
     }
-    own = coordinator if options.coordinator is None else None  # else JAX listens on all interfaces
+    own = (
+        coordinator if options.coordinator is None else None
+    )  # by default JAX listens on all interfaces
     changes["JAX_COORDINATOR_BIND_ADDRESS"] = own
     if options.platform is not None or not environ.get("JAX_PLATFORMS"):
         changes["JAX_PLATFORMS"] = platform if platform == "cpu" else f"{platform},cpu"
@@ -155,7 +161,7 @@ def plan_rank(
 
 
 def _plan_torch(coordinator: str, master_port: int) -> Changes:
-    """Return what makes torch_xla take a rank for one of a torchrun's, which it joins."""
+    """Return the variables by which torch_xla takes the rank for one of torchrun's, and connects it."""
     return {
         "TORCHELASTIC_RUN_ID": coordinator,
         "MASTER_ADDR": LOCALHOST,
@@ -171,12 +177,12 @@ def _plan_devices(plan: Plan, rank: int, environ: Environment) -> Changes:
         local = ",".join(str(index) for index in range(len(group)))
         return {
             VISIBLE[plan.platform]: ",".join(group),
-            f"JAX_{plan.platform.upper()}_VISIBLE_DEVICES": None,  # it would count among these
+            f"JAX_{plan.platform.upper()}_VISIBLE_DEVICES": None,  # else JAX applies it to these
             "JAX_LOCAL_DEVICE_IDS": local,
         }
     count = str(len(group))
     changes: Changes = {"JAX_NUM_CPU_DEVICES": count, "CPU_NUM_DEVICES": count}
     flags = environ.get("XLA_FLAGS", "")
-    if not flags or flags.startswith("-"):  # else it is the name of a file
+    if not flags or flags.startswith("-"):  # other values are the name of a file
         changes["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}".strip()
     return changes

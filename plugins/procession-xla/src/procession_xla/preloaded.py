@@ -1,7 +1,8 @@
-"""What the forkserver's server imports: JAX, which is not initialised by that.
+"""Imports JAX in the forkserver's server, which does not initialise it.
 
-Where it is imported, JAX reads its flags from the environment, and adds to it what its runtimes need.  A
-rank's environment is its caller's at the time of the launch: so both are noted, for `procession_xla.flags`.
+At its import JAX reads its flags from the environment, and sets variables that its runtimes need.  A rank's
+environment is that of its caller at the time of the launch.  This module therefore records both for
+`procession_xla.flags`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import os
 
 before: dict[str, str] = dict(os.environ)
-"""The environment that JAX read its flags from."""
+"""The environment from which JAX read its flags."""
 
 __import__("jax")
 
 added: dict[str, str] = {
     name: value for name, value in os.environ.items() if before.get(name) != value
 }
-"""What it added to that, or changed."""
+"""The variables that JAX added or changed."""

@@ -1,7 +1,7 @@
-"""The environment that divides the TPU chips of one host among ranks.
+"""Divides the TPU chips of one host among ranks, by environment variables.
 
 The shapes are those of JAX 0.12 (jax/_src/test_multiprocess.py) and torch_xla 2.9 (tpu.configure_topology),
-which differ.  Nobody has run any of them for this project.
+which differ.  This project has not run any of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 FIRST_PORT = 8476
-"""The port of the first rank's libtpu (torch_xla's; each further rank has the next)."""
+"""The port of rank 0's libtpu, as in torch_xla; each further rank has the next port."""
 
 GENERATIONS = {
     "0x0027": "v3",
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 
 _MESHES: dict[
     int, dict[str, Shape]
-] = {  # how a host's chips are connected; "" is any other generation
+] = {  # how a host's chips are connected; "" stands for every other generation
     1: {"": (1, 1, 1)},
     2: {"": (2, 1, 1), "v5p": (1, 2, 1), "tpu8t": (1, 2, 1)},
     4: {"": (2, 2, 1), "tpu8i": (4, 1, 1)},
@@ -44,7 +44,7 @@ def find_bounds(
 ) -> tuple[str, str]:
     """Return TPU_PROCESS_BOUNDS and TPU_CHIPS_PER_PROCESS_BOUNDS for ranks of ``share`` chips each.
 
-    What is ``given`` comes first.
+    Values in ``given`` win.
 
     Raises:
         ValueError: the framework does not divide chips like this.
@@ -57,7 +57,7 @@ def find_bounds(
     if found is None:
         raise ValueError(
             f"start method 'xla': {framework} has no bounds for {nprocs} processes of {share} TPU "
-            "chips; options tpu_process_bounds and tpu_chips_per_process_bounds can say them"
+            "chips; set them by the options tpu_process_bounds and tpu_chips_per_process_bounds"
         )
     return processes or _write(found[0]), chips or _write(found[1])
 
@@ -88,7 +88,7 @@ def _write(shape: Shape) -> str:
 def plan_tpu(
     rank: int, nprocs: int, chips: Sequence[str], bounds: tuple[str, str]
 ) -> dict[str, str]:
-    """Return the environment of one rank.  What Colab or Kaggle have preset is replaced."""
+    """Return the environment of one rank, which replaces values that Colab or Kaggle preset."""
     ports = range(FIRST_PORT, FIRST_PORT + nprocs)
     return {
         "TPU_VISIBLE_CHIPS": ",".join(chips),

@@ -1,4 +1,4 @@
-"""For engines whose workers cannot reach the caller: agents' connections travel in the engine's own calls."""
+"""For engines whose workers cannot reach the caller: carries agents' connections in calls of the engine."""
 
 from procession.remote.relay.ends import CallerRelay, Carrier, WorkerRelay
 from procession.remote.relay.tunnel import Item

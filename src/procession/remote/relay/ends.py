@@ -1,9 +1,9 @@
-"""Carries an agent's connections through an engine's own calls, where its host cannot reach the hub.
+"""Both ends of a relay, which carries an agent's connections if its host cannot reach the hub.
 
-A `WorkerRelay` stands in for the hub beside the agent, a `CallerRelay` for the agents beside the hub, and
-between them an engine carries lists of `Item`; what is on the connections is none of their business.  In a
-connection the order stays, and nothing overtakes what another connection of the same agent had
-delivered before: an agent tells a rank's end only once its report is where it was sent.
+A `WorkerRelay` takes the place of the hub next to the agent, a `CallerRelay` the place of the agents next to
+the hub.  Between the two, an engine carries lists of `Item` in its calls.  The relays do not interpret the
+data.  They keep the order of data on each connection, and data never overtakes data that came before it on
+another connection of the same agent: the exit code of a rank must not arrive before its report.
 
 In a worker:
     relay = WorkerRelay(contact_timeout)
@@ -35,31 +35,31 @@ from procession.remote.relay.tunnel import LIMIT, Item, Pump, Tunnel, connect
 log: logging.Logger = logging.getLogger("procession")
 
 PULL_TIME = 2.0
-"""Seconds that a pull waits at most for something to bring."""
+"""The most seconds that a pull waits for data."""
 
 CONNECTIONS = 16
-"""Connections that a worker's relay has at a time; an agent has two."""
+"""The most connections of a worker's relay at a time; an agent has two."""
 
 _LOOK = 0.5  # seconds between looks at the clock
 
 
 class Carrier(Protocol):
-    """What an engine does for a `CallerRelay`; neither waits, both may be called from any thread."""
+    """What an engine does for a `CallerRelay`.  Neither method blocks; any thread may call both."""
 
     def pull(self, agent: int, seconds: float) -> None:
-        """Call `WorkerRelay.pull` of this agent, and then `CallerRelay.pulled` with what it returned."""
+        """Call `WorkerRelay.pull` of this agent, then `CallerRelay.pulled` with the result."""
         ...
 
     def push(self, agent: int, items: list[Item]) -> None:
-        """Call `WorkerRelay.push` of this agent, and then `CallerRelay.pushed`."""
+        """Call `WorkerRelay.push` of this agent, then `CallerRelay.pushed`."""
         ...
 
 
 class WorkerRelay(Pump[Tunnel]):
-    """Stands in for the hub, in a worker of an engine; the engine calls `pull` and `push`, on any thread.
+    """The relay in a worker of an engine, to which an agent connects; any thread may call its methods.
 
-    ``address`` is what the agent is to connect to.  When the caller has not called for ``contact_timeout``
-    seconds the connections end, and the agent then ends its rank and itself.
+    ``address`` is the address for the agent.  If the caller makes no call for ``contact_timeout`` seconds,
+    the relay ends the connections, and the agent then ends its rank and exits.
     """
 
     def __init__(self, contact_timeout: float = 10.0) -> None:
@@ -69,7 +69,7 @@ class WorkerRelay(Pump[Tunnel]):
         self._tunnels = [self._tunnel]
         self._next = 0
         self._heard = time.monotonic()
-        self._calls = 0  # that are under way
+        self._calls = 0  # the number of calls under way
         with fds.LOCK:
             self._listener = fds.lift_socket(socket.create_server(("127.0.0.1", 0)))
             self._listener.setblocking(False)
@@ -78,32 +78,32 @@ class WorkerRelay(Pump[Tunnel]):
         self._thread.start()
 
     def pull(self, seconds: float = PULL_TIME) -> list[Item] | None:
-        """Return what came for the caller, after at most so long; None if nothing ever will."""
+        """Return data for the caller, after at most so many seconds; None if no more will come."""
         with self._called():
             self._changed.wait_for(lambda: self._closing or self._tunnel.came, seconds)
             return None if self._closing else self._tunnel.take()
 
     def push(self, items: Sequence[Item]) -> None:
-        """Take what comes from the caller; return when there is room for more."""
+        """Take data from the caller; return once there is room for more."""
         with self._called():
             self._tunnel.give(items)
             self._touch(self._tunnel)
             self._changed.wait_for(lambda: self._closing or self._tunnel.waiting_size < LIMIT)
 
     def finish(self, seconds: float | None = None) -> None:
-        """Close once the caller has fetched all that the agent said, which has ended, or is gone itself."""
+        """Wait until the caller has fetched all data of an agent that has ended, or is gone; then close."""
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._has_all(), seconds)
         self.close()
 
     def close_in_child(self) -> None:
-        """Close what another process that this one has just become has no use for."""
+        """Close the descriptors that a new fork of this process does not need."""
         super().close_in_child()
         self._listener.close()
 
     @contextmanager
     def _called(self) -> Iterator[None]:
-        """Know that the caller is there."""
+        """Record that the caller is alive."""
         with self._changed:
             self._calls += 1
             try:
@@ -114,9 +114,9 @@ class WorkerRelay(Pump[Tunnel]):
                 self._touch(self._tunnel)
 
     def _has_all(self) -> bool:
-        """Whether the caller has all that will ever come."""
+        """Whether the caller has fetched everything that will ever come."""
         streams = self._tunnel.streams.values()
-        return not self._tunnel.came and all(stream.heard_end for stream in streams)
+        return not self._tunnel.came and all(stream.read_end for stream in streams)
 
     def _notice(self, what: object) -> None:
         super()._notice(what)
@@ -129,9 +129,9 @@ class WorkerRelay(Pump[Tunnel]):
                     sock.close()
                     return
                 self._tunnel.open(self._next, sock)
-        except OSError:  # it has gone already
+        except OSError:  # the connection is closed already
             return
-        keep_alive(sock, self._contact_timeout)  # an agent that is stopped is lost, too
+        keep_alive(sock, self._contact_timeout)  # detects an agent that is stopped, too
         self._tunnel.came.append((self._next, None))
         self._next += 1
         self._touched.add(self._tunnel)
@@ -148,7 +148,7 @@ class WorkerRelay(Pump[Tunnel]):
 
 
 class _Passage(Tunnel):
-    """One agent's tunnel, at the caller's end."""
+    """The tunnel of one agent, at the caller's end."""
 
     def __init__(self, agent: int, hub: tuple[str, int]) -> None:
         super().__init__(partial(connect, hub))
@@ -161,10 +161,10 @@ class _Passage(Tunnel):
 
 
 class CallerRelay(Pump[_Passage]):
-    """Stands in for agents, beside the hub, which it connects to for them; the engine carries.
+    """The relay in the caller, which connects to the hub in place of the agents; the engine carries the data.
 
-    An agent that has been attached is lost when its engine says so, or when for ``contact_timeout`` seconds
-    nothing has been carried: then its connections end here, once all that came on them is told.
+    An attached agent is lost if its engine says so, or if no call completes for ``contact_timeout`` seconds.
+    Its connections then end here, once all received data is delivered.
     """
 
     def __init__(
@@ -181,14 +181,14 @@ class CallerRelay(Pump[_Passage]):
         self._thread.start()
 
     def attach(self, agent: int) -> None:
-        """Begin to carry: there is a `WorkerRelay` for this agent."""
+        """Begin to carry for this agent, whose `WorkerRelay` exists now."""
         with self._changed:
             passage = self._passages[agent] = _Passage(agent, self._hub)
             self._tunnels.append(passage)
             self._touch(passage)
 
     def pulled(self, agent: int, items: Sequence[Item] | None) -> None:
-        """Take what a pull has brought; None: nothing more will come."""
+        """Take the result of a pull; None means that no more will come."""
         with self._changed:
             passage = self._passages[agent]
             passage.is_pulling = False
@@ -199,7 +199,7 @@ class CallerRelay(Pump[_Passage]):
             self._touch(passage)
 
     def pushed(self, agent: int) -> None:
-        """Take note that a push has arrived."""
+        """Record that a push has completed."""
         with self._changed:
             passage = self._passages[agent]
             passage.is_pushing = False
@@ -207,7 +207,7 @@ class CallerRelay(Pump[_Passage]):
             self._touch(passage)
 
     def lose(self, agent: int) -> None:
-        """Take note that nothing can be carried for this agent any more, if it has been attached."""
+        """Record that the engine can no longer reach this agent; ignored if it is not attached."""
         with self._changed:
             if agent in self._passages:
                 self._passages[agent].is_over = True
@@ -215,7 +215,7 @@ class CallerRelay(Pump[_Passage]):
 
     def _advance(self, tunnel: _Passage) -> None:
         if tunnel.is_over:
-            tunnel.take()  # nobody is there for it
+            tunnel.take()  # drop it: the agent is lost
             if not tunnel.is_ending:
                 tunnel.is_ending = True
                 tunnel.end()
@@ -247,7 +247,7 @@ class CallerRelay(Pump[_Passage]):
         return _LOOK, calls
 
     def _check(self, passage: _Passage, now: float) -> None:
-        """See whether an agent is lost, and have it know that its caller is not."""
+        """Check whether an agent is lost, and show it that the caller is alive."""
         if passage.is_over:
             return
         if now > passage.heard + self._contact_timeout:

@@ -1,4 +1,4 @@
-"""One end of a tunnel for an agent's connections: sockets by number, and the thread that serves them."""
+"""`Tunnel`: the sockets of one agent at one end of a relay; `Pump`: the thread that serves them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from procession._python.fd_numbers import above_streams
 from procession.remote.link import is_unacknowledged
 
 Item = tuple[int, bytes | None]
-"""A connection's number, and what was said on it: None at its beginning, no bytes at its end."""
+"""The number of a connection and data on it: None opens the connection, b"" closes it."""
 
 LIMIT = 4 << 20
-"""Bytes of one agent that wait at one end, or travel at once; a chunk more at most."""
+"""The most bytes of one agent that wait at one end or travel at once, give or take a chunk."""
 
-_CHUNK = 1 << 20  # bytes that are read or written at once
-_LOOK = 0.002  # seconds between looks at what raises no event, at first
+_CHUNK = 1 << 20  # bytes to read or write at once
+_LOOK = 0.002  # seconds between looks at states that raise no event, at first
 _LONGEST_LOOK = 0.05
 
 
@@ -32,86 +32,86 @@ class _Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.heard_end = False
-        self.told_end = False
+        self.read_end = False
+        self.wrote_end = False
         self.wanted = 0  # the events that the selector waits for
 
 
 class Tunnel:
-    """One agent's connections at one end: what ``came`` on them, and what waits to be said on them."""
+    """The connections of one agent at one end; ``came`` is the data read from them."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self.streams: dict[int, _Stream] = {}
         self.came: list[Item] = []
-        self.size: int = 0  # of what came
+        self.size: int = 0  # the bytes in `came`
         self.waiting_size: int = 0
         self._waiting: deque[tuple[int, memoryview | None]] = deque()
-        self._look = 0.0  # how long what waits has waited last for another connection
+        self._look = 0.0  # the last pause because another connection comes first
         self._connect = connect
 
     def open(self, number: int, sock: socket.socket) -> None:
-        """Take up a connection."""
+        """Add a connection."""
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.streams[number] = _Stream(sock)
 
     def take(self) -> list[Item]:
-        """Return what came."""
+        """Return the data that was read, and forget it."""
         came, self.came, self.size = self.came, [], 0
         return came
 
     def give(self, items: Sequence[Item]) -> None:
-        """Take what is to be said."""
+        """Queue data to be written."""
         for number, data in items:
             self._waiting.append((number, None if data is None else memoryview(data)))
             self.waiting_size += len(data or b"")
 
     def read(self, last: int) -> None:
-        """Read the connections up to that number, which are those that something may have come on.
+        """Read the connections up to this number, the last one with an event.
 
-        Each is read to its end before the next, which may tell of something that came on it.
+        Read all data of each before the next, whose data may refer to it.
         """
         for number in sorted(self.streams):
             if number > last or not self._read_all(number):
                 return
 
     def write(self) -> float:
-        """Say what there is room for; return in how many seconds to look again without an event, or 0."""
+        """Write as much as possible; return the seconds until the next look without an event, or 0."""
         while self._waiting:
             number, data = self._waiting[0]
             if data is None:
                 self._begin(number)
-            elif self._holds_back(number):
+            elif self._must_wait(number):
                 self._look = min(2 * self._look or _LOOK, _LONGEST_LOOK)
                 return self._look
-            elif not self._say(number, data):
+            elif not self._write_some(number, data):
                 break
             self._waiting.popleft()
         self._look = 0.0
         return 0.0
 
     def end(self) -> None:
-        """Have all connections end, once what waits is said."""
+        """End all connections, once all queued data is written."""
         for number in sorted(self.streams.keys() | {number for number, _ in self._waiting}):
             self._waiting.append((number, memoryview(b"")))
 
     def arrange(self, selector: selectors.BaseSelector) -> None:
-        """Have the selector wait for what this end can do next; forget connections that have ended."""
+        """Make the selector wait for what this end can do next; remove connections that have ended."""
         next_ = self._waiting[0][0] if self._waiting and not self._look else -1
         for number, stream in list(self.streams.items()):
             wanted = 0
-            if not stream.heard_end and self.size < LIMIT:
+            if not stream.read_end and self.size < LIMIT:
                 wanted |= selectors.EVENT_READ
             if number == next_:
                 wanted |= selectors.EVENT_WRITE
-            over = stream.heard_end and stream.told_end
+            over = stream.read_end and stream.wrote_end
             _select(selector, stream, 0 if over else wanted, (self, number))
             if over:
                 stream.sock.close()
                 del self.streams[number]
 
     def close(self, selector: selectors.BaseSelector) -> None:
-        """Close all connections, and forget what was said."""
+        """Close all connections and drop all data."""
         for stream in self.streams.values():
             _select(selector, stream, 0, None)
             stream.sock.close()
@@ -121,9 +121,9 @@ class Tunnel:
         self.waiting_size = 0
 
     def _read_all(self, number: int) -> bool:
-        """Read what has come on a connection; return whether that is all."""
+        """Read the data on a connection; return whether nothing is left."""
         stream = self.streams[number]
-        while not stream.heard_end:
+        while not stream.read_end:
             if self.size >= LIMIT:
                 return False
             try:
@@ -132,7 +132,7 @@ class Tunnel:
                 break
             except OSError:  # the other end is gone
                 data = b""
-            stream.heard_end = not data
+            stream.read_end = not data
             self.came.append((number, data))
             self.size += len(data)
         return True
@@ -144,29 +144,29 @@ class Tunnel:
         except OSError:
             self.came.append((number, b""))
 
-    def _holds_back(self, number: int) -> bool:
-        """Whether something said on another connection is not where it belongs yet."""
+    def _must_wait(self, number: int) -> bool:
+        """Whether data written to another connection is not acknowledged yet."""
         return any(
             is_unacknowledged(stream.sock.fileno())
             for other, stream in self.streams.items()
-            if other != number and not stream.told_end
+            if other != number and not stream.wrote_end
         )
 
-    def _say(self, number: int, data: memoryview) -> bool:
-        """Say something; return False where the rest has to wait for room."""
+    def _write_some(self, number: int, data: memoryview) -> bool:
+        """Write data; return False if the rest must wait for room."""
         stream = self.streams.get(number)
-        if stream is None or stream.told_end:  # it has ended meanwhile
+        if stream is None or stream.wrote_end:  # it has ended meanwhile
             self.waiting_size -= len(data)
             return True
         try:
             sent = stream.sock.send(data[:_CHUNK], NO_SIGNAL) if data else 0
             if not data:
-                stream.told_end = True
+                stream.wrote_end = True
                 stream.sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             return False
         except OSError:  # the other end is gone
-            sent, stream.told_end = len(data), True
+            sent, stream.wrote_end = len(data), True
         self.waiting_size -= sent
         self._waiting[0] = number, data[sent:]
         return sent == len(data)
@@ -176,7 +176,7 @@ T = TypeVar("T", bound=Tunnel)
 
 
 class Pump(Generic[T]):
-    """A thread that reads and writes the connections of tunnels."""
+    """A thread that reads and writes the connections of several tunnels."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -191,14 +191,14 @@ class Pump(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="procession-relay", daemon=True)
 
     def close(self) -> None:
-        """Close all connections, and end the thread.  May be called twice."""
+        """Close all connections and end the thread.  May be called twice."""
         with self._changed:
             self._closing = True
             self._touch()
         self._thread.join()
 
     def close_in_child(self) -> None:
-        """Close what another process that this one has just become has no use for."""
+        """Close the descriptors that a new fork of this process does not need."""
         if self._alarm >= 0:
             os.close(self._alarm)
             self._selector.close()
@@ -207,7 +207,7 @@ class Pump(Generic[T]):
                 stream.sock.close()
 
     def _touch(self, *tunnels: T) -> None:
-        """Have the thread look at some tunnels."""
+        """Make the thread look at these tunnels."""
         self._touched.update(tunnels)
         if self._alarm >= 0:
             os.eventfd_write(self._alarm, 1)
@@ -230,7 +230,7 @@ class Pump(Generic[T]):
                 self._changed.notify_all()
 
     def _move(self, events: list[tuple[selectors.SelectorKey, int]]) -> float:
-        """Read and write what can be; return in how many seconds to look again without an event, or 0."""
+        """Read and write what is possible; return the seconds until the next look without an event, or 0."""
         last: dict[T, int] = {}
         for key, ready in events:
             if key.data is None:
@@ -253,15 +253,15 @@ class Pump(Generic[T]):
         return min(looks, default=0.0)
 
     def _notice(self, what: object) -> None:
-        """Act on an event that is none of a connection's."""
+        """Act on an event of a descriptor that is not a connection."""
         if what == self._alarm:
             os.eventfd_read(self._alarm)
 
     def _advance(self, tunnel: T) -> None:
-        """Act on what a tunnel has become."""
+        """Act on the new state of a tunnel."""
 
     def _turn(self, now: float) -> tuple[float, list[Callable[[], None]]]:
-        """Return how long to wait for events, and what is to be called before without the lock."""
+        """Return how long to wait for events, and the calls to make before, without the lock."""
         raise NotImplementedError
 
     def _free(self) -> None:
@@ -274,7 +274,7 @@ class Pump(Generic[T]):
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
-    """Return a socket that connects meanwhile."""
+    """Return a socket whose connection is under way."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = fds.lift_socket(socket.socket(family))
     sock.setblocking(False)
@@ -285,7 +285,7 @@ def connect(address: tuple[str, int]) -> socket.socket:
 def _select(
     selector: selectors.BaseSelector, stream: _Stream, wanted: int, data: tuple[object, int] | None
 ) -> None:
-    """Have the selector wait for these events, and no others."""
+    """Make the selector wait for exactly these events."""
     if wanted == stream.wanted:
         return
     if not stream.wanted:

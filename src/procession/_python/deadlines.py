@@ -1,4 +1,4 @@
-"""Waits that end by a deadline: for a lock, for a descriptor."""
+"""Waits that end at a deadline: for a lock, for a descriptor."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from typing import Any
 from procession._python import unpatched
 
 LONGEST = 86_400.0
-"""Seconds for which one system call waits at most: poll(2) takes 24 days."""
+"""Longest wait of one system call, in seconds; poll(2) takes at most 24 days."""
+
+
+def seconds_until(until: float) -> float:
+    """Return how long to wait for a time (`time.monotonic`): 0 once it has passed, `LONGEST` at most."""
+    return min(max(until - time.monotonic(), 0), LONGEST)
 
 
 def owns(lock: Any) -> bool:
-    """Whether this thread holds an `threading.RLock`: then this call may come from a signal handler."""
+    """Return whether this thread holds a `threading.RLock`: this call may then come from a signal handler."""
     return bool(lock._is_owned())
 
 
@@ -25,7 +30,7 @@ def held(lock: Any, until: float) -> Iterator[None]:
     Raises:
         TimeoutError: another thread still holds it at ``until`` (`time.monotonic`).
     """
-    while not lock.acquire(timeout=_patience(until)):
+    while not lock.acquire(timeout=seconds_until(until)):
         if time.monotonic() >= until:
             raise TimeoutError("another thread holds the lock")
     try:
@@ -35,17 +40,13 @@ def held(lock: Any, until: float) -> Iterator[None]:
 
 
 def await_readable(item: Any, until: float) -> None:
-    """Wait until a descriptor, or what has one, is readable.
+    """Wait until a descriptor, or an object that has one, is readable.
 
     Raises:
         TimeoutError: it is not at ``until`` (`time.monotonic`).
     """
     poll = unpatched.poll()
     poll.register(item, unpatched.POLLIN)
-    while not poll.poll(_patience(until) * 1000):
+    while not poll.poll(seconds_until(until) * 1000):
         if time.monotonic() >= until:
             raise TimeoutError("there is nothing to read")
-
-
-def _patience(until: float) -> float:
-    return min(max(until - time.monotonic(), 0), LONGEST)

@@ -1,0 +1,66 @@
+"""A caller in which a handler waits for ranks that its thread is stopping; prints that they have ended."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from procession import start_processes
+
+SECONDS = 50.0
+"""After which the stacks of a deadlock are printed."""
+
+
+def work(rank: int) -> None:
+    time.sleep(600)
+
+
+def interrupt(target: Any, name: str, context: Any) -> None:
+    """Have a signal come inside a method, once, after the thread that waits has woken up."""
+    real = getattr(target, name)
+
+    def call(*args: Any, **keywords: Any) -> Any:
+        setattr(target, name, real)
+        context._supervisor.waiter.wake()
+        time.sleep(0.2)
+        signal.raise_signal(signal.SIGUSR1)
+        return real(*args, **keywords)
+
+    setattr(target, name, call)
+
+
+def main(start_method: str, where: str) -> None:
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    context = start_processes(work, nprocs=2, join=False, start_method=start_method, timeout=1)
+    signal.signal(signal.SIGUSR1, lambda *_: context.terminate())
+    waiting = threading.Thread(target=swallow, args=(context,), daemon=True)
+    waiting.start()
+    if where == "terminate":
+        interrupt(context.processes[0], "terminate", context)
+    else:
+        time.sleep(
+            0.9
+        )  # the deadline passes meanwhile: the other thread then wants to begin a stop
+        interrupt(context._supervisor, "_notify_watchers", context)
+    swallow_stop(context)
+    waiting.join()
+    print("ended")
+
+
+def swallow(context: Any) -> None:
+    try:
+        context.wait()
+    except TimeoutError:
+        pass
+
+
+def swallow_stop(context: Any) -> None:
+    context.terminate()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
