@@ -38,7 +38,7 @@ def open_hub() -> Iterator[Open]:
         each.close()
 
 
-def describe(of: Hub, **changes: Any) -> dict[str, Any]:
+def describe(of: Hub, **changes: Any) -> Any:
     """Return what the hub's agents are told."""
     return {
         "hub": of.address,
@@ -251,20 +251,18 @@ def test_a_port_that_is_taken_is_refused(open_hub: Open) -> None:
 
 
 def test_clocks_of_other_machines_are_compared() -> None:
-    here = {"boot": read_boot_id(), "clock": 5}
+    here: Any = {"boot": read_boot_id(), "clock": 5}
     note_clock(here)
     assert here["offset"] == 0
-    there: dict[str, Any] = {"boot": "another", "clock": time.monotonic_ns() - 7_000_000_000}
+    there: Any = {"boot": "another", "clock": time.monotonic_ns() - 7_000_000_000}
     note_clock(there)
     assert 7_000_000_000 <= there["offset"] < 8_000_000_000
 
 
 def test_hosts_are_told_apart_by_name() -> None:
-    hosts = ["a", "b", "a", "b", "c"]
-    connections = [
-        AgentConnection(rank, None, None, {"host": host})  # type: ignore[arg-type]
-        for rank, host in enumerate(hosts)
-    ]
+    hellos: list[Any] = [{"host": host} for host in ("a", "b", "a", "b", "c")]
+    none: Any = None
+    connections = [AgentConnection(rank, none, none, hello) for rank, hello in enumerate(hellos)]
     assert number_locally(connections) == [(0, 2), (0, 2), (1, 2), (1, 2), (0, 1)]
 
 

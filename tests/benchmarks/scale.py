@@ -33,10 +33,11 @@ _A_PROCESS = 500  # fake agents in one
 class Fake:
     """An agent without a rank."""
 
-    def __init__(self, description: dict[str, Any], rank: int) -> None:
+    def __init__(self, description: Any, rank: int) -> None:
         from procession.remote import agent
 
-        self.control, self.end, self.rank = agent.connect({**description, "rank": rank})
+        own: Any = {**description, "rank": rank}
+        self.control, self.end, self.rank = agent.connect(own)
         self.is_done = False
 
     def hear(self) -> None:

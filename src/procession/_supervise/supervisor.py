@@ -43,12 +43,8 @@ SETTLING = 0.3
 """Seconds to wait for the cause of an abort to become visible."""
 
 _LONGEST_SETTLING = 2.0  # the same while `/proc` shows that a rank is ending
-_LOOK = (
-    0.02  # seconds between looks at ranks that are ending, and at a stop that another thread holds
-)
-_STACKS_PATIENCE = (
-    5.0  # seconds for another thread to collect stacks, perhaps below a handler that waits
-)
+_LOOK = 0.02  # seconds between looks at ending ranks, and at a stop that another thread holds
+_STACKS_PATIENCE = 5.0  # seconds for another thread, perhaps below a handler, to collect stacks
 
 
 # Concurrency

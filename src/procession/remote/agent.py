@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
 
 from procession._cleanup import marks
 from procession._launch.rendezvous import find_free_port
@@ -23,6 +22,7 @@ from procession.remote import link as frames
 from procession.remote.agent_connection import VERSION, read_boot_id
 from procession.remote.handshake import greet_hub
 from procession.remote.link import Link, await_end, await_frame, keep_alive
+from procession.remote.messages import ControlHello, Description, EndHello, HostHello
 from procession.remote.placement import VARIABLE, unpack
 
 _CONNECT_TIME = 10.0  # seconds for each step of connecting to the hub
@@ -81,7 +81,7 @@ def main() -> None:
     run_agent()
 
 
-def _find_ends_with(description: dict[str, Any]) -> int:
+def _find_ends_with(description: Description) -> int:
     """Return a descriptor that becomes readable when this agent should end, or -1."""
     if description.get("with_parent"):
         return pidfd_open(os.getppid())
@@ -100,7 +100,7 @@ def list_inherited() -> list[int]:
     return found
 
 
-def read_description() -> dict[str, Any]:
+def read_description() -> Description:
     """Return the description from this agent's engine; remove it, so that the rank does not see it."""
     text = os.environ.pop(VARIABLE, "") or sys.stdin.readline()
     if not text:
@@ -110,7 +110,7 @@ def read_description() -> dict[str, Any]:
     return unpack(text.strip())
 
 
-def connect(description: dict[str, Any]) -> tuple[Link, Link, int]:
+def connect(description: Description) -> tuple[Link, Link, int]:
     """Connect to the hub; return both connections, and the rank of this agent.
 
     Raises:
@@ -118,7 +118,7 @@ def connect(description: dict[str, Any]) -> tuple[Link, Link, int]:
         EOFError: the hub closed the connection: it has all its agents, or refuses this one.
     """
     control = _connect(description)
-    hello = {
+    hello: ControlHello = {
         "what": "control",
         "rank": find_rank(description),
         "has_payload": "payload" in description,
@@ -131,11 +131,12 @@ def connect(description: dict[str, Any]) -> tuple[Link, Link, int]:
     except BaseException:
         control.close()
         raise
-    end.send(frames.HELLO, {"what": "end", "rank": rank})
+    ending: EndHello = {"what": "end", "rank": rank}
+    end.send(frames.HELLO, ending)
     return control, end, rank
 
 
-def find_rank(description: dict[str, Any]) -> int:
+def find_rank(description: Description) -> int:
     """Return the rank of this agent, -1 if its engine does not give one."""
     for name in description["rank_variables"]:
         if name in os.environ:
@@ -143,7 +144,7 @@ def find_rank(description: dict[str, Any]) -> int:
     return int(description.get("rank", -1))
 
 
-def describe_host(address: str) -> dict[str, Any]:
+def describe_host(address: str) -> HostHello:
     """Return what the hub needs to know about this process and its host."""
     name, boot = socket.gethostname(), read_boot_id()
     spaces = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "user")]
@@ -158,7 +159,7 @@ def describe_host(address: str) -> dict[str, Any]:
     }
 
 
-def _connect(description: dict[str, Any]) -> Link:
+def _connect(description: Description) -> Link:
     host, port = description["hub"]
     sock = socket.create_connection((host, port), _CONNECT_TIME)
     try:

@@ -8,6 +8,7 @@ import time
 from typing import Any, NamedTuple
 
 from procession.remote.link import Link
+from procession.remote.messages import ArrivedHello
 
 VERSION: list[int] = [1, *sys.version_info[:2]]
 """The version of the protocol between hub and agent, and of Python, on which pickles and `marshal` depend."""
@@ -30,7 +31,7 @@ class AgentConnection(NamedTuple):
     rank: int
     control: Link
     end: Link
-    hello: dict[str, Any]
+    hello: ArrivedHello
 
     @property
     def host(self) -> str:
@@ -50,7 +51,7 @@ class AgentConnection(NamedTuple):
     @property
     def clock_offset(self) -> int:
         """Nanoseconds by which the agent's monotonic clock is behind ours; exact on this machine."""
-        return int(self.hello["offset"])
+        return int(self.hello.get("offset", 0))
 
     def close(self) -> None:
         """Close both connections; the agent then ends its rank and exits."""
@@ -71,7 +72,7 @@ def number_locally(connections: list[AgentConnection]) -> list[tuple[int, int]]:
     ]
 
 
-def note_clock(hello: dict[str, Any]) -> None:
+def note_clock(hello: ArrivedHello) -> None:
     """Add to a hello that has just arrived how far its clock is behind this machine's."""
     here = hello["boot"] == read_boot_id()
     hello["offset"] = 0 if here else time.monotonic_ns() - hello["clock"]

@@ -23,6 +23,7 @@ from procession.commands import Command, start_held
 from procession.protocol import Report, Started
 from procession.remote import link as frames
 from procession.remote.link import Link, await_frame, is_unacknowledged
+from procession.remote.messages import SpecMessage
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -65,7 +66,7 @@ class AgentSession:
 
     def prepare(self, payload: int = -1) -> None:
         """Receive the spec, and the payload unless the engine delivered it, and start the rank."""
-        message = await_frame(self._control, self._ends_with).head
+        message: SpecMessage = await_frame(self._control, self._ends_with).head
         self._forward = [number for number in message["forward"] if not _is_hydras(number)]
         self._payload = payload if payload >= 0 else self._take_payload()
         if message["shares"]:

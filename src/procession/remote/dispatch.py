@@ -6,7 +6,6 @@ import marshal
 import os
 import selectors
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession._launch.rendezvous import compose_variables, find_master
@@ -16,6 +15,7 @@ from procession.exceptions import StartError
 from procession.protocol import Launch
 from procession.remote import link as frames
 from procession.remote.agent_connection import AgentConnection, number_locally
+from procession.remote.messages import ControlHello, SpecMessage
 from procession.remote.placement import SHARED_FROM
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ class Dispatch(NamedTuple):
         connection: AgentConnection,
         place: tuple[int, int],
         group: int,
-        first: Mapping[str, Any],
+        first: ControlHello,
         *,
         shares: bool,
-    ) -> dict[str, Any]:
+    ) -> SpecMessage:
         """Return the message for one agent; ``first`` is the hello of the agent of rank 0."""
         changes: dict[str, str | None] = {}
         if self.launch.rendezvous:

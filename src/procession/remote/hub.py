@@ -26,7 +26,6 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
@@ -34,6 +33,7 @@ from procession._python.log import debug
 from procession.remote.agent_connection import VERSION, AgentConnection, note_clock
 from procession.remote.handshake import Greeting
 from procession.remote.link import HELLO, Link, keep_alive
+from procession.remote.messages import ArrivedHello, ControlHello, EndHello
 
 GREETING_TIME = 10.0
 """Seconds within which a new connection must send its proof."""
@@ -55,7 +55,7 @@ class Hub:
         self.secret: bytes = os.urandom(32)
         self._nprocs = nprocs
         self._contact_timeout = contact_timeout
-        self._controls: dict[int, tuple[Link, dict[str, Any]]] = {}
+        self._controls: dict[int, tuple[Link, ArrivedHello]] = {}
         self._ends: dict[int, Link] = {}
         self._unproven: dict[int, _Unauthenticated] = {}
         self._proven: set[Link] = set()
@@ -183,18 +183,18 @@ class Hub:
             raise RefusalError(f"the first frame of an agent cannot be read: {error!r}") from None
         self._proven.discard(link)
 
-    def _assign(self, link: Link, hello: dict[str, Any]) -> None:
+    def _assign(self, link: Link, hello: ArrivedHello | EndHello) -> None:
         """Assign a connection to its rank."""
         if hello["what"] == "control":
             note_clock(hello)
             rank = self._choose_rank(hello)
             self._controls[rank] = link, hello
-            debug("the agent of rank %d has come from %s", rank, hello["host"])
+            debug("the agent of rank %d arrived from %s", rank, hello["host"])
             link.send(HELLO, rank)
         else:
             self._ends[hello["rank"]] = link
 
-    def _choose_rank(self, hello: dict[str, Any]) -> int:
+    def _choose_rank(self, hello: ControlHello) -> int:
         rank = hello["rank"]
         where = f"process {hello['pid']} on {hello['host']}"
         if hello["version"] != VERSION:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import marshal
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from procession._python.interpreter import compose_command
+from procession.remote.messages import Description
 
 if TYPE_CHECKING:
     from procession.protocol import Launch
@@ -74,7 +75,7 @@ def describe_agents(
         if options.python is None
         else [options.python, "-m", module]
     )
-    description = {
+    description: Description = {
         "hub": hub.address,
         "secret": hub.secret,
         "rank_variables": list(rank_variables),
@@ -89,14 +90,14 @@ def pack(description: Mapping[str, object]) -> str:
     return marshal.dumps(dict(description)).hex()
 
 
-def unpack(text: str) -> dict[str, Any]:
+def unpack(text: str) -> Description:
     """Unpack a description that `pack` has packed.
 
     Raises:
         ValueError: the text is not a description.
     """
     try:
-        description: dict[str, Any] = marshal.loads(bytes.fromhex(text))
+        description: Description = marshal.loads(bytes.fromhex(text))
     except (EOFError, TypeError) as error:
         raise ValueError(str(error)) from None
     return description
