@@ -10,26 +10,19 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TORCH = "torch==2.13.0"
-ONCE = [
-    *("bench", "side_by_side", "soak", "docs", "portable", "examples", "notebook"),
-    *("conformance", "hardening", "relay", "remote_command", "remote_kit", "remote_options"),
-    *("by_value", "closed_by_number", "helpers", "measuring", "patched_runtimes", "rights"),
-]
-"""Files of the suite that one Python is enough for: 3.11."""
+TIER_TWO = ["3.10", "3.11", "3.13"]
+"""The Pythons that run tier two; the others run tier one, and the conformance kit."""
 
-OLDEST = [
-    *("deadlines", "fork_signals", "forgotten", "forwarding", "interpreter", "last_words"),
-    *("launch_at_import", "main_module", "own_processes", "specs", "streams", "unreadable"),
-]
-"""Files that run on the oldest Python as well, and on no other."""
-
-MIDDLE = ["calls", "causes", "context", "contract", "endings", "payload", "rank", "starting"]
-"""Files that run between the oldest and the newest Python: what each of them could break."""
+ONCE = ["bench", "docs", "examples", "kit", "notebook", "portable", "side_by_side", "soak"]
+"""Files of tier two that test documents and programs beside the package: 3.11 alone runs them."""
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "typing", "docs", "tests", "wheel"]
+
+TIER_THREE = ["tier3"]
+"""The tag of the sessions of tier three: ``nox -t tier3``."""
 
 ENGINES = ("procession-dask", "procession-mpi", "procession-ray", "procession-slurm")
 """Plugins that one session certifies: each is beside torch, which all of them have reduce something."""
@@ -45,6 +38,17 @@ OF_PLUGINS = {
     ],
 }
 """What the suite has of each plugin's, and runs only where that is installed."""
+
+LONG = {
+    "soak": ["tests/benchmarks/soak.py"],
+    "repeat": ["-m", "pytest", "tests/faults", "tests/test_conformance.py"],
+    "peers": ["tests/benchmarks/side_by_side.py", "--markdown"],
+    "scale": ["-m", "tests.benchmarks.scale"],
+}
+"""The parts of the session ``long``: what Python runs for each."""
+
+REPETITIONS = 20
+"""How often the tests of ``repeat`` have to pass, one time after the other."""
 
 STRICT = {"PROCESSION_FORBID_SKIPS": "1"}
 """Makes a test fail that would skip for want of something pip can install."""
@@ -64,7 +68,7 @@ def lint(session: nox.Session) -> None:
     session.run("python", ".ci/limits.py", "src", "tests", "docs", "plugins", "noxfile.py")
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def typing(session: nox.Session) -> None:
     """Check types with two checkers, and that every public name has one."""
     session.install(".[test]", "nox", *read_groups("typing"))
@@ -73,7 +77,7 @@ def typing(session: nox.Session) -> None:
     session.run("pyright", "--ignoreexternal", "--verifytypes", "procession")
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install(".", *read_groups("docs"))
@@ -83,27 +87,40 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite: on 3.11 all of it, on others what they could break."""
+    """Run tier two on the oldest Python, on 3.11 and on the newest; on others tier one, and the kit."""
     session.install(".[test]")
-    apart = ["torch", "jax"]
-    if session.python != "3.11":
-        apart += ONCE
-    if session.python not in ("3.11", PYTHONS[0]):
-        apart += OLDEST
-    chosen = [f"--ignore=tests/test_{name}.py" for name in apart]
-    if session.python not in ("3.11", PYTHONS[0], PYTHONS[-1]):
-        chosen = [f"tests/test_{name}.py" for name in MIDDLE]
-    session.run("python", "-m", "pytest", *(session.posargs or chosen), env=STRICT)
+    if session.posargs:
+        run_pytest(session, *session.posargs)
+    elif session.python in TIER_TWO:
+        apart = ["torch", "jax", *(ONCE if session.python != "3.11" else [])]
+        run_pytest(session, "--tier", "2", *(f"--ignore=tests/test_{name}.py" for name in apart))
+    else:
+        run_pytest(session, "--tier", "1")
+        run_pytest(session, "tests/test_conformance.py")
+
+
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest so that it may skip nothing for want of what pip can install."""
+    session.run("python", "-m", "pytest", *arguments, env=STRICT)
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Run what is run by hand; takes the names of some (soak)."""
+    session.install(".[test]", TORCH, *read_groups("bench"))
+    for name in session.posargs or LONG:
+        for _ in range(REPETITIONS if name == "repeat" else 1):
+            session.run("python", *LONG[name])
+
+
+@nox.session(tags=TIER_THREE)
 def torch(session: nox.Session) -> None:
     """Run what needs torch."""
     session.install(".[test]", TORCH)
     session.run("python", "-m", "pytest", "tests/test_torch.py", *session.posargs, env=STRICT)
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def surroundings(session: nox.Session) -> None:
     """Run the fault cases with signals ignored, streams closed, as nobody; interrupt starts at many lines."""
     session.install(".[test]")
@@ -112,7 +129,7 @@ def surroundings(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *(session.posargs or files), env=env)
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def frozen(session: nox.Session) -> None:
     """Freeze an application and zip one, with a plugin, as the docs say, and run them."""
     session.install(".[test]", "pyinstaller")
@@ -121,20 +138,20 @@ def frozen(session: nox.Session) -> None:
     )
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def kit(session: nox.Session) -> None:
     """Apply the conformance kit to backends that are wrong."""
     session.install(".[test]")
     session.run("python", "-m", "pytest", "tests/kit/kit_tests.py", *session.posargs, env=STRICT)
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def xla(session: nox.Session) -> None:
     """Certify procession-xla, and run what needs JAX."""
     certify(session, "procession-xla")
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def example(session: nox.Session) -> None:
     """Certify procession-example by its own tests, and by the kit with no code."""
     certify(session, "procession-example")
@@ -144,7 +161,7 @@ def example(session: nox.Session) -> None:
         session.run(*command, "--rootdir", ".", "-p", "no:cacheprovider", *backend)
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def engines(session: nox.Session) -> None:
     """Certify mpi, slurm, ray and dask, each on the real one; takes the names of some (dask)."""
     session.install(".[test]", TORCH, *(f"./plugins/{name}[test]" for name in ENGINES))
@@ -179,7 +196,7 @@ def coverage(session: nox.Session) -> None:
     """Run the suite and say what it did not reach, in ranks as well."""
     session.install("-e", ".[test]", *read_groups("coverage"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["--tier", "2"]))
     session.run("coverage", "combine")
     session.run("coverage", "report")
 
@@ -191,7 +208,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=TIER_THREE)
 def wheel(session: nox.Session) -> None:
     """Build both distributions, and use the wheel away from the checkout."""
     session.install("hatchling")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import tiers
 from installing import WritePlugin, open_site, write_unique_plugin
 from procession.testing import resources
 
@@ -27,6 +28,34 @@ _FOLDERS = (
 )
 
 Report = Any  # pytest.TestReport | pytest.CollectReport, which share no public base class
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--tier``."""
+    parser.addoption(
+        "--tier",
+        type=int,
+        choices=(1, 2),
+        help="the tier to run; default: 1, or all tests of the paths, -k or -m that are given",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which tiers there are, and which one runs."""
+    return tiers.describe(config)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of which the tier has no test."""
+    return tiers.leaves_out(collection_path, config) or None  # None: pytest decides
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the other tests of which the tier has none."""
+    chosen = [item for item in items if tiers.has(item, config)]
+    if len(chosen) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
 
 
 def pytest_configure() -> None:
@@ -77,7 +106,6 @@ def leftovers(
     yield
     if request.node.get_closest_marker("leaves_things"):
         return
-    stop_servers()
     gc.collect()  # the test's own queues and locks may hang on the traceback of what it caught
     left = resources.find_left(lambda: take_stock(folder), before)
     assert not left, f"left behind: {sorted(left)}"
@@ -91,21 +119,38 @@ def warm() -> None:
     for method in START_METHODS:
         get_context(method).Lock()
         start_processes(abs, nprocs=1, start_method=method)
-    stop_servers()
 
 
-def stop_servers() -> None:
-    """End the forkservers, which otherwise stay for the next launch."""
+@pytest.fixture
+def no_servers() -> None:
+    """End the forkservers that earlier tests have left for the next launch."""
     from procession._forkserver import client
 
     client.stop_servers()
 
 
 def take_stock(folder: Path) -> resources.Stock:
-    """Return what this process has right now, files in its temporary folder too."""
+    """Return what this process has right now, files in its temporary folder too, but for idle forkservers."""
     kinds = map(resources.take_stock, ("child", "descriptor", "thread", "memory"))
     files = {("file", name) for name in os.listdir(folder) if not name.startswith(_FOLDERS)}
-    return frozenset().union(files, *kinds)
+    idle = set(list_idle_servers())
+    return frozenset(
+        (kind, name)
+        for kind, name in frozenset().union(files, *kinds)
+        if (kind, name.split()[0]) not in idle
+    )
+
+
+def list_idle_servers() -> Iterator[tuple[str, str]]:
+    """List the forkservers that wait for the next launch, and this process's descriptors of them."""
+    from procession._forkserver import client
+
+    servers = [*client._servers.values(), *client._retired]  # the latter end at the next launch
+    for server in servers:
+        if server.process is not None and not server.serving:
+            yield "child", str(server.process.pid)
+            yield "descriptor", str(server.process.sentinel)
+            yield "descriptor", str(server._fd)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procession.testing import BackendConformance, test_backend
+from procession.testing import BackendConformance, patience, test_backend
 from procession.testing.subject import wait_until
 
 KIT = "--pyargs", "procession.testing", "-c", os.devnull, "-p", "no:cacheprovider", "-q"
@@ -157,3 +157,13 @@ def test_what_is_expected_to_fail_must_be_a_test() -> None:
 def test_the_kit_has_one_name() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         __import__("procession.testing").testing.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(("factor", "waited"), [(None, 2.0), ("", 2.0), ("1.5", 3.0)])
+def test_times_are_scaled_for_a_slow_machine(
+    factor: str | None, waited: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROCESSION_TEST_PATIENCE", raising=False)
+    if factor is not None:
+        monkeypatch.setenv("PROCESSION_TEST_PATIENCE", factor)
+    assert patience(2) == waited

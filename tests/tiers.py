@@ -1,0 +1,103 @@
+"""Which tests run when: the tiers, and the table of the first one.  conftest.py adds ``--tier`` to pytest.
+
+Tier one has the fast tests of each module, and a launch of each built-in start method.  Of a test that runs
+on several start methods it has the run on fork.  Tier two has every promise on every built-in method.  Tier
+three is the sessions of noxfile.py with the tag ``tier3``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+TIERS = {
+    "1": ("python -m pytest", "fast tests, and a launch of each built-in start method"),
+    "2": ("nox -s tests", "every promise on every built-in start method"),
+    "3": ("nox -t tier3", "plugins on their engines, docs, types, wheel, frozen applications"),
+    "-": ("nox -s long", "by hand: soak, repetitions, comparisons, scale"),
+}
+"""For each tier the command that runs it, and what it has."""
+
+ON_FORK: dict[str, tuple[str, ...]] = {
+    "faults/test_start_faults.py": ("test_a_server_killed_while_it_starts_ranks_leaves_none",),
+    "test_calls.py": ("test_the_place_of_a_rank_that_the_deadline_found_tells_so",),
+    "test_catalog.py": (),
+    "test_cli.py": ("test_a_deadline_is_kept",),
+    "test_commands.py": (),
+    "test_context.py": (),
+    "test_contract.py": (
+        "test_a_rank_that_saves_on_sigterm_has_more_time_than_one_that_ignores_it",
+    ),
+    "test_discovery.py": (),
+    "test_forkcheck.py": (),
+    "test_hangs.py": (
+        "test_a_deep_stack_is_shortened_in_the_message_and_whole_in_the_failure",
+        "test_a_nested_rank_offers_its_own_stacks",
+        "test_a_rank_that_is_busy_in_python_is_not_harmed",
+        "test_stacks_are_in_the_exception_at_a_deadline",
+    ),
+    "test_mechanisms.py": (),
+    "test_payload.py": (),
+    "test_plugins.py": ("test_ranks_run_under_a_third_party_start_method",),
+    "test_rank.py": (),
+    "test_registration.py": (),
+    "test_registry.py": (),
+    "test_release.py": (
+        "test_what_cannot_be_ended_is_not_released_while_it_runs",
+        "test_what_ends_with_its_launch_is_released_though_no_signal_could_end_it",
+    ),
+    "test_remote_hosting.py": (),
+    "test_remote_hub.py": (),
+    "test_remote_link.py": (),
+    "test_rooms.py": (),
+    "test_specs.py": (),
+    "test_validation.py": (),
+    "test_verdict.py": ("test_a_group_has_one_exception_a_failed_rank",),
+    "test_waits.py": (),
+    "test_warden.py": (),
+    "test_wire.py": (),
+}
+"""The files of tier one, and the tests of each that are too slow for it."""
+
+ON_EVERY_METHOD = "test_launches.py"
+"""The file of tier one whose tests run on all built-in start methods."""
+
+_OTHERS = ("spawn", "forkserver", "command")
+_HERE = Path(__file__).parent
+
+
+def choose(config: pytest.Config) -> int:
+    """Return the tier to run: by ``--tier``; else 2 if paths, -k or -m are given, and 1 if not."""
+    given = config.args_source is type(config).ArgsSource.ARGS
+    more = given or config.option.keyword or config.option.markexpr
+    return int(config.getoption("tier", None) or (2 if more else 1))
+
+
+def describe(config: pytest.Config) -> list[str]:
+    """Return lines that say which tiers there are, and which one runs."""
+    lines = [f"tier {choose(config)} of these (all that is named, if paths or -k are given):"]
+    return lines + [f"  {one}  {command:17}  {what}" for one, (command, what) in TIERS.items()]
+
+
+def leaves_out(path: Path, config: pytest.Config) -> bool:
+    """Whether the tier has no test of a file."""
+    if choose(config) > 1 or path.suffix != ".py":
+        return False
+    return _name(path) not in ON_FORK and path.name != ON_EVERY_METHOD
+
+
+def has(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether the tier has a test."""
+    if choose(config) > 1 or item.path.name == ON_EVERY_METHOD:
+        return True
+    parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    if any(isinstance(one, str) and one in _OTHERS for one in parameters.values()):
+        return False
+    return getattr(item, "originalname", item.name) not in ON_FORK[_name(item.path)]
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(_HERE).as_posix()
