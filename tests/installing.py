@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from procession import BackendInfo, list_backends
-from procession._registry import metadata
+from procession._registry import entry_points
 from procession.testing import listing
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def open_site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PROCESSION_PLUGINS", raising=False)
     monkeypatch.delenv("PROCESSION_START_METHOD", raising=False)
     monkeypatch.syspath_prepend(str(folder))
-    metadata.refresh()
+    entry_points.refresh()
     return folder
 
 

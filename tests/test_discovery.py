@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from installing import GROUP, TORCH_KILLER, run_python, write_distribution
-from procession._registry import metadata
-from procession._registry.metadata import Claim, Scan
+from procession._registry import entry_points
+from procession._registry.entry_points import Claim, Scan
 
 Read = Callable[[], Scan]
 
@@ -24,7 +24,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
-    metadata.refresh()
+    entry_points.refresh()
     return folder
 
 
@@ -33,8 +33,8 @@ def read(site: Path) -> Read:
     """Read all distributions, and return what was found in the folder of the test."""
 
     def read_site() -> Scan:
-        metadata.refresh()
-        scan = next(metadata.scans())
+        entry_points.refresh()
+        scan = next(entry_points.scans())
         below = str(site.parent)
         return Scan(
             tuple(claim for claim in scan.claims if claim.path.startswith(below)),
@@ -105,17 +105,17 @@ def test_the_claims_of_a_malformed_file_are_known_as_broken(site: Path, read: Re
 def test_a_warning_is_given_once(site: Path) -> None:
     write_distribution(site, "killer", text=TORCH_KILLER)
     with pytest.warns(RuntimeWarning, match="killer"):
-        assert list(metadata.scans())
+        assert list(entry_points.scans())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert list(metadata.scans())
+        assert list(entry_points.scans())
 
 
 def test_a_warning_that_is_an_error_is_raised_once(site: Path) -> None:
     write_distribution(site, "killer", text=TORCH_KILLER)
     with pytest.raises(RuntimeWarning, match="killer"):
-        next(metadata.scans())
-    assert next(metadata.scans())
+        next(entry_points.scans())
+    assert next(entry_points.scans())
 
 
 @pytest.mark.parametrize("folder", [".dist-info", "~lugin-1.0.dist-info", "-1.0.dist-info"])
@@ -199,7 +199,7 @@ def test_a_zipped_distribution_is_found(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("zipped-4.0.dist-info/METADATA", "Name: zipped\nVersion: 4.0\n")
         file.writestr("zipped-4.0.dist-info/entry_points.txt", f"[{GROUP}]\nzip = z:B\n")
-    code = "from procession._registry.metadata import scans; print(next(scans()).claims)"
+    code = "from procession._registry.entry_points import scans; print(next(scans()).claims)"
     out = run_python("-c", code, path=archive).stdout
     assert "method='zip', target='z:B', distribution='zipped', version='4.0'" in out
 
@@ -210,7 +210,7 @@ def test_what_is_not_there_is_not_opened(tmp_path: Path) -> None:
     code = (
         "import sys; opened = []\n"
         "sys.addaudithook(lambda event, args: event == 'open' and opened.append(str(args[0])))\n"
-        "from procession._registry.metadata import scans; next(scans())\n"
+        "from procession._registry.entry_points import scans; next(scans())\n"
         f"print(opened.count({str(missing)!r}), len(opened) > 0)"
     )
     assert run_python("-c", code, path=missing).stdout == "0 True\n"
@@ -243,24 +243,24 @@ def test_a_folder_that_is_twice_on_the_path_counts_once(
 def test_the_memo_holds_until_the_path_changes(
     site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first = next(metadata.scans())
+    first = next(entry_points.scans())
     write_distribution(site, "late", {"late": "late:Backend"})
-    assert next(metadata.scans()) is first
+    assert next(entry_points.scans()) is first
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "late 1.0 late" in names(next(metadata.scans()))
+    assert "late 1.0 late" in names(next(entry_points.scans()))
 
 
 def test_whoever_goes_on_gets_a_fresh_reading(site: Path) -> None:
-    next(metadata.scans())
+    next(entry_points.scans())
     write_distribution(site, "late", {"late": "late:Backend"})
-    known, fresh = metadata.scans()
+    known, fresh = entry_points.scans()
     assert names(known) != names(fresh)
     assert "late 1.0 late" in names(fresh)
-    assert next(metadata.scans()) is fresh
+    assert next(entry_points.scans()) is fresh
 
 
 def test_without_a_memo_there_is_one_reading(site: Path) -> None:
-    assert len(list(metadata.scans())) == 1
+    assert len(list(entry_points.scans())) == 1
 
 
 def test_one_distribution_is_read_alone(site: Path) -> None:
@@ -268,14 +268,14 @@ def test_one_distribution_is_read_alone(site: Path) -> None:
     write_distribution(site, "some.One", {"it": "one:Backend"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert names(next(metadata.scans("some-one"))) == ["some-one 1.0 it"]
-        assert next(metadata.scans("no-such-distribution")) == Scan()
+        assert names(next(entry_points.scans("some-one"))) == ["some-one 1.0 it"]
+        assert next(entry_points.scans("no-such-distribution")) == Scan()
 
 
 def test_a_distribution_that_was_missing_is_found_later(site: Path) -> None:
-    assert not next(metadata.scans("late")).claims
+    assert not next(entry_points.scans("late")).claims
     write_distribution(site, "late", {"late": "late:Backend"})
-    assert next(metadata.scans("late")).claims
+    assert next(entry_points.scans("late")).claims
 
 
 def test_unreadable_folders_are_passed_over(

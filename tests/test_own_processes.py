@@ -21,7 +21,7 @@ from procession import (
     ProcessRaisedException,
     SpawnContext,
 )
-from procession._supervise.own_processes import ErrorFile
+from procession._supervise.caller_processes import ErrorFile
 
 
 @pytest.mark.parametrize("how", ["well", "raises", "exits", "killed"])

@@ -355,7 +355,7 @@ EXEMPT = (
     "remote/",  # whose threads and sockets are no part of a launch on this host
     "testing/",
     "_rank/",  # which imports less
-    "_cleanup/leaving.py",  # in a process that a plugin starts
+    "_cleanup/leave_launch.py",  # in a process that a plugin starts
     "_cleanup/reaper.py",  # a process without user code
     "_forkserver/client.py",  # its locks are never held across a switch
     "_linux/memory.py",  # regular files are closed at once

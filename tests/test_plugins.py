@@ -11,7 +11,7 @@ import pytest
 import procession
 from installing import TORCH_KILLER, install, write_distribution
 from procession import BackendLoadError, get_backend, list_backends
-from procession._registry import metadata
+from procession._registry import entry_points
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def rank_and_arguments(rank: int, *arguments: str) -> tuple[int, tuple[str, ...]
 def with_installed(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The installed distributions are on the path; the malformed one has warned already."""
     monkeypatch.syspath_prepend(str(installed))
-    metadata.refresh()
+    entry_points.refresh()
     with pytest.warns(RuntimeWarning, match="procession-test-malformed"):
         list_backends()
 

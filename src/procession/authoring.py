@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from procession._cleanup.leaving import leave_launch
+    from procession._cleanup.leave_launch import leave_launch
     from procession._cleanup.marks import list_children
     from procession._launch.environment import merge
     from procession._launch.fork_check import find_initialised
@@ -29,7 +29,7 @@ _HOME = {
     "find_initialised": "_launch.fork_check:find_initialised",
     "interpreter_flags": "_python.interpreter:interpreter_flags",
     "keep_fd": "_linux.fds:keep",
-    "leave_launch": "_cleanup.leaving:leave_launch",
+    "leave_launch": "_cleanup.leave_launch:leave_launch",
     "list_children": "_cleanup.marks:list_children",
     "merge": "_launch.environment:merge",
     "note_on": "exceptions:note_on",

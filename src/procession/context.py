@@ -40,7 +40,7 @@ class ProcessContext:
     """
 
     def __init__(self, processes: Sequence[Any], error_files: Sequence[Any]) -> None:
-        from procession._supervise.own_processes import adopt
+        from procession._supervise.caller_processes import adopt
 
         launch, started = adopt(processes, error_files)
         self.error_files: Sequence[Any] = error_files

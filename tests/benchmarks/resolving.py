@@ -39,8 +39,8 @@ def resolve():
 
 code = compile({code!r}, "resolve", "exec")
 first = resolve()
-import importlib.metadata, json, procession._registry.metadata
-procession._registry.metadata.refresh()  # importlib_metadata forgets as well
+import importlib.metadata, json, procession._registry.entry_points
+procession._registry.entry_points.refresh()  # importlib_metadata forgets as well
 getattr(importlib.metadata.FastPath.__new__, "cache_clear", int)()  # not so importlib.metadata
 print(json.dumps([first, resolve(), len(list(importlib.metadata.distributions()))]))
 """

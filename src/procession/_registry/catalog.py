@@ -16,7 +16,7 @@ from procession._registry.packaging import is_distribution_name, normalize
 from procession.exceptions import AmbiguousBackendError, UnknownBackendError
 
 if TYPE_CHECKING:
-    from procession._registry.metadata import Claim, Scan
+    from procession._registry.entry_points import Claim, Scan
 
 CORE = "procession"
 
@@ -81,7 +81,7 @@ def add_version(candidate: Candidate) -> Candidate:
     """Return the candidate; if it is built in, with the core's version, which resolving does not read."""
     if candidate.origin != "built-in":
         return candidate
-    from procession._registry.metadata import scans
+    from procession._registry.entry_points import scans
 
     return candidate._replace(version=next((each.version for each in next(scans(CORE)).claims), ""))
 
@@ -92,7 +92,7 @@ def _built_in(name: str) -> Candidate:
 
 def _look_up(method: str, distribution: str) -> list[Candidate]:
     """Read the one distribution if it is known, else all of them; read again if that finds nothing."""
-    from procession._registry.metadata import scans
+    from procession._registry.entry_points import scans
 
     allowed = read_allow_list()
     if allowed is not None and not allowed:
@@ -106,7 +106,7 @@ def _look_up(method: str, distribution: str) -> list[Candidate]:
 
 
 def _scan_everything() -> Scan:
-    from procession._registry.metadata import Scan, scans
+    from procession._registry.entry_points import Scan, scans
 
     return Scan() if read_allow_list() == frozenset() else next(scans())
 
