@@ -1,4 +1,8 @@
-"""P1 to P4: what the exceptions say beyond the fault suite (tests/faults), and which is the root cause."""
+"""What the exceptions say beyond the fault suite (tests/faults), and which is the root cause.
+
+Promises: The cause reaches the caller; All failures are reported, the root cause first; Exit codes and
+signals have names; Success is explicit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""P2, P10, P11: what a context answers, to whom, how often; results; contexts left early or dropped."""
+"""What a context answers, to whom, how often; results; contexts left early or dropped.
+
+Promises: All failures are reported, the root cause first; Nothing is left over; Launches do not disturb
+each other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""P16: what callers of torch.multiprocessing.start_processes rely on, on every start method."""
+"""What callers of torch.multiprocessing.start_processes rely on, on every start method.
+
+Promise: torch's contract holds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""P7: what carries a launch's mark is found and ended, and nobody else."""
+"""What carries a launch's mark is found and ended, and nobody else.
+
+Promise: What ranks start ends with them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""P7, P8, P11: a launch has finished only once all that follows its ranks' ends is done."""
+"""A launch has finished only once all that follows its ranks' ends is done.
+
+Promises: What ranks start ends with them; An interrupt is orderly; Launches do not disturb each other.
+"""
 
 from __future__ import annotations
 

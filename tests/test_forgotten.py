@@ -1,4 +1,7 @@
-"""P11: a launch belongs to the process that made it, not to its context."""
+"""A launch belongs to the process that made it, not to its context.
+
+Promise: Launches do not disturb each other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""P17, P11: a forked rank has the signal handlers of a fresh process, and no part in its caller's loop."""
+"""A forked rank has the signal handlers of a fresh process, and no part in its caller's loop.
+
+Promises: A caller that is asked to end lets its ranks save their work; Launches do not disturb each
+other.
+"""
 
 from __future__ import annotations
 

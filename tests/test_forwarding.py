@@ -1,4 +1,7 @@
-"""P17: what asks the caller to end, or to stop for a while, reaches its ranks."""
+"""What asks the caller to end, or to stop for a while, reaches its ranks.
+
+Promise: A caller that is asked to end lets its ranks save their work.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""P13: the stacks of ranks, at a deadline and on request, whatever holds them."""
+"""The stacks of ranks, at a deadline and on request, whatever holds them.
+
+Promise: Hangs can be seen.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,7 @@ def sleep_deep_down(rank: int, depth: int) -> None:
 
 
 def test_a_fork_that_waits_for_a_lock_of_another_thread_is_shown() -> None:
-    """What P12 cannot know beforehand: the deadline says where the ranks are."""
+    """What no check of a fork can know beforehand: the deadline says where the ranks are."""
     lock = threading.Lock()
     with lock, pytest.raises(ProcessTimeoutError) as caught:
         start_processes(take, (lock,), 2, start_method="fork", timeout=patience(0.5))

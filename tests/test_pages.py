@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -39,3 +40,19 @@ def test_every_promise_has_a_heading_and_a_text() -> None:
     parts = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
     assert len(set(parts[1::2])) == 21
     assert all(text.strip() for text in parts[2::2])
+
+
+PROMISE = re.compile(r"^Promises?: (.*?)\.$", re.MULTILINE | re.DOTALL)
+
+
+def test_tests_name_promises_that_there_are() -> None:
+    page = (ROOT / "docs" / "explanation" / "promises.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^## (.*)$", page, re.MULTILINE))
+    named = {
+        " ".join(name.split())
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for names in PROMISE.findall(ast.get_docstring(ast.parse(path.read_text())) or "")
+        for name in names.split(";")
+    }
+    assert len(named) > 10
+    assert named <= headings

@@ -1,4 +1,7 @@
-"""P11: launches in processes that gevent or eventlet has patched, whoever waits for them."""
+"""Launches in processes that gevent or eventlet has patched, whoever waits for them.
+
+Promise: Launches do not disturb each other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""P16: processes of a context have what multiprocessing's have; a daemonic caller is told the way out."""
+"""Processes of a context have what multiprocessing's have; a daemonic caller is told the way out.
+
+Promise: torch's contract holds.
+"""
 
 from __future__ import annotations
 

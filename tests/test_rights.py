@@ -1,4 +1,7 @@
-"""P18: ranks never have more rights than their caller at the call, and its settings of that moment."""
+"""Ranks never have more rights than their caller at the call, and its settings of that moment.
+
+Promise: Ranks have no more rights than their caller.
+"""
 
 from __future__ import annotations
 

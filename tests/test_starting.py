@@ -1,4 +1,7 @@
-"""P5 and P14: bad input is named before anything starts, and a launch starts whole or not at all."""
+"""Bad input is named before anything starts, and a launch starts whole or not at all.
+
+Promises: All ranks start, or none; Bad input is named before anything starts.
+"""
 
 from __future__ import annotations
 

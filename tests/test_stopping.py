@@ -1,4 +1,7 @@
-"""P6: ranks end in bounded time, whatever they do."""
+"""Ranks end in bounded time, whatever they do.
+
+Promise: Stopping takes bounded time.
+"""
 
 from __future__ import annotations
 

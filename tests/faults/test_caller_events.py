@@ -1,4 +1,7 @@
-"""P8 and P9: ranks, and what they started, end with their caller, whatever becomes of it."""
+"""Ranks, and what they started, end with their caller, whatever becomes of it.
+
+Promises: An interrupt is orderly; Ranks end with their caller.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""P5: a launch starts whole or not at all, wherever it fails, and whoever interrupts it."""
+"""A launch starts whole or not at all, wherever it fails, and whoever interrupts it.
+
+Promise: All ranks start, or none.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""P7: no signal reaches a process that only has the number of one of ours."""
+"""No signal reaches a process that only has the number of one of ours.
+
+Promise: What ranks start ends with them.
+"""
 
 from __future__ import annotations
 

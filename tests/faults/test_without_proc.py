@@ -1,4 +1,7 @@
-"""P2 without /proc, as in a chroot or a sandbox: ranks end with their caller, each by a pipe of its own."""
+"""Ranks end with their caller, each by a pipe of its own, without /proc, as in a chroot or a sandbox.
+
+Promise: Ranks end with their caller.
+"""
 
 from __future__ import annotations
 

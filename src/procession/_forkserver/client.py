@@ -82,7 +82,7 @@ class ServerHandle:
         self._fd = -1
         self._ready = False
         self._lock = threading.RLock()
-        self.is_usable: bool = True  # not during a request, nor after one was cut short
+        self.is_usable: bool = True  # until a request is cut short
 
     @property
     def serving(self) -> int:
@@ -210,11 +210,13 @@ class ServerHandle:
             raise EOFError
         ours, theirs = map(fds.as_socket, fds.open_channel_pair(messages=True))
         with ours:
-            usable, self.is_usable = self.is_usable, False  # half a request would spoil it
-            with theirs, self._control() as control:
-                messages.send(control, request, [theirs.fileno(), *handed], until)
-            await_readable(ours, until)
-            self.is_usable = usable
+            try:
+                with theirs, self._control() as control:
+                    messages.send(control, request, [theirs.fileno(), *handed], until)
+                await_readable(ours, until)
+            except BaseException:
+                self.is_usable = False  # half a request may have arrived
+                raise
             with defer_sigint(until_owned=True):
                 return self._receive_ranks(launch, ours, until)
 
