@@ -16,6 +16,9 @@ TIER_TWO = ["3.10", "3.11", "3.13"]
 ONCE = ["bench", "docs", "examples", "kit", "notebook", "portable", "side_by_side", "soak"]
 """Files of tier two that test documents and programs beside the package: 3.11 alone runs them."""
 
+OF_TORCH = "test_remote_kit.py::TestTwoHosts::test_an_all_reduce"
+"""A test outside of test_torch.py that needs torch."""
+
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
@@ -93,7 +96,8 @@ def tests(session: nox.Session) -> None:
         run_pytest(session, *session.posargs)
     elif session.python in TIER_TWO:
         apart = ["torch", "jax", *(ONCE if session.python != "3.11" else [])]
-        run_pytest(session, "--tier", "2", *(f"--ignore=tests/test_{name}.py" for name in apart))
+        ignored = [f"--ignore=tests/test_{name}.py" for name in apart]
+        run_pytest(session, "--tier", "2", *ignored, f"--deselect=tests/{OF_TORCH}")
     else:
         run_pytest(session, "--tier", "1")
         run_pytest(session, "tests/test_conformance.py")
@@ -117,7 +121,8 @@ def long(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     """Run what needs torch."""
     session.install(".[test]", TORCH)
-    session.run("python", "-m", "pytest", "tests/test_torch.py", *session.posargs, env=STRICT)
+    files = ("tests/test_torch.py", f"tests/{OF_TORCH}")
+    session.run("python", "-m", "pytest", *files, *session.posargs, env=STRICT)
 
 
 @nox.session(tags=TIER_THREE)

@@ -107,7 +107,7 @@ def test_ranks_get_sigterm_while_their_server_is_stopped(tmp_path: Path) -> None
 
 
 def test_a_launch_waits_for_another_one_s_server_until_its_deadline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_servers: None
 ) -> None:
     (tmp_path / "imports_slowly.py").write_text(
         f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.002)\n"

@@ -150,7 +150,7 @@ def test_what_cannot_be_ended_is_named(mark: int, monkeypatch: pytest.MonkeyPatc
         assert marks.end(mark) is False
         assert marks.describe(mark) == f"{process.pid} (sleep)"
         process.kill()
-    assert "faster" in marks.describe(mark)
+    assert "too fast" in marks.describe(mark)
 
 
 def test_a_hard_limit_that_is_too_low_is_no_error(mark: int) -> None:

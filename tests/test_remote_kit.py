@@ -77,7 +77,8 @@ def test_where_ranks_are_elsewhere_the_command_line_says_that_it_left_the_remote
 def test_without_cloudpickle_what_needs_it_is_skipped_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tmp_path.joinpath("cloudpickle.py").write_text("raise ModuleNotFoundError('not here')")
+    missing = "import sys; sys.modules['cloudpickle'] = None\n"
+    tmp_path.joinpath("sitecustomize.py").write_text(missing)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("STANDIN", "")
     done = certify(tmp_path, "main_module")

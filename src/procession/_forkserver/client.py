@@ -245,7 +245,8 @@ class ServerHandle:
 
     def _close(self, patience: float = _END_PATIENCE) -> str:
         """End the process, after ``patience`` seconds to end by itself; return a text on how it ended."""
-        fds.drop(self._fd)
+        fd, self._fd = self._fd, -1  # its number may be another descriptor's by the next call
+        fds.drop(fd)
         self._ready = False
         process = self.process
         if process is None:

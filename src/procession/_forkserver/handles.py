@@ -68,9 +68,9 @@ class LaunchHandle:
 
     def close(self) -> None:
         """Close the socket; the server then kills the ranks that are left.  May be called twice."""
-        fds.drop(self._fd)
         if not self._closed:
             self._closed = True
+            fds.drop(self._fd)
             self._finish()
 
     def _read(self, timeout: float) -> bool | None:

@@ -36,7 +36,8 @@ class Reservation:
 
     def close(self) -> None:
         """Release the port, if there is one.  May be called twice."""
-        drop_fd(self._fd)
+        fd, self._fd = self._fd, -1
+        drop_fd(fd)
 
 
 def find_free_port() -> int:
