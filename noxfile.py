@@ -13,8 +13,12 @@ TORCH = "torch==2.13.0"
 TIER_TWO = ["3.10", "3.11", "3.13"]
 """The Pythons that run tier two; the others run tier one, and the conformance kit."""
 
-ONCE = ["bench", "docs", "examples", "kit", "notebook", "portable", "side_by_side", "soak"]
-"""Files of tier two that test documents and programs beside the package: 3.11 alone runs them."""
+ONCE = [
+    *("bench", "docs", "examples", "kit", "notebook", "portable", "side_by_side", "soak"),
+    *("by_value", "closed_by_number", "hardening", "helpers", "measuring", "patched_runtimes"),
+    *("relay", "remote_command", "remote_kit", "remote_options", "rights"),
+]
+"""Files of tier two that 3.11 alone runs: documents, programs beside the package, what no other Python changes."""
 
 OF_TORCH = "test_remote_kit.py::TestTwoHosts::test_an_all_reduce"
 """A test outside of test_torch.py that needs torch."""
