@@ -18,7 +18,7 @@ ONCE = [
     *("by_value", "closed_by_number", "hardening", "helpers", "measuring", "patched_runtimes"),
     *("relay", "remote_command", "remote_kit", "remote_options", "rights"),
 ]
-"""Files of tier two that 3.11 alone runs: documents, programs beside the package, what no other Python changes."""
+"""Files of tier two that 3.11 alone runs: no other Python changes what they test."""
 
 OF_TORCH = "test_remote_kit.py::TestTwoHosts::test_an_all_reduce"
 """A test outside of test_torch.py that needs torch."""
