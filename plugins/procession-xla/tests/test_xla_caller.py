@@ -32,7 +32,7 @@ AFTER_USE = """
 def test_a_caller_that_has_used_jax_cannot_be_forked(tmp_path: Path) -> None:
     told = execute(tmp_path, AFTER_USE.format(base="fork"))
     assert told.startswith("XLA is initialised in this process (jax): ")
-    assert "because of options={'base': 'fork'}; with 'forkserver'" in told
+    assert "because of options={'base': 'fork'}; 'forkserver'" in told
 
 
 @pytest.mark.parametrize("base", ["forkserver", "spawn"])
@@ -49,7 +49,7 @@ def test_a_caller_that_holds_the_tpu_is_refused(monkeypatch: pytest.MonkeyPatch)
     start_as_if_initialised(monkeypatch)
     options = {"platform": "tpu", "devices": ["0"]}
     monkeypatch.setattr("procession_xla.plan.find_devices", lambda *_: ["0"])
-    with pytest.raises(RuntimeError, match="holds the TPU chips: no rank could open them"):
+    with pytest.raises(RuntimeError, match="holds the TPU chips: no rank can open them"):
         run(abs, start_method="xla", options=options)
 
 
@@ -83,7 +83,7 @@ def test_a_preload_that_uses_jax_is_an_error_not_a_hang(
     (tmp_path / "uses_jax.py").write_text("import jax.numpy as jnp\nzeros = jnp.zeros(3)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     options = {**CPU, "preload": ["uses_jax"]}
-    with pytest.raises(ProcessRaisedException, match=r"Take it out of options\['preload'\]"):
+    with pytest.raises(ProcessRaisedException, match=r"Remove it from options\['preload'\]"):
         run(xla_ranks.see, nprocs=2, start_method="xla", options=options, timeout=30)
 
 
