@@ -52,9 +52,9 @@ def _look() -> list[str]:
         found = list(_list_foreign())
     except OSError:  # no /proc
         return []
-    watchdog = next((one for one in found if one[1]), None)
-    if watchdog is not None and "faulthandler" in sys.modules:
-        found.remove(watchdog)
+    watchdogs = [one for one in found if one[1]]  # no generator: one that is dropped loses an interrupt
+    if watchdogs and "faulthandler" in sys.modules:
+        found.remove(watchdogs[0])
     if not found:
         return []
     harmless = _count_openblas() + _count_unlisted()
