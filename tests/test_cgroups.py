@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,9 +36,13 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have launches ask for a cgroup."""
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have launches ask for a cgroup; no other run of these tests makes any meanwhile."""
     monkeypatch.setenv("PROCESSION_CGROUP", "1")
+    folder = os.open(Path(cgroups.locate(1)).parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    yield
+    os.close(folder)
 
 
 def list_cgroups() -> list[str]:
