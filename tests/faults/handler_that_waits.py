@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from procession import start_processes
+from procession._supervise import supervisor
 
 SECONDS = 50.0
 """After which the stacks of a deadlock are printed."""
@@ -45,8 +46,8 @@ def main(start_method: str, where: str) -> None:
         time.sleep(
             0.9
         )  # the deadline passes meanwhile: the other thread then wants to begin a stop
-        interrupt(context._supervisor, "_notify_watchers", context)
-    swallow_stop(context)
+        interrupt(supervisor, "debug", context)  # called as the stop begins, with its lock held
+    context.terminate()
     waiting.join()
     print("ended")
 
@@ -56,10 +57,6 @@ def swallow(context: Any) -> None:
         context.wait()
     except TimeoutError:
         pass
-
-
-def swallow_stop(context: Any) -> None:
-    context.terminate()
 
 
 if __name__ == "__main__":
