@@ -96,6 +96,12 @@ def test_sigterm_lets_ranks_save_and_then_ends_the_caller(
     assert all(state_of(pid) in "XZ" for pid in pids)
 
 
+def test_sigterm_at_every_line_between_the_start_and_the_wait() -> None:
+    script = Path(__file__).parent / "faults" / "terminated_starts.py"
+    played = subprocess.run([sys.executable, script, "fork"], stdout=subprocess.PIPE, check=True)
+    assert played.stdout == b""  # the lines at which ranks lost their work
+
+
 @pytest.mark.parametrize("caught", ["SIGTERM", "SIGHUP,SIGTERM"])
 def test_sighup_reaches_ranks_by_the_handler_that_they_have(
     callers: MakeCaller, start_method: str, caught: str

@@ -52,7 +52,8 @@ def _look() -> list[str]:
         found = list(_list_foreign())
     except OSError:  # no /proc
         return []
-    watchdogs = [one for one in found if one[1]]  # no generator: one that is dropped loses an interrupt
+    # a list, for a generator that is dropped loses an interrupt
+    watchdogs = [one for one in found if one[1]]
     if watchdogs and "faulthandler" in sys.modules:
         found.remove(watchdogs[0])
     if not found:

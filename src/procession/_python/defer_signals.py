@@ -60,6 +60,12 @@ def deferred_endings(*others: int) -> Iterator[Callable[[], bool]]:
             signal.raise_signal(number)
 
 
+def get_handler(number: int) -> Any:
+    """Return the handler or action of a signal, also while the signal is deferred."""
+    current = signal.getsignal(number)
+    return _deferred.get(number, current) if current is _defer else current
+
+
 def take_deferred() -> list[int]:
     """Restore the handlers; return the signals that have arrived meanwhile, in order."""
     for number, previous in _deferred.items():

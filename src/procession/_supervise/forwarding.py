@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procession._python.defer_signals import take_deferred
+from procession._python.defer_signals import get_handler, take_deferred
 from procession._python.imported import get_if_imported
 from procession._supervise.launches import list_running
 
@@ -80,10 +80,9 @@ def _install(supervisor: Supervisor) -> None:
         _replaced.clear()
     if supervisor in _waited or supervisor.finished:
         return
-    deferred = take_deferred()
     _waited.add(supervisor)
     for number in ENDING:
-        if signal.getsignal(number) is get_if_imported("procession._rank.stop_request", "note"):
+        if get_handler(number) is get_if_imported("procession._rank.stop_request", "note"):
             _replace(number, _on_noted, only_default=False)  # the handler of `stop_requested`
         else:
             _replace(number, _on_ending, only_default=True)
@@ -91,12 +90,14 @@ def _install(supervisor: Supervisor) -> None:
         _replace(SUSPENDING, _on_suspend, only_default=True)
     for number in supervisor.launch.signals.forward:
         _replace(number, _on_forward, only_default=False)
-    for number in deferred:
+    for (
+        number
+    ) in take_deferred():  # not before ours are there: one by default would end this process
         signal.raise_signal(number)
 
 
 def _replace(number: int, handler: Callable[..., None], *, only_default: bool) -> None:
-    current = signal.getsignal(number)
+    current = get_handler(number)
     if current is not handler and (current == signal.SIG_DFL or not only_default):
         _replaced[number] = current
         signal.signal(number, handler)
