@@ -14,14 +14,30 @@ TIER_TWO = ["3.10", "3.11", "3.13"]
 """The Pythons that run tier two; the others run tier one, and the conformance kit."""
 
 ONCE = [
-    *("bench", "docs", "examples", "kit", "notebook", "portable", "side_by_side", "soak"),
-    *("by_value", "closed_by_number", "hardening", "helpers", "measuring", "patched_runtimes"),
-    *("relay", "remote_command", "remote_kit", "remote_options", "rights"),
+    "cleanup/test_helpers.py",
+    "kit/test_kit.py",
+    "project/test_bench.py",
+    "project/test_docs.py",
+    "project/test_side_by_side.py",
+    "project/test_soak.py",
+    "promises/test_closed_by_number.py",
+    "promises/test_examples.py",
+    "promises/test_hardening.py",
+    "promises/test_measuring.py",
+    "promises/test_notebook.py",
+    "promises/test_patched_runtimes.py",
+    "promises/test_portable.py",
+    "promises/test_rights.py",
+    "rank/test_by_value.py",
+    "remote/test_relay.py",
+    "remote/test_remote_command.py",
+    "remote/test_remote_kit.py",
+    "remote/test_remote_options.py",
 ]
 """Files of tier two that 3.11 alone runs: no other Python changes what they test."""
 
-OF_TORCH = "test_remote_kit.py::TestTwoHosts::test_an_all_reduce"
-"""A test outside of test_torch.py that needs torch."""
+OF_TORCH = "remote/test_remote_kit.py::TestTwoHosts::test_an_all_reduce"
+"""A test outside of promises/test_torch.py that needs torch."""
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
@@ -35,11 +51,11 @@ ENGINES = ("procession-dask", "procession-mpi", "procession-ray", "procession-sl
 """Plugins that one session certifies: each is beside torch, which all of them have reduce something."""
 
 OF_PLUGINS = {
-    "procession-example": ["tests/test_docs.py", "-k", "example"],
+    "procession-example": ["tests/project/test_docs.py", "-k", "example"],
     "procession-xla": [
-        "tests/test_docs.py",
-        "tests/test_jax.py",
-        "tests/test_notebook.py",
+        "tests/project/test_docs.py",
+        "tests/promises/test_jax.py",
+        "tests/promises/test_notebook.py",
         "-k",
         "xla or jax",
     ],
@@ -48,7 +64,7 @@ OF_PLUGINS = {
 
 LONG = {
     "soak": ["tests/benchmarks/soak.py"],
-    "repeat": ["-m", "pytest", "tests/faults", "tests/test_conformance.py"],
+    "repeat": ["-m", "pytest", "tests/faults", "tests/promises/test_conformance.py"],
     "peers": ["tests/benchmarks/side_by_side.py", "--markdown"],
     "scale": ["-m", "tests.benchmarks.scale"],
 }
@@ -99,12 +115,13 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         run_pytest(session, *session.posargs)
     elif session.python in TIER_TWO:
-        apart = ["torch", "jax", *(ONCE if session.python != "3.11" else [])]
-        ignored = [f"--ignore=tests/test_{name}.py" for name in apart]
+        apart = ["promises/test_torch.py", "promises/test_jax.py"]
+        apart += ONCE if session.python != "3.11" else []
+        ignored = [f"--ignore=tests/{file}" for file in apart]
         run_pytest(session, "--tier", "2", *ignored, f"--deselect=tests/{OF_TORCH}")
     else:
         run_pytest(session, "--tier", "1")
-        run_pytest(session, "tests/test_conformance.py")
+        run_pytest(session, "tests/promises/test_conformance.py")
 
 
 def run_pytest(session: nox.Session, *arguments: str) -> None:
@@ -125,7 +142,7 @@ def long(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     """Run what needs torch."""
     session.install(".[test]", TORCH)
-    files = ("tests/test_torch.py", f"tests/{OF_TORCH}")
+    files = ("tests/promises/test_torch.py", f"tests/{OF_TORCH}")
     session.run("python", "-m", "pytest", *files, *session.posargs, env=STRICT)
 
 
@@ -181,7 +198,7 @@ def engines(session: nox.Session) -> None:
             session.run("python", "-m", "pytest", env=env)
     pages = " or ".join(["cluster", *(name.partition("-")[2] for name in ENGINES)])
     env = {**STRICT, "RAY_AUTH_MODE": "disabled"}  # else Ray puts a token into the home folder
-    session.run("python", "-m", "pytest", "tests/test_docs.py", "-k", pages, env=env)
+    session.run("python", "-m", "pytest", "tests/project/test_docs.py", "-k", pages, env=env)
 
 
 def certify(session: nox.Session, name: str) -> None:

@@ -1,7 +1,8 @@
-"""Runs a script of a test in an interpreter of its own."""
+"""Runs scripts of tests, each in its own interpreter."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -22,3 +23,28 @@ def execute(tmp_path: Path, text: str, *arguments: str, **options: Any) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return str(done.stdout)
+
+
+def block_cloudpickle(folder: Path) -> str:
+    """Return a folder in which the import of cloudpickle fails."""
+    path = folder / "blocked"
+    path.mkdir()
+    (path / "cloudpickle.py").write_text("raise ImportError('blocked')\n")
+    return str(path)
+
+
+def start(
+    folder: Path, *command: str, cloudpickle: str = "with", **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, with cloudpickle or without."""
+    paths = [block_cloudpickle(folder)] if cloudpickle == "without" else []
+    path = os.pathsep.join([*paths, *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )

@@ -22,47 +22,47 @@ TIERS = {
 """For each tier the command that runs it, and what it has."""
 
 ON_FORK: dict[str, tuple[str, ...]] = {
+    "cleanup/test_reaper.py": (),
+    "cli/test_cli.py": ("test_a_deadline_is_kept",),
     "faults/test_start_faults.py": ("test_a_server_killed_while_it_starts_ranks_leaves_none",),
-    "test_calls.py": ("test_the_place_of_a_rank_that_the_deadline_found_tells_so",),
-    "test_catalog.py": (),
-    "test_cli.py": ("test_a_deadline_is_kept",),
-    "test_commands.py": (),
-    "test_context.py": (),
-    "test_contract.py": (
+    "launch/test_fork_check.py": (),
+    "launch/test_payload.py": (),
+    "launch/test_specs.py": (),
+    "linux/test_mechanisms.py": (),
+    "project/test_rooms.py": (),
+    "project/test_waits.py": (),
+    "promises/test_calls.py": ("test_the_place_of_a_rank_that_the_deadline_found_tells_so",),
+    "promises/test_contract.py": (
         "test_a_rank_that_saves_on_sigterm_has_more_time_than_one_that_ignores_it",
     ),
-    "test_discovery.py": (),
-    "test_forkcheck.py": (),
-    "test_hangs.py": (
+    "rank/test_rank.py": (),
+    "rank/test_wire.py": (),
+    "registry/test_catalog.py": (),
+    "registry/test_discovery.py": (),
+    "registry/test_plugins.py": ("test_ranks_run_under_a_third_party_start_method",),
+    "registry/test_registration.py": (),
+    "registry/test_registry.py": (),
+    "registry/test_validation.py": (),
+    "remote/test_commands.py": (),
+    "remote/test_remote_hosting.py": (),
+    "remote/test_remote_hub.py": (),
+    "remote/test_remote_link.py": (),
+    "supervise/test_context.py": (),
+    "supervise/test_hangs.py": (
         "test_a_deep_stack_is_shortened_in_the_message_and_whole_in_the_failure",
         "test_a_nested_rank_offers_its_own_stacks",
         "test_a_rank_that_is_busy_in_python_is_not_harmed",
         "test_stacks_are_in_the_exception_at_a_deadline",
     ),
-    "test_mechanisms.py": (),
-    "test_payload.py": (),
-    "test_plugins.py": ("test_ranks_run_under_a_third_party_start_method",),
-    "test_rank.py": (),
-    "test_registration.py": (),
-    "test_registry.py": (),
-    "test_release.py": (
+    "supervise/test_release.py": (
         "test_what_cannot_be_ended_is_not_released_while_it_runs",
         "test_what_ends_with_its_launch_is_released_though_no_signal_could_end_it",
     ),
-    "test_remote_hosting.py": (),
-    "test_remote_hub.py": (),
-    "test_remote_link.py": (),
-    "test_rooms.py": (),
-    "test_specs.py": (),
-    "test_validation.py": (),
-    "test_verdict.py": ("test_a_group_has_one_exception_a_failed_rank",),
-    "test_waits.py": (),
-    "test_warden.py": (),
-    "test_wire.py": (),
+    "supervise/test_verdict.py": ("test_a_group_has_one_exception_a_failed_rank",),
 }
 """The files of tier one, and the tests of each that are too slow for it."""
 
-ON_EVERY_METHOD = "test_launches.py"
+ON_EVERY_METHOD = "promises/test_launches.py"
 """The file of tier one whose tests run on all built-in start methods."""
 
 _OTHERS = ("spawn", "forkserver", "command")
@@ -86,12 +86,12 @@ def leaves_out(path: Path, config: pytest.Config) -> bool:
     """Whether the tier has no test of a file."""
     if choose(config) > 1 or path.suffix != ".py":
         return False
-    return _name(path) not in ON_FORK and path.name != ON_EVERY_METHOD
+    return _name(path) not in (*ON_FORK, ON_EVERY_METHOD)
 
 
 def has(item: pytest.Item, config: pytest.Config) -> bool:
     """Whether the tier has a test."""
-    if choose(config) > 1 or item.path.name == ON_EVERY_METHOD:
+    if choose(config) > 1 or _name(item.path) == ON_EVERY_METHOD:
         return True
     parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
     if any(isinstance(one, str) and one in _OTHERS for one in parameters.values()):

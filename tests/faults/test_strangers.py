@@ -66,7 +66,7 @@ HEIR = """
     import os, sys, time
     sys.path.insert(0, {tests!r})
     from procession import ProcessException, start_processes
-    from test_descendants import fail_with, start_one
+    from starters import fail_with, start_one
 
     if __name__ == "__main__":
         assert os.getpid() == 1

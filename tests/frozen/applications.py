@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import procession
+from code_blocks import Folder, find_blocks, run_block
 from installing import install, write_plugin
-from test_docs import Folder, find_blocks, run_block
 
 pytest.importorskip(
     "PyInstaller", reason="could not import 'PyInstaller' (pip install pyinstaller)"

@@ -1,0 +1,24 @@
+"""The comparison with other launchers, on a few cases: that it runs, and finds nothing to say of us."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "side_by_side.py"
+
+
+@pytest.mark.faults
+def test_telling_cases_are_clean() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--markdown", "--peers", "procession:*"],
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stdout
+    for method in ("fork", "spawn", "forkserver"):
+        assert f"| procession:{method} | 10 | 10 |" in done.stdout
