@@ -82,10 +82,10 @@ def read_mark(pid: int) -> int | None:
 def _read_shown_mark(pid: int) -> int | None:
     try:
         with open(f"/proc/{pid}/limits", encoding="ascii") as file:
-            soft = next((line.split()[3] for line in file if line.startswith("Max file locks")), "")
+            found = [line.split()[3] for line in file if line.startswith("Max file locks")]
     except OSError:
         return None
-    return int(soft) if soft.isdigit() else 0
+    return int(found[0]) if found and found[0].isdigit() else 0
 
 
 def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0) -> bool:

@@ -12,7 +12,6 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     Namespace = dict[str, Any]
@@ -31,7 +30,9 @@ def find_script(fn: Any = None) -> Namespace:
     own = _namespace_of_main()
     if own.get("__name__") != "__main__":  # a process that has imported it, such as a rank
         return own
-    found = next(_list_candidates(fn), own)
+    found = _find_running(fn)
+    if found is None:
+        return own
     if found is not own:
         _apart = found
     return found
@@ -99,20 +100,19 @@ def _namespace_of_main() -> Namespace:
     return vars(sys.modules["__main__"])
 
 
-def _list_candidates(fn: Any) -> Iterator[Namespace]:
-    """Yield globals that are called ``__main__``: fn's first, then those of callers, the innermost first."""
+def _find_running(fn: Any) -> Namespace | None:
+    """Return globals that are called ``__main__``: fn's, else those of the innermost such caller."""
     for one in (_unwrap(fn), getattr(fn, "__call__", None)):  # noqa: B004  # its globals matter
-        own = getattr(one, "__globals__", None)
+        own: Namespace | None = getattr(one, "__globals__", None)
         if own is not None and own.get("__name__") == "__main__":
-            yield own
+            return own
     frame = sys._getframe()
     while frame is not None:
         if frame.f_globals.get("__name__") == "__main__":
-            yield frame.f_globals
+            return frame.f_globals
         above: Any = frame.f_back
         frame = above
-    if _apart is not None:
-        yield _apart
+    return _apart
 
 
 def _unwrap(fn: Any) -> Any:

@@ -13,7 +13,7 @@ from procession._registry.builtin import BUILT_IN, get_built_in, replaced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from procession.protocol import Backend
+    from procession.protocol import Availability, Backend
 
 DEFAULT = "PROCESSION_START_METHOD"
 
@@ -47,10 +47,7 @@ def get_backend(start_method: str | Backend | None = None) -> Backend:
 
         backend = load_source(find_source(start_method))
         available = ask_availability(backend)
-    if not available.ok:
-        from procession.exceptions import BackendUnavailableError
-
-        raise BackendUnavailableError(start_method, reason=available.reason, hint=available.hint)
+    _check_available(start_method, available)
     debug("start method %r is %s", start_method, type(backend).__qualname__)
     return backend
 
@@ -73,10 +70,15 @@ def _check_object(backend: Backend) -> Backend:
     if not hasattr(backend, "start"):
         raise TypeError(f"start_method must be a name or a backend, not {backend!r}")
     from procession._registry.validation import ask_availability, validate
-    from procession.exceptions import BackendUnavailableError
 
     name = str(getattr(backend, "name", backend))
-    available = ask_availability(validate(backend, name=name, origin="passed as start_method"))
-    if not available.ok:
-        raise BackendUnavailableError(name, reason=available.reason, hint=available.hint)
+    validate(backend, name=name, origin="passed as start_method")
+    _check_available(name, ask_availability(backend))
     return backend
+
+
+def _check_available(name: str, available: Availability) -> None:
+    if not available.ok:
+        from procession.exceptions import BackendUnavailableError
+
+        raise BackendUnavailableError(name, reason=available.reason, hint=available.hint)
