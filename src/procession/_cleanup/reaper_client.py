@@ -65,7 +65,7 @@ def _tell(what: bytes, mark: int) -> bool:
     """Send a record; return whether there is a reaper to read it."""
     if _line is None or not _is_connected(*_line[:3]):
         return False
-    sock = fds.as_socket(_line[0])
+    sock = fds.borrow(_line[0])
     try:
         if not unpatched.is_ready(_line[0], _PATIENCE, unpatched.POLLOUT):
             return False

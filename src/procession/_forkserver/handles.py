@@ -52,7 +52,7 @@ class LaunchHandle:
         command = rank.to_bytes(messages.NUMBER, "big") + bytes([number])
         sock = None
         try:
-            sock = fds.as_socket(self._fd)
+            sock = fds.borrow(self._fd)
             sock.send(command, messages.NO_SIGNAL | socket.MSG_DONTWAIT)
         except OSError:  # the server is gone, or does not read
             return False
@@ -79,7 +79,7 @@ class LaunchHandle:
             return False
         sock = None
         try:
-            sock = fds.as_socket(self._fd)
+            sock = fds.borrow(self._fd)
             data = sock.recv(2 * messages.NUMBER, socket.MSG_DONTWAIT)
         except BlockingIOError:  # another thread was first
             return False

@@ -87,7 +87,7 @@ def _fork_all(
     inheritance: Inheritance,
 ) -> None:
     """Fork one child per channel; close the child's end of it, the last of ``theirs``, in this process."""
-    senders = [fds.as_socket(fd) for fd in ours]
+    senders = [fds.borrow(fd) for fd in ours]
     _keep_tracker(True)
     try:
         for index, sender in enumerate(senders):

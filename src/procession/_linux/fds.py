@@ -58,6 +58,17 @@ class Socket(_socket.socket):
         self.close()
 
 
+class Borrowed(_socket.socket):
+    """A socket over a descriptor of another owner: it never closes the descriptor.
+
+    A signal handler may raise between any two lines, so that no ``finally`` is reached.  `_socket.socket`
+    would then close the descriptor when it is freed.
+    """
+
+    __slots__ = ()
+    __del__ = _socket.socket.detach  # in C: no handler runs in it
+
+
 def keep(fd: int) -> int:
     """Record a descriptor as this process's own, and return it."""
     with LOCK:
@@ -151,6 +162,13 @@ def open_channel_pair(*, messages: bool = False) -> tuple[int, int]:
 def as_socket(fd: int) -> Socket:
     """Return a blocking Unix stream socket that owns a descriptor."""
     sock = Socket(_socket.AF_UNIX, _socket.SOCK_STREAM, fileno=fd)
+    sock.settimeout(None)  # regardless of socket.setdefaulttimeout()
+    return sock
+
+
+def borrow(fd: int) -> Borrowed:
+    """Return a blocking Unix stream socket over a descriptor that it does not own."""
+    sock = Borrowed(_socket.AF_UNIX, _socket.SOCK_STREAM, fileno=fd)
     sock.settimeout(None)  # regardless of socket.setdefaulttimeout()
     return sock
 

@@ -85,7 +85,7 @@ class SocketChannel:
         Raises:
             ConnectionError: the rank has ended.
         """
-        sock = fds.as_socket(self._fd)
+        sock = fds.borrow(self._fd)
         try:
             sock.sendall(wire.BEGIN, messages.NO_SIGNAL)
         finally:
@@ -116,7 +116,7 @@ class SocketChannel:
 
     def _read(self, flags: int, count: int = 1) -> tuple[bytes | None, list[int]]:
         """Return the data (None if there is none yet) and the descriptors that came with it."""
-        sock = fds.as_socket(self._fd)
+        sock = fds.borrow(self._fd)
         try:
             return messages.receive_some(sock, 1 << 16, count, flags | socket.MSG_DONTWAIT)
         except BlockingIOError:

@@ -7,6 +7,7 @@ import time
 
 from procession._linux.procstat import is_ending, read_mask
 from procession._linux.signals import name_signal
+from procession._python.handler_errors import came_from_handler
 from procession._python.interpreter import doubt_interpreter
 from procession._python.log import warn
 from procession._supervise.channel import UnreceivedError
@@ -49,6 +50,8 @@ class RankState:
             self._unreceived = True
             report = error.report
         except Exception as error:  # a bad report fails its rank, not the supervisor
+            if came_from_handler(error):  # what was to be received is still there
+                raise
             report = Report("unreadable", text=f"{type(error).__name__}: {error}")
         if report is None:
             return True
@@ -228,6 +231,8 @@ def release_process(process: Process) -> None:
         try:
             release()
         except Exception as error:
+            if came_from_handler(error):
+                raise
             warn(
                 "release() of process %s has raised %s: %s",
                 process.pid,

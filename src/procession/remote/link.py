@@ -165,8 +165,8 @@ class Link:
                 os.close(self._body)
                 self._body = -1
 
-    def _socket(self) -> socket.socket:
-        sock = socket.socket(fileno=self._fd)
+    def _socket(self) -> fds.Borrowed:
+        sock = fds.Borrowed(fileno=self._fd)
         sock.setblocking(False)
         return sock
 

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from procession._linux import fds
 from procession._linux.messages import NUMBER, UNKNOWN
 from procession._python.deadlines import seconds_until
 from procession._supervise.channel import NO_DESCRIPTORS, map_file, miss_result
@@ -229,7 +230,7 @@ def _map_whole(fd: int) -> memoryview:
 
 def _peek(fd: int) -> bytes | None:
     """Return the data that has come on a connection, without consuming it; None if there is none yet."""
-    sock = socket.socket(fileno=fd)
+    sock = fds.Borrowed(fileno=fd)
     sock.setblocking(False)
     try:
         data = sock.recv(NUMBER, socket.MSG_PEEK)
