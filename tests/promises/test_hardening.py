@@ -1,13 +1,16 @@
-"""What a red team found: handlers and threads in the middle of a wait, forks, sockets, servers."""
+"""Launches withstand signal handlers and threads in the middle of a wait, forks, and odd timeouts."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +18,33 @@ import pytest
 
 import ranks
 from procession import (
+    Launch,
+    ProcessContext,
     ProcessExitedException,
     ProcessRaisedException,
+    Report,
+    Started,
     get_context,
     run,
     start_processes,
 )
 from procession.testing.times import patience
-from scripts import execute
+from scripts import run_program
+from through import Through
 
 
 def wait(rank: int, event: Any) -> None:
     event.wait()
 
 
-def test_await_returns_though_another_took_the_events(start_method: str) -> None:
+def test_await_returns_though_another_call_took_the_events(start_method: str) -> None:
     async def main() -> None:
         event = get_context(start_method).Event()
         context = start_processes(wait, (event,), 2, join=False, start_method=start_method)
         task = asyncio.ensure_future(until_ended(context))
         await asyncio.sleep(0)
         event.set()
-        assert context.wait()  # in the loop's own thread, so that it hears of nothing meanwhile
+        assert context.wait()  # in the loop's thread: the loop sees no event meanwhile
         assert await asyncio.wait_for(task, 10)
 
     async def until_ended(context: Any) -> bool:
@@ -45,7 +53,7 @@ def test_await_returns_though_another_took_the_events(start_method: str) -> None
     asyncio.run(main())
 
 
-def test_await_beside_a_thread_that_joins(start_method: str) -> None:
+def test_await_returns_beside_a_thread_that_joins(start_method: str) -> None:
     async def main() -> None:
         event = get_context(start_method).Event()
         context = start_processes(wait, (event,), 2, join=False, start_method=start_method)
@@ -61,62 +69,72 @@ def test_await_beside_a_thread_that_joins(start_method: str) -> None:
     asyncio.run(main())
 
 
+class HandlerError(BaseException):
+    """What a signal handler raises, wherever the program is."""
+
+
+class Interrupted:
+    """A process or channel that raises at one place, once for all that share ``raised``.
+
+    The place is the name of an attribute, or ``received`` for the end of ``receive``.
+    """
+
+    def __init__(self, inner: Any, place: str, raised: list[bool]) -> None:
+        self.inner, self.place, self.raised = inner, place, raised
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self.place:
+            self._raise_once()
+        return getattr(self.inner, name)
+
+    def receive(self) -> Report | None:
+        if self.place == "receive":
+            self._raise_once()
+        report: Report | None = self.inner.receive()
+        if self.place == "received" and report is not None:
+            self._raise_once()
+        return report
+
+    def _raise_once(self) -> None:
+        if not self.raised:
+            self.raised.append(True)
+            raise HandlerError
+
+
+@dataclass
+class InterruptedBackend(Through):
+    """A backend whose handles of ranks raise at one place."""
+
+    place: str = ""
+    raised: list[bool] = field(default_factory=list)
+
+    def start(self, launch: Launch) -> Started:
+        started = super().start(launch)
+        return started.replace(
+            processes=[Interrupted(one, self.place, self.raised) for one in started.processes],
+            error_channels=[
+                Interrupted(one, self.place, self.raised) for one in started.error_channels
+            ],
+        )
+
+
 @pytest.mark.parametrize("size", [10, 100_000])  # the second travels as a file
-def test_an_exception_between_a_report_and_its_note_loses_nothing(
-    start_method: str, size: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["receive", "received", "join", "exitcode", "lost", "close"])
+def test_an_exception_in_the_middle_of_a_wait_loses_nothing(
+    start_method: str, place: str, size: int
 ) -> None:
-    """As a signal handler may raise one, where the report is read but not yet kept."""
-    from procession._supervise.rank_state import RankState
-
-    real = RankState.take_report
-    raised: list[bool] = []
-
-    def interrupted(rank_state: RankState) -> bool:
-        receive = rank_state.channel.receive
-        if not raised and receive() is not None:
-            raised.append(True)
-            raise TimeoutError("from a handler")
-        return real(rank_state)
-
-    monkeypatch.setattr(RankState, "take_report", interrupted)
+    """A signal handler may raise one between any two steps, as where a report is read but not kept."""
+    backend = InterruptedBackend(start_method, place=place)
     context = start_processes(
-        give_text, (size,), 2, join=False, collect_results=True, start_method=start_method
+        give_text, (size,), 3, join=False, collect_results=True, start_method=backend
     )
-    with pytest.raises(TimeoutError):
+    with pytest.raises(HandlerError):
         context.wait()
-    assert context.results() == ["x" * size] * 2
+    assert context.results() == ["x" * size] * 3
 
 
 def give_text(rank: int, size: int) -> str:
     return "x" * size
-
-
-@pytest.mark.parametrize("place", ["note_end", "take_report"])
-def test_an_exception_in_the_middle_of_a_wait_loses_nothing(
-    start_method: str, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a signal handler may raise one, between any two steps."""
-    from procession._supervise.rank_state import RankState
-    from procession._supervise.supervisor import Supervisor
-
-    real = getattr(RankState, place) if place == "take_report" else Supervisor._dismiss
-    raised: list[bool] = []
-
-    def interrupted(*arguments: Any) -> Any:
-        if not raised:
-            raised.append(True)
-            raise TimeoutError("from a handler")
-        return real(*arguments)
-
-    owner: Any = RankState if place == "take_report" else Supervisor
-    monkeypatch.setattr(owner, place if owner is RankState else "_dismiss", interrupted)
-    context = start_processes(
-        ranks.give, nprocs=3, join=False, collect_results=True, start_method=start_method
-    )
-    with pytest.raises(TimeoutError):
-        context.wait()
-    assert context.wait()
-    assert context.results() == [(0,), (1,), (2,)]
 
 
 def test_terminate_in_a_signal_handler_during_join(start_method: str) -> None:
@@ -130,23 +148,31 @@ def test_terminate_in_a_signal_handler_during_join(start_method: str) -> None:
     assert [process.exitcode for process in context.processes] == [-15, -15]
 
 
-def test_terminate_in_a_signal_handler_during_a_stop(
-    start_method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from procession._supervise import stopping
-
+def test_terminate_in_the_middle_of_a_stop(start_method: str) -> None:
+    """A signal handler may call it there; here a handler of the log does, as the first rank is stopped."""
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
-    came: list[object] = []
+    handler = TerminateOnce(context)
+    log = logging.getLogger("procession")
+    log.addHandler(handler)
+    try:
+        context.terminate()
+        assert context.wait()
+    finally:
+        log.removeHandler(handler)
+    assert handler.called
 
-    def warn(*arguments: object) -> None:
-        came.append(arguments)
-        if len(came) == 1:
-            context.terminate()
 
-    monkeypatch.setattr(stopping.log, "warning", warn)
-    context.terminate()
-    assert context.wait()
-    assert came
+class TerminateOnce(logging.Handler):
+    """Terminates a launch at the first warning."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        super().__init__(logging.WARNING)
+        self.context, self.called = context, False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.called:
+            self.called = True
+            self.context.terminate()
 
 
 def test_a_later_stop_hastens_one_under_way(start_method: str) -> None:
@@ -171,7 +197,7 @@ def test_a_later_stop_hastens_one_under_way(start_method: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["return", "exit 0", "exit 3", "raise"])
-def test_a_process_that_a_rank_forked_has_no_say(start_method: str, ending: str) -> None:
+def test_a_process_that_a_rank_forked_cannot_report_for_it(start_method: str, ending: str) -> None:
     with pytest.raises(ProcessRaisedException, match="the real cause"):
         start_processes(fork_then_fail, (ending,), 1, start_method=start_method)
     if ending == "return":
@@ -196,99 +222,33 @@ def fork_then_return(rank: int) -> str:
     return "the rank's"
 
 
-def test_an_exit_does_not_wait_for_a_daemon_thread_that_joins(
-    start_method: str, tmp_path: Path
-) -> None:
-    text = """
-        import sys, threading, time
-        from procession import start_processes
-
-        def work(rank):
-            time.sleep(60)
-
-        if __name__ == "__main__":
-            context = start_processes(
-                work, nprocs=2, join=False, daemon=True, start_method=sys.argv[1]
-            )
-            threading.Thread(target=context.wait, daemon=True).start()
-            time.sleep(0.1)
-        """
+def test_an_exit_does_not_wait_for_a_daemon_thread_that_joins(start_method: str) -> None:
     begun = time.monotonic()
-    execute(tmp_path, text, start_method)
-    assert time.monotonic() - begun < 20
+    run_program("leaves_a_thread_that_waits.py", start_method)
+    assert time.monotonic() - begun < patience(20)
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_first_launches_of_many_threads_at_once(
-    start_method: str, attempt: int, tmp_path: Path
-) -> None:
+def test_many_threads_may_launch_first_at_the_same_time(start_method: str, attempt: int) -> None:
     """Each finds modules that another thread has only half imported."""
-    text = """
-        import sys, threading
-        from procession import run
-
-        def give(rank):
-            return rank
-
-        def launch():
-            barrier.wait()
-            options = {"fork_check": "off"} if sys.argv[1] == "fork" else None
-            answers.append(run(give, nprocs=2, start_method=sys.argv[1], options=options))
-
-        if __name__ == "__main__":
-            sys.setswitchinterval(1e-5)
-            answers, barrier = [], threading.Barrier(6)
-            threads = [threading.Thread(target=launch) for _ in range(6)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            print(answers == [[0, 1]] * 6)
-        """
-    assert execute(tmp_path, text, start_method) == "True\n"
+    done = run_program("launches_from_six_threads.py", start_method)
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize("function", ["leave", "_become_rank"])
 @pytest.mark.parametrize("start_method", ["fork", "forkserver"])  # spawn has no frames below
-def test_an_interrupt_as_a_rank_begins_or_leaves_stays_in_it(
-    start_method: str, function: str, tmp_path: Path
+def test_an_interrupt_stays_in_the_rank_that_begins_or_leaves(
+    start_method: str, function: str
 ) -> None:
-    """In a fork, what is not caught unwinds into the frames of whoever forked: its caller's code."""
-    text = """
-        import os, signal, sys, time
-        from procession import ProcessException, start_processes
-
-        def interrupt_at(name):
-            def trace(frame, event, arg):
-                if frame.f_code.co_name == name and os.getpid() != caller:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-            sys.settrace(trace)
-
-        def work(rank):
-            if rank == 1 and sys.argv[2] == "leave":
-                interrupt_at("leave")
-            elif rank == 0:
-                time.sleep(0.5)
-
-        caller = os.getpid()
-
-        if __name__ == "__main__":
-            if sys.argv[2] != "leave":
-                interrupt_at(sys.argv[2])
-            try:
-                start_processes(work, nprocs=3, start_method=sys.argv[1])
-                print("well", flush=True)
-            except ProcessException as error:
-                print("told of", error.exit_code, flush=True)
-            finally:
-                print("the caller" if os.getpid() == caller else "A RANK", flush=True)
-        """
-    told = execute(tmp_path, text, start_method, function).splitlines()
-    assert told in (["well", "the caller"], ["told of 1", "the caller"])
+    """In a fork, an uncaught exception would unwind into the frames of the process that forked."""
+    printed = run_program("interrupts_a_rank.py", start_method, function).stdout.splitlines()
+    assert "interrupted" in printed
+    outcome = [line for line in printed if line != "interrupted"]
+    assert outcome[0] in ("well", "exit code 1")
+    assert outcome[1:] == ["the caller"]
 
 
-def test_timeouts_of_a_year_are_timeouts(start_method: str) -> None:
+def test_timeouts_may_be_years_long(start_method: str) -> None:
     year = 366 * 86_400.0
     context = start_processes(
         ranks.nothing, nprocs=2, join=False, start_method=start_method, timeout=1e12
@@ -304,13 +264,11 @@ def test_finalizers_run_in_every_launch(start_method: str, tmp_path: Path) -> No
 
 
 def finalize(rank: int, path: str) -> None:
-    import weakref
-
     weakref.finalize(sys, Path(path).touch)
 
 
 @pytest.mark.filterwarnings("ignore:start_method='fork' is not safe here:RuntimeWarning")  # threads
-def test_a_launch_from_an_executor_thread_and_from_asyncio(
+def test_launches_work_in_an_executor_thread_and_in_asyncio(
     start_method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def main() -> None:
@@ -329,7 +287,7 @@ def test_a_launch_from_an_executor_thread_and_from_asyncio(
     assert "cannot join current thread" not in capfd.readouterr().err
 
 
-def test_a_context_in_a_fork_says_whose_it_is(start_method: str) -> None:
+def test_a_context_in_a_fork_raises_an_error_that_names_its_process(start_method: str) -> None:
     context = start_processes(ranks.work, nprocs=1, join=False, start_method=start_method)
     pid = os.fork()
     if pid == 0:

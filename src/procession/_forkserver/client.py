@@ -26,7 +26,6 @@ server may be stopped.  It holds the death pipe's write end: if it dies, the ker
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -36,10 +35,9 @@ from typing import TYPE_CHECKING
 
 from procession._cleanup.helpers import end_at_exit
 from procession._forkserver.configuration import Configuration
-from procession._forkserver.handles import LaunchHandle, ServedProcess
+from procession._forkserver.handles import LaunchHandle, begin_all, make_handles
 from procession._launch.death_pipes import death_pipes
 from procession._launch.spec import list_arguments
-from procession._launch.starting import abort_start
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
 from procession._python import unpatched
@@ -48,8 +46,6 @@ from procession._python.defer_signals import defer_sigint
 from procession._python.fd_numbers import above_streams
 from procession._python.interpreter import compose_command, doubt_interpreter, start_interpreter
 from procession._python.log import debug
-from procession._rank.identity import name_process
-from procession._supervise.channel import SocketChannel
 from procession._supervise.process import RankProcess
 from procession.exceptions import note_on
 from procession.protocol import Launch, Started
@@ -235,8 +231,8 @@ class ServerHandle:
             raise failed
         sock.settimeout(None)
         handle = LaunchHandle(sock, self.hold(), self.process)
-        started = _make_handles(launch, reply["pids"], replies, handle)
-        _begin(started)
+        started = make_handles(launch, reply["pids"], replies, handle)
+        begin_all(started, self.process)
         return started
 
     def _control(self) -> fds.Socket:
@@ -368,33 +364,3 @@ def _forget_if_forked() -> None:
     global _owner, _lock, _retired, _servers
     if _owner != os.getpid():
         _owner, _lock, _retired, _servers = os.getpid(), threading.RLock(), set(), {}
-
-
-def _make_handles(
-    launch: Launch, pids: list[int], replies: list[int], handle: LaunchHandle
-) -> Started:
-    """Make handles from the descriptors that the server sent: for each rank a channel and a pidfd."""
-    processes, channels = [], []
-    for rank, pid in enumerate(pids):
-        channels.append(SocketChannel(above_streams(replies[2 * rank])))
-        pidfd = above_streams(replies[2 * rank + 1])
-        name = name_process("forkserver", launch.identity, rank)
-        process = ServedProcess(
-            pid, pidfd, name=name, daemon=launch.daemon, rank=rank, launch=handle
-        )
-        processes.append(process)
-    sentinels = [process.sentinel for process in processes]
-    return Started(processes, sentinels, channels, on_finish=handle.close)
-
-
-def _begin(started: Started) -> None:
-    """Let each rank begin, now that this process has handles for all of them."""
-    try:
-        for channel in started.error_channels:
-            if isinstance(channel, SocketChannel):
-                channel.begin()
-    except BaseException as error:
-        abort_start(started)
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ECONNRESET):
-            raise EOFError("a rank ended before it began") from error
-        raise

@@ -8,10 +8,15 @@ import time
 from collections.abc import Callable
 
 from procession._cleanup.children import signal_group
+from procession._launch.starting import abort_start, begin
 from procession._linux import fds, messages
-from procession._linux.procstat import state_of
+from procession._linux.procstat import is_ending, state_of
 from procession._python import unpatched
+from procession._python.fd_numbers import above_streams
+from procession._rank.identity import name_process
+from procession._supervise.channel import SocketChannel
 from procession._supervise.process import RankProcess
+from procession.protocol import Launch, Started
 
 _PATIENCE = 1.0  # seconds in which a running server sends the exit codes that it knows
 _RECHECK = 0.05  # seconds between checks for an exit code that another thread has read
@@ -126,3 +131,38 @@ class ServedProcess(RankProcess):
         asked = self._launch.signal(self._rank, number)
         # SIGKILL is also sent directly: the server may be stopped by then
         return asked and number != signal.SIGKILL
+
+
+def make_handles(
+    launch: Launch, pids: list[int], replies: list[int], handle: LaunchHandle
+) -> Started:
+    """Make handles from the descriptors that the server sent: for each rank a channel and a pidfd."""
+    processes, channels = [], []
+    for rank, pid in enumerate(pids):
+        channels.append(SocketChannel(above_streams(replies[2 * rank])))
+        pidfd = above_streams(replies[2 * rank + 1])
+        name = name_process("forkserver", launch.identity, rank)
+        process = ServedProcess(
+            pid, pidfd, name=name, daemon=launch.daemon, rank=rank, launch=handle
+        )
+        processes.append(process)
+    sentinels = [process.sentinel for process in processes]
+    return Started(processes, sentinels, channels, on_finish=handle.close)
+
+
+def begin_all(started: Started, server: RankProcess | None) -> None:
+    """Let each rank begin, now that this process has handles for all of them.
+
+    Raises:
+        EOFError: the server has ended, and its ranks with it.
+    """
+    channels = [each for each in started.error_channels if isinstance(each, SocketChannel)]
+    try:
+        begun = [begin(channel) for channel in channels]
+        lost = not all(begun) and (server is None or not server.is_alive() or is_ending(server.pid))
+    except BaseException:
+        abort_start(started)
+        raise
+    if lost:
+        abort_start(started)
+        raise EOFError("the server ended before its ranks began")

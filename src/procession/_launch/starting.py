@@ -44,8 +44,8 @@ def note_start(error: BaseException, rank: int, nprocs: int) -> None:
     note_on(error, f"while starting rank {rank} of {nprocs}; none is left running")
 
 
-def begin(channel: SocketChannel) -> None:
-    """Let a rank begin, now that this process holds a pidfd for it.
+def begin(channel: SocketChannel) -> bool:
+    """Let a rank begin, now that this process holds a pidfd for it; return whether it has not ended.
 
     The rank waits until then.  Where SIGCHLD is ignored, or other code reaps every child, the exit code of a
     rank that ended earlier would be lost.
@@ -53,7 +53,8 @@ def begin(channel: SocketChannel) -> None:
     try:
         channel.begin()
     except ConnectionError:  # the rank has ended: its exit code says more
-        pass
+        return False
+    return True
 
 
 def hand_over(payload: PayloadFile, started: Started) -> Started:
