@@ -6,6 +6,7 @@ to nothing.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
@@ -166,6 +167,16 @@ __all__ = [  # written out for type checkers; a test checks that it equals the t
     "start_processes",
     "stop_requested",
 ]
+
+
+def _end_launches() -> None:
+    """End launches that were started first in another exit handler, when it was too late to register one."""
+    launches = sys.modules.get("procession._supervise.launches")
+    if launches is not None:
+        launches._end_all()
+
+
+atexit.register(_end_launches)
 
 
 def __getattr__(name: str) -> object:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
+import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from procession._python.clock import monotonic
 from procession._supervise import launches, oom
 from procession._supervise.forwarding import waiting
 from procession._supervise.supervisor import Supervisor
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 log: logging.Logger = logging.getLogger("procession")
+
+_RECHECK = 0.05  # seconds between looks where nothing can wait for events
 
 NOT_COLLECTED = "results were not asked for: pass collect_results=True, or call procession.run"
 
@@ -220,11 +223,9 @@ class ProcessContext:
         return self._await().__await__()
 
     async def _await(self) -> bool:
-        from procession._supervise.event_loop import wait_for_event
-
         with waiting(self._supervisor):
             while not self._supervisor.finished:
-                await wait_for_event(self._supervisor)
+                await _wait_for_event(self._supervisor)
                 self._supervisor.try_step()
         return self._conclude()
 
@@ -235,7 +236,7 @@ class ProcessContext:
         enough: Callable[[], bool] | None = None,
     ) -> bool:
         """Supervise for some seconds; return whether the launch has finished."""
-        until = float("inf") if timeout is None else time.monotonic() + timeout
+        until = float("inf") if timeout is None else monotonic() + timeout
         try:
             with waiting(self._supervisor):
                 return self._supervisor.run(until, grace_period, enough)
@@ -311,6 +312,15 @@ class ProcessContext:
     def _kill(self) -> None:
         self._supervisor.hurry()
         self._run()
+
+
+async def _wait_for_event(supervisor: Supervisor) -> None:
+    try:
+        from procession._supervise.event_loop import wait_for_event
+    except (ImportError, OSError):  # no descriptor is free
+        await sys.modules["asyncio"].sleep(_RECHECK)
+    else:
+        await wait_for_event(supervisor)
 
 
 class SpawnContext(ProcessContext):

@@ -89,13 +89,6 @@ class Launch(NamedTuple):
         return self._replace(**changes)
 
 
-def unwrap(fn: Any) -> Any:
-    """Return the function that partials are made of."""
-    while hasattr(fn, "func"):
-        fn = fn.func
-    return fn
-
-
 class Report(NamedTuple):
     """What a rank told about itself before its process ended.
 

@@ -1,13 +1,16 @@
-"""What a rank says last arrives whole enough, at a bounded cost, whatever fn has done to the rank."""
+"""A rank's last report arrives, shortened if it is long, at a bounded cost, whatever fn did to the rank."""
 
 from __future__ import annotations
 
 import array
+import atexit
 import builtins
 import multiprocessing
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -51,7 +54,7 @@ def link(error: BaseException, cause: BaseException, how: str) -> BaseException:
 
 
 def make_chain(length: int, how: str) -> ValueError:
-    """Return an exception that others precede; `first` and `last` are the texts of its ends."""
+    """Return the last exception of a chain; the texts of its ends are `first` and `last`."""
     error = ValueError("first")
     for number in range(length - 2):
         error = link(ValueError(f"number {number}"), error, how)  # type: ignore[assignment]
@@ -61,7 +64,7 @@ def make_chain(length: int, how: str) -> ValueError:
 @pytest.mark.parametrize("how", ["__cause__", "__context__"])
 @pytest.mark.parametrize("length", [2 * LINKS + 2, 50_000])
 @pytest.mark.parametrize("limit", [200, sys.getrecursionlimit()])
-def test_a_long_chain_is_told_by_its_ends(how: str, length: int, limit: int) -> None:
+def test_a_long_chain_is_shortened_to_its_ends(how: str, length: int, limit: int) -> None:
     error = make_chain(length, how)
     old = sys.getrecursionlimit()
     sys.setrecursionlimit(limit)
@@ -71,42 +74,42 @@ def test_a_long_chain_is_told_by_its_ends(how: str, length: int, limit: int) -> 
         spent = time.process_time() - begun
     finally:
         sys.setrecursionlimit(old)
-    told = re.findall(r"^(?:ValueError|\[\.\.\.\]): (.*)$", text, re.MULTILINE)
-    assert len(told) == 2 * LINKS + 1
-    assert told[0] == "first"
-    assert told[LINKS] == f"{length - 2 * LINKS:,} exceptions left out"
-    assert told[-1] == "last"
+    found = re.findall(r"^(?:ValueError|\[\.\.\.\]): (.*)$", text, re.MULTILINE)
+    assert len(found) == 2 * LINKS + 1
+    assert found[0] == "first"
+    assert found[LINKS] == f"{length - 2 * LINKS:,} exceptions left out"
+    assert found[-1] == "last"
     assert spent < patience(5)  # 50,000 links took 16 s
     assert describe(error) == text
     count, one = 0, error
     while one is not None:
         count, one = count + 1, getattr(one, how)
-    assert count == length  # the exception is as it was
+    assert count == length  # the exception has not changed
 
 
-def test_a_chain_that_fits_is_told_in_full() -> None:
+def test_a_chain_that_fits_is_shown_in_full() -> None:
     text = describe(make_chain(2 * LINKS + 1, "__cause__"))
     assert "left out" not in text
     assert text.count("ValueError: ") == 2 * LINKS + 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
-def test_a_long_chain_in_a_group_is_told_by_its_ends() -> None:
+def test_a_long_chain_in_a_group_is_shortened_to_its_ends() -> None:
     kind: Any = vars(builtins)["ExceptionGroup"]
     group = kind("two", [make_chain(50_000, "__cause__"), KeyError("other")])
     begun = time.process_time()
     text = describe(group)
     assert time.process_time() - begun < patience(5)
-    for told in (
+    for part in (
         "first",
         f"{50_000 - 2 * LINKS:,} exceptions left out",
         "last",
         "KeyError: 'other'",
     ):
-        assert told in text
+        assert part in text
 
 
-def test_a_circle_of_exceptions_is_told_once() -> None:
+def test_a_circle_of_exceptions_is_shown_once() -> None:
     one, other = ValueError("one"), ValueError("other")
     one.__context__, other.__context__ = other, one
     assert describe(one).count("ValueError: o") == 2
@@ -127,7 +130,9 @@ def give_bad(rank: int, kind: type[BaseException]) -> Bad:
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
-def test_what_fn_returns_cannot_fail_a_launch(start_method: str, kind: type[BaseException]) -> None:
+def test_a_result_that_cannot_be_pickled_does_not_fail_a_launch(
+    start_method: str, kind: type[BaseException]
+) -> None:
     context = start_processes(
         give_bad, (kind,), 1, join=False, collect_results=True, start_method=start_method
     )
@@ -159,7 +164,7 @@ HEAVY: dict[str, Callable[[], BaseException]] = {
 
 
 class Text(str):
-    """A str of a class of its own."""
+    """A subclass of str."""
 
     __slots__ = ()
 
@@ -177,7 +182,7 @@ class Buffer:
 
 
 @pytest.mark.parametrize("name", HEAVY)
-def test_an_exception_that_is_too_large_is_not_pickled_to_see_that(name: str) -> None:
+def test_an_exception_that_is_too_large_is_not_pickled(name: str) -> None:
     import socket
 
     ours, theirs = socket.socketpair()
@@ -235,7 +240,7 @@ def exit_with_reason(rank: int, kind: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("kind", [OSError, ValueError, SystemExit, KeyboardInterrupt])
-def test_a_reason_arrives_though_stderr_raises(
+def test_the_reason_of_an_exit_arrives_although_stderr_raises(
     start_method: str, kind: type[BaseException]
 ) -> None:
     with pytest.raises(ProcessExitedException, match="exit code 1: the reason") as caught:
@@ -243,8 +248,8 @@ def test_a_reason_arrives_though_stderr_raises(
     assert caught.value.exit_code == 1
 
 
-def shut_in(rank: int, how: str) -> Any:
-    """Give up what imports take, then give what a large result or a failure takes."""
+def prevent_imports(rank: int, how: str) -> Any:
+    """Make imports impossible; then return a large result, or fail."""
     if how == "chroot":
         os.chroot(os.environ["EMPTY"])
     elif how == "user":
@@ -270,15 +275,15 @@ def test_a_rank_that_can_no_longer_import_still_reports(
 ) -> None:
     env = {"EMPTY": str(tmp_path)}
     if nprocs == 1:
-        assert run(shut_in, (how,), 1, start_method=start_method, env=env) == [bytes(LARGE)]
+        assert run(prevent_imports, (how,), 1, start_method=start_method, env=env) == [bytes(LARGE)]
         return
     with pytest.raises(ProcessRaisedException, match="ValueError: second") as caught:
-        run(shut_in, (how,), 2, start_method=start_method, env=env)
+        run(prevent_imports, (how,), 2, start_method=start_method, env=env)
     assert "first" in caught.value.failures[0].traceback
 
 
 def test_multiprocessing_is_no_stricter() -> None:
-    """What the tests above call a success is one there."""
+    """multiprocessing counts streams that cannot be flushed as a success, too."""
     process = multiprocessing.get_context("fork").Process(
         target=change_streams, args=(0, "replaced")
     )
@@ -286,3 +291,78 @@ def test_multiprocessing_is_no_stricter() -> None:
     process.join()
     assert process.exitcode == 0
     process.close()
+
+
+def fail_and_linger(rank: int) -> None:
+    atexit.register(time.sleep, 60)
+    raise ValueError("boom")
+
+
+def test_exit_handlers_of_a_failed_rank_have_little_time(start_method: str) -> None:
+    context = start_processes(fail_and_linger, nprocs=1, join=False, start_method=start_method)
+    with pytest.raises(ProcessRaisedException):
+        context.wait(grace_period=30)
+    assert context.processes[0].exitcode == -signal.SIGALRM
+
+
+class HangingOnce(Exception):
+    """Waits for ever where it is pickled."""
+
+    def __reduce__(self) -> Any:
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+        return super().__reduce__()
+
+
+def raise_kind(rank: int, kind: type[Exception]) -> None:
+    raise kind("the cause")
+
+
+def test_an_exception_whose_pickling_hangs_is_reported_as_text(start_method: str) -> None:
+    with pytest.raises(ProcessRaisedException, match="the cause") as caught:
+        start_processes(raise_kind, (HangingOnce,), 2, start_method=start_method)
+    assert caught.value.failures[0].load_exception() is None
+
+
+def close_all(rank: int, how: str) -> None:
+    os.closerange(3, 1 << 20)
+    if how == "raises":
+        raise ValueError("the cause")
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "told"),
+    [("returns", 0, "closed the descriptor of its error channel"), ("raises", 1, "code 1")],
+)
+def test_a_rank_that_closes_its_channel_says_so_on_standard_error(
+    start_method: str, how: str, code: int, told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ProcessExitedException, match=told) as caught:
+        start_processes(close_all, (how,), 1, start_method=start_method)
+    assert caught.value.exit_code == code
+    printed = capfd.readouterr().err
+    if start_method != "fork":  # pytest's sys.stderr is a file that the rank has closed
+        assert "this rank cannot report: its code has closed its error channel" in printed
+        assert ("ValueError: the cause" in printed) == (how == "raises")
+
+
+def change_pid(rank: int) -> int:
+    os.getpid = lambda: 1
+    return rank
+
+
+def test_a_rank_reports_although_getpid_is_replaced(start_method: str) -> None:
+    assert run(change_pid, nprocs=2, start_method=start_method) == [0, 1]
+
+
+def leave(rank: int, code: Any) -> None:
+    sys.exit(code)
+
+
+@pytest.mark.parametrize(("code", "status"), [(-1, 255), (True, 1), (300, 44), (3, 3)])
+def test_a_number_of_sys_exit_stands_alone_in_the_message(code: Any, status: int) -> None:
+    with pytest.raises(ProcessExitedException) as caught:
+        start_processes(leave, (code,), 1, start_method="fork")
+    assert str(caught.value).splitlines()[0] == f"process 0 terminated with exit code {status}"
+    assert caught.value.exit_code == status

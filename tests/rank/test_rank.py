@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import pytest
 
 import ranks
 from procession import RankInfo, get_context, rank_info, run, set_rank_info, start_processes
-from procession._launch.numbering import identify_ranks
+from scripts import PROGRAMS, run_program, start
 
 TITLES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
 
 def next_number() -> int:
     """Return the number that this process gives to the next process that it starts."""
-    return identify_ranks(1)[-1] + 1
+    import multiprocessing
+
+    return int(multiprocessing.Process().name.rpartition("-")[2]) + 1
 
 
 def test_processes_are_numbered_through_the_life_of_their_caller(start_method: str) -> None:
@@ -109,27 +111,8 @@ def write_in_thread(rank: int, path: str) -> None:
     threading.Thread(target=write).start()
 
 
-def test_callers_exit_handlers_do_not_run_in_ranks(start_method: str, tmp_path: Path) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(
-        textwrap.dedent(
-            """
-            import atexit, os, sys
-            from procession import start_processes
-
-            def nothing(rank):
-                pass
-
-            if __name__ == "__main__":
-                atexit.register(lambda: print("handler", os.getpid()))
-                print("buffered", end=" ")
-                start_processes(nothing, nprocs=3, start_method=sys.argv[1])
-            """
-        )
-    )
-    done = subprocess.run(
-        [sys.executable, str(path), start_method], capture_output=True, text=True, timeout=60
-    )
+def test_callers_exit_handlers_do_not_run_in_ranks(start_method: str) -> None:
+    done = run_program("registers_an_exit_handler.py", start_method)
     assert done.stdout.count("handler") == 1
     assert done.stdout.count("buffered") == 1
 
@@ -191,8 +174,10 @@ def test_env_is_for_all_or_by_rank(start_method: str, monkeypatch: pytest.Monkey
     assert os.environ["REMOVED"] == "here"
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])  # the server has imports made already
-def test_env_is_in_force_before_a_rank_imports(
+@pytest.mark.parametrize(
+    "start_method", ["fork", "spawn"]
+)  # a server has imported the module before
+def test_env_applies_before_a_rank_imports(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "reads_environment.py").write_text(
@@ -200,7 +185,7 @@ def test_env_is_in_force_before_a_rank_imports(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     seen = run(
-        import_and_tell,
+        import_and_get,
         nprocs=2,
         start_method=start_method,
         env=lambda place: {"GIVEN": f"to {place.rank}"},
@@ -208,17 +193,17 @@ def test_env_is_in_force_before_a_rank_imports(
     assert seen == ["to 0", "to 1"]
 
 
-def import_and_tell(rank: int) -> str:
+def import_and_get(rank: int) -> str:
     import reads_environment  # type: ignore[import-not-found]
 
-    told: str = reads_environment.tell(rank)
-    return told
+    seen: str = reads_environment.tell(rank)
+    return seen
 
 
-def test_callers_environment_of_the_moment_is_seen(
+def test_ranks_have_the_callers_environment_of_the_moment(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the forkserver's ranks too, although their server started earlier."""
+    """A forkserver started before the environment changed."""
     run(ranks.see_environment, start_method=start_method)
     monkeypatch.setenv("SET_LATER", "yes")
     assert run(ranks.see_environment, start_method=start_method)[0]["SET_LATER"] == "yes"
@@ -226,7 +211,7 @@ def test_callers_environment_of_the_moment_is_seen(
     assert "SET_LATER" not in run(ranks.see_environment, start_method=start_method)[0]
 
 
-def test_callers_folder_and_streams_of_the_moment_are_seen(
+def test_ranks_have_the_callers_folder_and_streams_of_the_moment(
     start_method: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -243,18 +228,18 @@ def print_folder(rank: int) -> None:
     print(os.getcwd())
 
 
-def test_rank_info_tells_the_place(start_method: str) -> None:
-    first, second = run(tell_info, nprocs=2, start_method=start_method)
+def test_rank_info_has_the_place(start_method: str) -> None:
+    first, second = run(get_info, nprocs=2, start_method=start_method)
     assert first is not None
     assert first == RankInfo(0, 2, 0, 2, start_method, first.launch_id)
     assert second == RankInfo(1, 2, 1, 2, start_method, first.launch_id)
-    (other,) = run(tell_info, start_method=start_method)
+    (other,) = run(get_info, start_method=start_method)
     assert other is not None
     assert other.launch_id != first.launch_id
     assert rank_info() is None
 
 
-def tell_info(rank: int) -> RankInfo | None:
+def get_info(rank: int) -> RankInfo | None:
     return rank_info()
 
 
@@ -302,40 +287,15 @@ FORBIDDEN = {
     "socket",
     "threading",
 }
-"""What no rank pays for unless its function does."""
+"""Modules that no rank imports unless its function does."""
 
 
-OF_A_SCRIPT = """
-import sys
-from procession import run
-
-number = 1
-
-class Local:
-    pass
-
-def see(rank):
-    import __main__
-
-    __main__.number += 1  # what a function of this module sees is what its importers see
-    kinds = [type(__main__), Local.__module__, sys.modules["__mp_main__"] is __main__]
-    return number, str(kinds), __file__, sys.argv, sorted(sys.modules)
-
-if __name__ == "__main__":
-    import json
-    print(json.dumps(run(see, start_method="spawn")[0]))
-else:
-    assert sys.modules[__name__].__dict__ is globals()
-"""
-
-
-def test_a_script_is_imported_as_a_main_module_and_costs_no_more_than_it_must(
+def test_a_rank_imports_a_script_as_its_main_module_and_little_else(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "script.py"
-    path.write_text(OF_A_SCRIPT)
-    command = [sys.executable, "script.py", "argument"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    shutil.copy(PROGRAMS / "sees_its_main_module.py", path)
+    done = start(tmp_path, "script.py", "argument")
     assert done.returncode == 0, done.stderr
     number, kinds, file, argv, modules = json.loads(done.stdout)
     assert number == 2
@@ -349,7 +309,7 @@ CALLS = (
     *("get_context", "run", "spawn", "start_processes"),
     *("ProcessExitedException", "ProcessRaisedException", "ProcessTimeoutError", "ResultError"),
 )
-"""What a main module imports by name, and each of its ranks with it."""
+"""Names that a main module imports, as does each rank that imports the main module."""
 
 
 @pytest.mark.parametrize(
@@ -363,13 +323,11 @@ CALLS = (
     ],
     ids=["the package", "the calls"],
 )
-def test_importing_procession_imports_next_to_nothing(
-    statement: str, modules: tuple[str, ...]
-) -> None:
+def test_importing_procession_imports_little_else(statement: str, modules: tuple[str, ...]) -> None:
     code = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     imported = {name for name in done.stdout.split() if not name.startswith("importlib")}
-    assert imported <= {"procession", "__future__", "warnings", *modules}
+    assert imported <= {"procession", "__future__", "atexit", "warnings", *modules}
 
 
 def test_no_core_module_imports_torch() -> None:
@@ -377,18 +335,18 @@ def test_no_core_module_imports_torch() -> None:
     assert not [path for path in source.rglob("*.py") if "import torch" in path.read_text()]
 
 
-def test_daemon_flag_is_seen(start_method: str) -> None:
+def test_ranks_see_the_daemon_flag(start_method: str) -> None:
     seen: list[dict[str, Any]] = run(ranks.see_yourself, start_method=start_method, daemon=True)
     assert seen[0]["daemon"] is True
 
 
-def test_a_backend_of_another_kind_can_say_where_its_ranks_are(start_method: str) -> None:
-    """What is said last holds, for the code in that rank."""
+def test_a_backend_can_set_the_rank_info_of_its_ranks(start_method: str) -> None:
+    """The last value set counts, in that rank alone."""
     place = RankInfo(5, 7, 1, 2, "other", "0123456789abcdef")
-    assert run(tell_given, (place,), start_method=start_method) == [place]
+    assert run(set_and_get, (place,), start_method=start_method) == [place]
     assert rank_info() is None
 
 
-def tell_given(rank: int, place: RankInfo) -> RankInfo | None:
+def set_and_get(rank: int, place: RankInfo) -> RankInfo | None:
     set_rank_info(place)
     return rank_info()

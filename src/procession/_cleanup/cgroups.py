@@ -8,8 +8,8 @@ process into another cgroup waits for the kernel, for milliseconds (docs/explana
 from __future__ import annotations
 
 import os
-import time
 
+from procession._python.clock import monotonic
 from procession._python.unpatched import sleep
 
 _MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
@@ -71,7 +71,7 @@ def remove(path: str, patience: float = 1.0) -> None:
 
     A cgroup that still has processes after ``patience`` seconds stays.
     """
-    until = time.monotonic() + patience
+    until = monotonic() + patience
     while path:
         try:
             for folder, _, _ in os.walk(path, topdown=False):
@@ -79,7 +79,7 @@ def remove(path: str, patience: float = 1.0) -> None:
         except FileNotFoundError:
             return
         except OSError:  # a process is still in it
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 return
             sleep(0.001)
         else:

@@ -6,6 +6,7 @@ import os
 import time
 
 from procession._cleanup import cgroups, marks
+from procession._python.clock import monotonic
 
 
 def leave_launch(caller: int, patience: float = 0.2) -> None:
@@ -18,11 +19,11 @@ def leave_launch(caller: int, patience: float = 0.2) -> None:
         patience: how long to wait for the mark, in seconds.
     """
     theirs = marks.read_mark(caller)
-    until = time.monotonic() + patience
-    while (mark := marks.read_mark(0)) == theirs and time.monotonic() < until:
+    until = monotonic() + patience
+    while (mark := marks.read_mark(0)) == theirs and monotonic() < until:
         time.sleep(0.001)
     marks.spare(0)
-    while os.environ.get("PROCESSION_CGROUP") == "1" and time.monotonic() < until:
+    while os.environ.get("PROCESSION_CGROUP") == "1" and monotonic() < until:
         parent, own = os.path.split(os.path.dirname(cgroups.locate(mark or 0)))
         if own == f"procession-{mark or 0:016x}":
             cgroups.join(parent, 0)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import time
 from collections.abc import Collection
 
 from procession._linux.syscalls import pidfd_open, pidfd_send_signal
 from procession._python import unpatched
+from procession._python.clock import monotonic
 
 PATIENCE = 1.0
 """Seconds after which `end` gives up on what SIGKILL has not ended."""
@@ -102,7 +102,7 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
     Returns:
         False if some are still found after `PATIENCE`.
     """
-    kill_from = time.monotonic() + linger
+    kill_from = monotonic() + linger
     until = kill_from + PATIENCE
     stopped: list[int] = []
     known: set[int] = set()  # their process ids
@@ -110,11 +110,11 @@ def end(number: int, groups: Collection[int] | None = None, linger: float = 0.0)
     enough = 1
     try:
         while number and quiet < enough:
-            stops = time.monotonic() >= kill_from
+            stops = monotonic() >= kill_from
             if stops and linger < _HELPERS_LINGER and not stopped and _are_helpers(number, groups):
                 more, linger = _HELPERS_LINGER - linger, _HELPERS_LINGER
                 kill_from, until, stops = kill_from + more, until + more, False
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 return False
             found, missed = find(number, groups, stop=known if stops else None)
             if found or missed:
@@ -266,7 +266,7 @@ def _wait_and_close(pidfds: list[int], until: float) -> None:
     """Wait until a time for the ends of processes, and reap them; close and forget their pidfds."""
     try:
         for pidfd in pidfds:
-            if _has_ended(pidfd, max(until - time.monotonic(), 0)):
+            if _has_ended(pidfd, max(until - monotonic(), 0)):
                 _reap(pidfd)
     finally:
         while pidfds:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from procession._cleanup import cgroups, marks, reaper_client
+from procession._python.clock import monotonic
 from procession._python.log import warn
 from procession.protocol import Process, Started
 
@@ -68,7 +68,7 @@ class Tree:
 
     def _end(self, groups: list[int] | None) -> None:
         """End all of the tree, or what is in some groups; again, after an interrupt, with less patience."""
-        now = time.monotonic()
+        now = monotonic()
         self._linger_until = self._linger_until or now + LINGER
         try:
             if not marks.end(self.mark, groups, max(self._linger_until - now, 0)):

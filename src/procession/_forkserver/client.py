@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -41,6 +40,7 @@ from procession._launch.spec import list_arguments
 from procession._linux import fds, messages
 from procession._linux.credentials import can_adopt, find_excess
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.deadlines import await_readable, held, owns
 from procession._python.defer_signals import defer_sigint
 from procession._python.fd_numbers import above_streams
@@ -146,7 +146,7 @@ class ServerHandle:
     def close(self, patience: float = _END_PATIENCE) -> None:
         """End the server and the ranks that it still serves."""
         try:
-            with held(self._lock, time.monotonic() + _CLOSE_PATIENCE):
+            with held(self._lock, monotonic() + _CLOSE_PATIENCE):
                 self._close(patience)
         except TimeoutError:  # a thread uses the server, and notices that it is gone
             process = self.process
@@ -273,7 +273,7 @@ def start_on_server(
     Raises:
         ProcessTimeoutError: the launch's deadline passed before its ranks were started.
     """
-    until = messages.NEVER if launch.timeout is None else time.monotonic() + launch.timeout
+    until = messages.NEVER if launch.timeout is None else monotonic() + launch.timeout
     while True:
         uses: list[Callable[[], None]] = []
         server: ServerHandle | None = None
@@ -286,7 +286,7 @@ def start_on_server(
         except UnusableError:
             continue
         except TimeoutError as error:
-            if server is None or time.monotonic() < until:  # raised by a signal handler
+            if server is None or monotonic() < until:  # raised by a signal handler
                 raise
             raise _make_timeout(launch, server) from error
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _socket as socket  # constants and types, without the module's own
 import signal
-import time
 from collections.abc import Callable
 
 from procession._cleanup.children import signal_group
@@ -12,6 +11,7 @@ from procession._launch.starting import abort_start, begin
 from procession._linux import fds, messages
 from procession._linux.procstat import is_ending, state_of
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.fd_numbers import above_streams
 from procession._rank.identity import name_process
 from procession._supervise.channel import SocketChannel
@@ -43,12 +43,12 @@ class LaunchHandle:
 
         Waits that the server does not answer take at most a second per launch in total.
         """
-        begun = time.monotonic()
+        begun = monotonic()
         until = begun + min(patience, self._patience)
         while rank not in self._codes:
-            came = self._read(min(max(until - time.monotonic(), 0), _RECHECK))
-            if came is None or (not came and time.monotonic() >= until):
-                self._patience -= time.monotonic() - begun
+            came = self._read(min(max(until - monotonic(), 0), _RECHECK))
+            if came is None or (not came and monotonic() >= until):
+                self._patience -= monotonic() - begun
                 break
         return self._codes.get(rank)
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from procession._launch.environment import plan_environments
 from procession._launch.numbering import identify_ranks
+from procession._python.functions import unwrap
 from procession._python.imported import get_if_imported
-from procession.protocol import Backend, Launch, Signals, unwrap
+from procession._python.interpreter import find_awaited
+from procession.protocol import Backend, Launch, Signals
 
 KEYWORDS: dict[str, Any] = {
     "name": None,
@@ -150,7 +152,7 @@ def check_signals(value: Any) -> Signals:
 def check_name(value: Any, fn: Any) -> str:
     """Return the name by which messages call a launch; the default is the function's name."""
     if value is None:
-        fn = unwrap(fn)
+        fn, _ = unwrap(fn)
         return str(getattr(fn, "__name__", type(fn).__name__))
     if not isinstance(value, str):
         raise TypeError(f"name must be a str or None, not {type(value).__name__}")
@@ -238,7 +240,8 @@ def check_caller() -> None:
     """Refuse a launch from a process that must not start ranks."""
     current_process = get_if_imported("multiprocessing.process", "current_process")
     own = current_process() if current_process is not None else None
-    if _is_loading() or getattr(own, "_inheriting", False):  # a process of multiprocessing's own
+    inheriting = getattr(own, "_inheriting", False)  # a process of multiprocessing's own
+    if inheriting or _is_loading() or find_awaited():
         raise ImportingError(
             f"{_find_importer()} starts ranks while a rank imports it: each of them would import it and "
             "start more, without end. Move the call into a function or, in a script, guard it with\n\n"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from procession._launch.checks import check_launch
 from procession._launch.starting import abort_start
+from procession._python.clock import monotonic
 from procession._python.defer_signals import (
     aborted_by_endings,
     defer_sigint,
@@ -80,13 +80,13 @@ def begin(backend: Backend, launch: Launch, made: list[ProcessContext]) -> None:
     look_after_forgotten = get_if_imported("procession._supervise.launches", "look_after_forgotten")
     if look_after_forgotten is not None:
         look_after_forgotten()
-    kills, begun = oom.count_kills(), time.monotonic()
+    kills, begun = oom.count_kills(), monotonic()
     with until_context():
         started = _start(backend, launch)
         debug("%s: started %d ranks by %s", launch.name, launch.nprocs, launch.start_method)
         supervise(launch, started, kills, made)
         if not backend.capabilities.remote:  # an engine may keep ranks waiting in its queue
-            made[0]._supervisor.extend(begun - time.monotonic())
+            made[0]._supervisor.extend(begun - monotonic())
 
 
 def _start(backend: Backend, launch: Launch) -> Started:

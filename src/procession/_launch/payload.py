@@ -21,11 +21,12 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession._launch.payload_file import OUT_OF_BAND, PayloadFile
+from procession._python.functions import unwrap
 from procession._python.main_module import find_import
 from procession._rank.locations import locate
 from procession._rank.rebuild import CallPerRank, InheritedFd, make_array, make_view
 from procession.exceptions import note_on
-from procession.protocol import Launch, unwrap
+from procession.protocol import Launch
 
 if TYPE_CHECKING:
     from procession._rank.locations import Locations
@@ -116,7 +117,7 @@ def _pickle_by_value(
     """Pickle by value, if cloudpickle is installed, what plain pickle or an import in ranks cannot handle."""
     from procession._rank import by_value
 
-    script = by_value.Script(unwrap(launch.fn))
+    script = by_value.Script(unwrap(launch.fn)[0])
     if not by_value.has_cloudpickle() and not (script.apart and script.main):
         if error is None:
             raise _refuse(launch, made)

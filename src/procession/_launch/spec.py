@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from procession._launch.environment import plain_str
@@ -136,6 +136,17 @@ def find_folder() -> str | None:
         return None
 
 
+def _call_with_mask_kept(call: Callable[[], Any]) -> Any:
+    """Call a function that unblocks signals; restore the caller's mask (bpo-33613 unblocks them for good)."""
+    import signal
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        return call()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def tracker_fd() -> int:
     """Return the descriptor of this process's resource tracker, which ranks share as under multiprocessing.
 
@@ -148,7 +159,7 @@ def tracker_fd() -> int:
     try:
         for number in (0, 1, 2):
             os.fstat(number)
-        fd = resource_tracker.getfd()
+        fd = _call_with_mask_kept(resource_tracker.getfd)
     except (OSError, ValueError):  # a stream is closed, or other code closed the tracker's pipe
         return -1
     return -1 if fd is None else fd

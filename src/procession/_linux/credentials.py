@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 from procession._python import unpatched
 
-_NAMESPACES = ("user", "mnt", "net", "pid_for_children")
+_NAMESPACES = (
+    *("user", "mnt", "net", "pid_for_children"),
+    *("ipc", "uts", "cgroup", "time_for_children"),
+)
 _LIMITS = [number for number in range(16) if number != 10]
 """All limits but RLIMIT_LOCKS, which is our mark: see `_cleanup.marks`."""
 
@@ -156,8 +159,11 @@ def _cut(text: bytes, start: bytes, end: bytes) -> bytes:
 def _read_namespaces() -> tuple[object, ...]:
     """Return the root folder and the namespaces of this thread."""
     root = os.stat("/")
+    return root.st_dev, root.st_ino, *map(_read_namespace, _NAMESPACES)
+
+
+def _read_namespace(name: str) -> str:
     try:
-        links = [os.readlink(f"/proc/thread-self/ns/{name}") for name in _NAMESPACES]
-    except OSError:  # no /proc, or a kernel without one of them
-        links = []
-    return root.st_dev, root.st_ino, *links
+        return os.readlink(f"/proc/thread-self/ns/{name}")
+    except OSError:  # no /proc, or a kernel without it
+        return ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from procession._python import unpatched
+from procession._python.clock import monotonic
 
 LONGEST = 86_400.0
 """Longest wait of one system call, in seconds; poll(2) takes at most 24 days."""
@@ -15,7 +15,7 @@ LONGEST = 86_400.0
 
 def seconds_until(until: float) -> float:
     """Return how long to wait for a time (`time.monotonic`): 0 once it has passed, `LONGEST` at most."""
-    return min(max(until - time.monotonic(), 0), LONGEST)
+    return min(max(until - monotonic(), 0), LONGEST)
 
 
 def owns(lock: Any) -> bool:
@@ -31,7 +31,7 @@ def held(lock: Any, until: float) -> Iterator[None]:
         TimeoutError: another thread still holds it at ``until`` (`time.monotonic`).
     """
     while not lock.acquire(timeout=seconds_until(until)):
-        if time.monotonic() >= until:
+        if monotonic() >= until:
             raise TimeoutError("another thread holds the lock")
     try:
         yield
@@ -48,5 +48,5 @@ def await_readable(item: Any, until: float) -> None:
     poll = unpatched.poll()
     poll.register(item, unpatched.POLLIN)
     while not poll.poll(seconds_until(until) * 1000):
-        if time.monotonic() >= until:
+        if monotonic() >= until:
             raise TimeoutError("there is nothing to read")

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.fd_numbers import above_streams
 
 _FAULTS = {"SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}  # which faulthandler handles
@@ -64,9 +65,9 @@ def acquire(lock: Any, seconds: float) -> bool:
 
     if _find_hub() is None:
         return bool(lock.acquire(timeout=seconds))
-    until = float("inf") if seconds < 0 else time.monotonic() + seconds
+    until = float("inf") if seconds < 0 else monotonic() + seconds
     while not lock.acquire(blocking=False):
-        if time.monotonic() >= until:
+        if monotonic() >= until:
             return False
         time.sleep(0.005)
     return True

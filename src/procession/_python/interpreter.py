@@ -34,10 +34,25 @@ def compose_command(
     """
     call = f"{function}({', '.join(map(str, arguments))})"
     # -c puts the working directory on the path: files there must not hide the library
-    path = f"import sys; sys.path[:] = [*filter(None, sys.path), {SOURCE!r}]"
+    path = f"{_BEGIN}{SOURCE!r}]"
     code = f"{path}; from {module} import {function}; {call}"
     options = interpreter_flags() if flags is None else flags
     return [find_executable(), *options, "-c", code]
+
+
+def find_awaited() -> str:
+    """Return the module that this interpreter was started for, by procession or multiprocessing.
+
+    Return "" once it runs, and in other interpreters.  Until then a ``sitecustomize`` or .pth file runs.
+    """
+    for argument in sys.orig_argv:
+        if argument.startswith((_BEGIN, "from multiprocessing.")):
+            module = argument.rpartition("from ")[2].partition(" ")[0]
+            return "" if module in sys.modules else module
+    return ""
+
+
+_BEGIN = "import sys; sys.path[:] = [*filter(None, sys.path), "
 
 
 def start_interpreter(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from procession._python.functions import unwrap
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -102,7 +104,7 @@ def _namespace_of_main() -> Namespace:
 
 def _find_running(fn: Any) -> Namespace | None:
     """Return globals that are called ``__main__``: fn's, else those of the innermost such caller."""
-    for one in (_unwrap(fn), getattr(fn, "__call__", None)):  # noqa: B004  # its globals matter
+    for one in (_find_function(fn), getattr(fn, "__call__", None)):  # noqa: B004  # its globals matter
         own: Namespace | None = getattr(one, "__globals__", None)
         if own is not None and own.get("__name__") == "__main__":
             return own
@@ -115,12 +117,10 @@ def _find_running(fn: Any) -> Namespace | None:
     return _apart
 
 
-def _unwrap(fn: Any) -> Any:
+def _find_function(fn: Any) -> Any:
     """Return the function inside a partial or a method."""
-    partial: Any = getattr(sys.modules.get("functools"), "partial", ())
-    while isinstance(fn, partial):
-        fn = fn.func
-    return getattr(fn, "__func__", fn)
+    inner, _ = unwrap(fn)
+    return getattr(inner, "__func__", inner)
 
 
 def _file_of_code(script: Namespace) -> str | None:

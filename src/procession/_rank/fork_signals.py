@@ -31,6 +31,11 @@ _ALWAYS = [
 ]
 """Signals that end a rank, or report on its children: their handlers are reset even if they are in C."""
 
+_ENDINGS = [
+    getattr(_signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(_signal, name)
+]
+"""Signals that ask a rank to end; none blocks them, though its caller may wait for them (sigwait(3))."""
+
 _LOOPS = ("asyncio", "uvloop", "trio", "twisted", "gunicorn")
 """Packages whose handlers wake an event loop, which a rank does not have."""
 
@@ -58,6 +63,7 @@ class Inheritance:
         self._changes = {number: _AT_START.get(number, _signal.SIG_DFL) for number in changes}
         for number, handler in defer_signals.list_deferred().items():
             self._changes.setdefault(number, handler)
+        self._keep_handlers = keep_handlers
         self._before: Any = set()
         self.mask: Any = None if caller is None else set(caller[1])
         """The signals that a rank blocks while it runs."""
@@ -90,7 +96,9 @@ class Inheritance:
             _signal.pthread_sigmask(_signal.SIG_BLOCK, self._blocked)
 
     def reset(self) -> None:
-        """Reset handlers in a rank; signals stay blocked."""
+        """Reset handlers in a rank; signals stay blocked until ``mask`` is set."""
+        if not self._keep_handlers:
+            self.mask = set(self.mask) - set(_ENDINGS)
         try:
             _signal.set_wakeup_fd(-1)
             for number, action in self._changes.items():

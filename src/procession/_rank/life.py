@@ -79,9 +79,7 @@ def _live(
 
             hold(spec["exit_barrier"])
         current = rank, spec
-        if mask is not None:
-            signal = __import__("_signal")
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _set_mask()
         if spec["context"]:
             identity.assume(spec, rank, sentinel)
         _note_loading()
@@ -104,6 +102,15 @@ def _live(
             write_error(f"Process {name}:\n{describe(error)}")
         return 1, False
     return 0, True
+
+
+def _set_mask() -> None:
+    """Block what a rank blocks.  An executed one has its caller's mask, and admits what asks it to end."""
+    signal = __import__("_signal")  # without the enums of `signal`
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    elif hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
 def _note_loading(*, ended: bool = False) -> None:

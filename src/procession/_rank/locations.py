@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from procession._python.functions import unwrap
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,11 +30,8 @@ def locate(launch: Launch) -> tuple[Locations, frozenset[str]]:
     The second value names those of fn and args that were made at run time.  Objects inside args are skipped:
     most of their modules are the caller's, or can be imported by any process.
     """
-    fn: Any = launch.fn
-    values = list(launch.args)
-    while hasattr(fn, "func"):  # a partial: ours, which holds kwargs, or the user's
-        values += getattr(fn, "keywords", {}).values()
-        fn = fn.func
+    fn, keywords = unwrap(launch.fn)
+    values = [*launch.args, *keywords]
     own = getattr(fn, "__module__", None)
     names = {own if isinstance(own, str) else "", *(type(value).__module__ for value in values)}
     caller = _find_caller()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 EXCEPTION_LIMIT = 12 * 1024
 """Largest pickled exception that a report carries, in bytes."""
 
+_CLOSED = (9, 88)  # EBADF, ENOTSOCK: `errno` would be an import
+PICKLE_BOUND = 1.0
+"""Seconds that the pickling of an exception may take: it runs code of the exception's class."""
+
 _system = sys.modules[os.name]  # its functions stay original where those of `os` are patched
 
 LINKS = 32
@@ -35,14 +39,8 @@ _PICKLED_NONE = b"\x80\x04N."
 _FOR_RESULT = ("_pickle", "_socket", "procession._linux.memory")
 
 
-_EMERGENCY = wire.encode(
-    wire.RAISED,
-    0,
-    b"MemoryError",
-    b"",
-    b"MemoryError: no memory was left to report more\n",
-    b"",
-)
+_LAST_WORDS = b"MemoryError", b"", b"MemoryError: no memory was left to report more\n", b""
+_EMERGENCY = wire.encode(wire.RAISED, 0, *_LAST_WORDS)
 
 _reserve: bytes | None = None
 
@@ -64,7 +62,8 @@ class Reporter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._pid = os.getpid()
+        self._pid = _system.getpid()
+        self.is_lost = False  # whether there is no way to the caller any more
         reserve_memory()
 
     def fileno(self) -> int:
@@ -108,6 +107,8 @@ class Reporter:
             self._send(self._compose_with_fallbacks(now, error))
         finally:
             _restore(mask)
+        if self.is_lost:
+            write_error(describe(error))
 
     def exited(self, exit_: SystemExit) -> int:
         """Report a `sys.exit`; return the exit status for this process.
@@ -118,12 +119,12 @@ class Reporter:
         if code is None or (isinstance(code, int) and code == 0):
             self._send(wire.encode(wire.RETURNED_NOTHING, monotonic_ns(), b"it called sys.exit(0)"))
             return 0
-        text = _text_of(code)
+        status = (code & 0xFF or 1) if isinstance(code, int) else 1
+        text = str(status) if isinstance(code, int) else _text_of(code)
         self._send(wire.encode(wire.EXITED, monotonic_ns(), wire.shorten(text)))
         if not isinstance(code, int):
             write_error(text + "\n")
-            return 1
-        return code & 0xFF or 1
+        return status
 
     def prepare(self, *, wanted: bool) -> None:
         """Import what a large result takes, if results are wanted: fn may leave the rank without files."""
@@ -151,11 +152,17 @@ class Reporter:
 
     def is_ours(self) -> bool:
         """Return whether this process is the rank: one that the rank forked must not report."""
-        return os.getpid() == self._pid
+        return bool(_system.getpid() == self._pid)
 
     def _send(self, frame: bytes) -> None:
-        while frame and self.is_ours():
-            frame = frame[_system.write(self._fd, frame) :]
+        try:
+            while frame and self.is_ours():
+                frame = frame[_system.write(self._fd, frame) :]
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
+            self.is_lost = True
+            write_error("this rank cannot report: its code has closed its error channel\n")
 
     def _compose_with_fallbacks(self, now: int, error: BaseException) -> bytes:
         for write in (describe, describe_plainly):
@@ -379,11 +386,12 @@ def _pickle_exception(error: BaseException, size: int) -> bytes:
     if size > 16 * EXCEPTION_LIMIT:
         return b""
     try:
-        from procession._rank.small_pickle import dump_small
+        from procession._rank.small_pickle import bounded, dump_small
 
-        data = dump_small(error, EXCEPTION_LIMIT)
-        if data is None:  # perhaps by value
-            data = _pickle(error, hurried=True)
-        return data if len(data) <= EXCEPTION_LIMIT else b""
+        with bounded(PICKLE_BOUND):
+            data = dump_small(error, EXCEPTION_LIMIT)
+            if data is None:  # perhaps by value
+                data = _pickle(error, hurried=True)
+            return data if len(data) <= EXCEPTION_LIMIT else b""
     except BaseException:
         return b""

@@ -61,3 +61,31 @@ def _size_of(value: object) -> int:
             return view.nbytes
     except Exception:
         return 0
+
+
+_AGAIN = 0.05  # seconds: code that catches the first TimeoutError gets more
+
+
+class bounded:  # noqa: N801  # contextlib would be an import for each rank
+    """Raises TimeoutError in the block after some seconds: a ``__reduce__`` may wait for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._signal: Any = __import__("_signal")
+        self._can = hasattr(self._signal, "setitimer")
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        if self._can:
+            self._before = self._signal.signal(self._signal.SIGALRM, _raise_timeout)
+            self._signal.setitimer(self._signal.ITIMER_REAL, self._seconds, _AGAIN)
+
+    def __exit__(self, *_: object) -> None:
+        if self._can:
+            self._signal.setitimer(self._signal.ITIMER_REAL, 0)
+            if self._before is not None:  # else a handler in C, which Python cannot restore
+                self._signal.signal(self._signal.SIGALRM, self._before)
+
+
+def _raise_timeout(*_: object) -> None:
+    raise TimeoutError

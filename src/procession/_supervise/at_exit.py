@@ -7,10 +7,10 @@ its exit status stays what it was.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.deadlines import LONGEST
 from procession._supervise import forwarding, launches
 from procession._supervise.supervisor import Supervisor
@@ -62,16 +62,20 @@ def _await_all() -> None:
 
 def _await_any(supervisors: Sequence[Supervisor]) -> None:
     """Wait until one of the launches has an event or a deadline."""
-    duplicates = [supervisor.waiter.duplicate() for supervisor in supervisors]
-    fds = [fd for fd in duplicates if fd is not None]
+    fds: list[int] = []
     try:
-        if len(fds) < len(supervisors):  # on Windows, or one of them has finished
-            supervisors[0].run(time.monotonic() + _RECHECK)
+        try:
+            duplicates = (supervisor.waiter.duplicate() for supervisor in supervisors)
+            fds.extend(fd for fd in duplicates if fd is not None)
+        except OSError:  # no descriptor is free
+            pass
+        if len(fds) < len(supervisors):  # so, or on Windows, or one of them has finished
+            supervisors[0].run(monotonic() + _RECHECK)
             return
         poll = unpatched.poll()
         for fd in fds:
             poll.register(fd, unpatched.POLLIN)
-        pause = min(supervisor.next_deadline() for supervisor in supervisors) - time.monotonic()
+        pause = min(supervisor.next_deadline() for supervisor in supervisors) - monotonic()
         poll.poll(min(max(pause, 0), LONGEST) * 1000)
     finally:
         for fd in fds:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._supervise import launches
 from procession._supervise.supervisor import Supervisor
 
@@ -47,7 +47,7 @@ def _supervise(supervisor: Supervisor) -> None:
 
 def _step_until_finished(supervisor: Supervisor, fd: int) -> None:
     while not supervisor.finished:
-        pause = min(max(supervisor.next_deadline() - time.monotonic(), 0), _LONGEST_WAIT)
+        pause = min(max(supervisor.next_deadline() - monotonic(), 0), _LONGEST_WAIT)
         unpatched.wait_readable(fd, pause)
         with _PARKED:
             stepped = supervisor.try_step()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.deadlines import LONGEST
 from procession._supervise.supervisor import Supervisor
 
@@ -32,7 +32,7 @@ async def wait_for_event(supervisor: Supervisor) -> None:
 
     supervisor.watch(wake_from_anywhere)
     try:
-        pause = max(supervisor.next_deadline() - time.monotonic(), 0)
+        pause = max(supervisor.next_deadline() - monotonic(), 0)
         with _reader(supervisor, loop, wake) as has_reader:
             pause = pause if has_reader else min(pause, _RECHECK)
             if not supervisor.finished:
@@ -47,7 +47,10 @@ def _reader(
 ) -> Iterator[bool]:
     """Make the loop call a function when an event is ready; yield whether it can."""
     # a duplicate for each task that waits: a loop has one reader per descriptor
-    own = supervisor.waiter.duplicate()
+    try:
+        own = supervisor.waiter.duplicate()
+    except OSError:  # no descriptor is free
+        own = None
     if own is None:
         yield False
         return

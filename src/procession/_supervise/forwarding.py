@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from procession._python.clock import monotonic
 from procession._python.defer_signals import get_handler, take_deferred
 from procession._python.imported import get_if_imported
 from procession._supervise.launches import list_running
@@ -144,12 +144,12 @@ def _on_suspend(number: int, _: object) -> None:
     supervisors = list_running() if os.getpid() == _owner else []
     for supervisor in supervisors:
         supervisor.signal(number)
-    began = time.monotonic()
+    began = monotonic()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)  # the process stops here
     signal.signal(number, _on_suspend)
     for supervisor in supervisors:
-        supervisor.extend(time.monotonic() - began)
+        supervisor.extend(monotonic() - began)
         supervisor.signal(signal.SIGCONT)
 
 

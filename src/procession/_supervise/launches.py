@@ -100,6 +100,8 @@ def list_unanswered() -> list[Supervisor]:
 def _register_at_exit() -> None:
     import atexit
 
+    from procession._supervise import at_exit  # noqa: F401  # at the exit an import may fail
+
     atexit.register(_end_all)
     util: Any = sys.modules.get("multiprocessing.util")
     # multiprocessing's own finalizers end managers: ours runs first; forked children run only finalizers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from procession._cleanup.children import (
@@ -17,6 +16,7 @@ from procession._cleanup.children import (
 )
 from procession._linux import fds, syscalls
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.deadlines import seconds_until
 from procession._supervise.process_attributes import ProcessAttributes
 from procession._supervise.stack_request import StackRequest
@@ -74,9 +74,9 @@ class RankProcess(ProcessAttributes):
     def join(self, timeout: float | None = None) -> None:
         """Wait until the process has ended, for at most ``timeout`` seconds."""
         if not self._ended:
-            until = float("inf") if timeout is None else time.monotonic() + timeout
+            until = float("inf") if timeout is None else monotonic() + timeout
             while not self._has_ended(seconds_until(until)):
-                if time.monotonic() >= until:
+                if monotonic() >= until:
                     return
             self._collect(1)
 

@@ -143,7 +143,8 @@ class RankState:
             return self._exited(self.exitcode, self._after_return())
         if report is None and (self._is_unread or not allow_early_exit):
             why = self._after_return() or (
-                "before its function returned: something in it ended the process"
+                "before its function returned: something in it ended the process, or closed the descriptor "
+                "of its error channel"
             )
             return self._exited(0, why)
         return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 
 from procession._linux.procstat import state_of
+from procession._python.clock import monotonic
 from procession._python.unpatched import sleep
 from procession._rank import life, stacks
 from procession._rank.wire import shorten
@@ -25,10 +25,10 @@ _OWN = re.compile(
 
 def collect_stacks(rank_states: Sequence[RankState]) -> dict[int, str]:
     """Return the Python stacks of ranks, by rank; a rank without stacks has a text that says why."""
-    until = time.monotonic() + PATIENCE
+    until = monotonic() + PATIENCE
     asked = [one for one in rank_states if _ask(one)]
     answers: dict[int, str] = {}
-    while len(answers) < len(asked) and time.monotonic() < until:
+    while len(answers) < len(asked) and monotonic() < until:
         sleep(_LOOK)
         for one in asked:
             if one.rank not in answers and (text := _take(one)):

@@ -10,12 +10,12 @@ Python 3.11.7, and at every 14th on 3.13.0.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from procession._linux.procstat import read_stat
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.fd_numbers import above_streams
 from procession._rank import stacks
 
@@ -49,7 +49,7 @@ class StackRequest:
         main = self._before.get(self._pid)
         if self._fd < 0 or main is None or main.caught & wanted != wanted:
             return False
-        self._time, self._used = time.monotonic(), _processor_time(self._pid)
+        self._time, self._used = monotonic(), _processor_time(self._pid)
         self._ask(self._numbers[0])
         return True
 
@@ -81,7 +81,7 @@ class StackRequest:
         self._send(number)
 
     def _ask_c_if_stuck(self) -> None:
-        if time.monotonic() < self._time + _STUCK:
+        if monotonic() < self._time + _STUCK:
             return
         now = self._look()
         main = now.get(self._pid)

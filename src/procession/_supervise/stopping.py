@@ -8,10 +8,10 @@ from __future__ import annotations
 import enum
 import logging
 import signal
-import time
 from collections.abc import Iterable, Sequence
 
 from procession._linux.signals import name_signal
+from procession._python.clock import monotonic
 from procession._python.unpatched import RLock
 from procession._rank.life import EXIT_BOUND
 from procession._supervise.rank_state import RankState
@@ -79,7 +79,7 @@ class Stop:
         self._by = by
         self._lock = RLock()
         self._abandoned: list[RankState] = []
-        now = time.monotonic()
+        now = monotonic()
         term = now + wait
         kill = term + max(grace, catching_grace)
         due = {
@@ -119,7 +119,7 @@ class Stop:
     def _find_due(self) -> tuple[Stage, float] | None:
         """Return a stage that is due, and since when: the earliest, then the first in `Stage`."""
         plan = list(self._due.items())  # a copy: a signal handler may change the plan
-        now = time.monotonic()
+        now = monotonic()
         due = [(stage, when) for stage, when in plan if when <= now]
         return min(due, key=lambda item: (item[1], item[0].value), default=None)
 
@@ -141,7 +141,7 @@ class Stop:
     def hurry(self) -> None:
         """Skip to SIGKILL."""
         with self._lock:
-            now = time.monotonic()
+            now = monotonic()
             self._due = {Stage.KILL: now, Stage.ABANDON: now + KILL_WAIT}
             self.advance()
 

@@ -20,12 +20,12 @@ which thread waits for them.  Data flows as follows:
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from operator import itemgetter
 
 from procession._linux.procstat import is_ending
 from procession._python import unpatched
+from procession._python.clock import monotonic
 from procession._python.deadlines import seconds_until
 from procession._python.log import debug
 from procession._supervise import launches, oom
@@ -90,9 +90,7 @@ class Supervisor:
         self.stacks: dict[int, str] = {}  # of ranks still running at the deadline
         self.failed: bool = False
         self.grace_period: float | None = launch.grace_period
-        self.deadline: float = (
-            _NEVER if launch.timeout is None else time.monotonic() + launch.timeout
-        )
+        self.deadline: float = _NEVER if launch.timeout is None else monotonic() + launch.timeout
         self.waiter: SelectorWaiter | HandleWaiter = make_waiter()
         self._owner = os.getpid()
         self._running = set(range(launch.nprocs))
@@ -132,7 +130,7 @@ class Supervisor:
                 break
             patience = _seconds_until(until)
             if not unpatched.acquire(self._lock, -1 if patience is None else patience):
-                if time.monotonic() < until:
+                if monotonic() < until:
                     continue
                 return self.finished
             try:
@@ -140,7 +138,7 @@ class Supervisor:
                     self.step(until if self._stop is None else _NEVER)
             finally:
                 self._lock.release()
-            if self._stop is None and time.monotonic() >= until:
+            if self._stop is None and monotonic() >= until:
                 break
         return self.finished
 
@@ -294,9 +292,9 @@ class Supervisor:
         kernel closes the connections of a process before its end can be seen.
         """
         self._take(self.waiter.wait(0))
-        begun = time.monotonic()
+        begun = monotonic()
         while self._running and self._all_aborted():
-            passed = time.monotonic() - begun
+            passed = monotonic() - begun
             if passed > _LONGEST_SETTLING or (passed > SETTLING and not self._is_any_ending()):
                 break
             self._take(self.waiter.wait(max(SETTLING - passed, _LOOK)))
@@ -324,7 +322,7 @@ class Supervisor:
                 self._stacks_lock.release()
 
     def _is_late(self) -> bool:
-        return time.monotonic() >= self.deadline
+        return monotonic() >= self.deadline
 
     def _begin(self, stop: Stop, *, blocking: bool = True) -> bool:
         """Begin a stop, or hasten the one there is; return False if another thread is at it."""

@@ -16,6 +16,7 @@ from procession._launch.spec import find_entry_module, find_folder, make_bootstr
 from procession._launch.starting import hand_over
 from procession._linux import fds
 from procession._python import unpatched
+from procession._python.functions import unwrap
 from procession._python.imported import get_if_imported
 from procession._rank.fork_signals import read_actions
 from procession.protocol import (
@@ -24,7 +25,6 @@ from procession.protocol import (
     Capabilities,
     Launch,
     Started,
-    unwrap,
 )
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _check_preload(launch: Launch, *, with_own: bool) -> tuple[str, ...]:
     named = launch.options.get("preload", ())
     if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise TypeError(f"options['preload'] must be a list of module names, not {named!r}")
-    module = getattr(unwrap(launch.fn), "__module__", None)
+    module = getattr(unwrap(launch.fn)[0], "__module__", None)
     own: tuple[str, ...] = ()
     if with_own and module in sys.modules and module not in ("__main__", "__mp_main__"):
         own = (module,)

@@ -7,13 +7,13 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from procession._linux import fds, memory
 from procession._linux.messages import NUMBER, UNKNOWN
 from procession._linux.procstat import state_of
+from procession._python.clock import monotonic
 from procession._python.fd_numbers import above_streams
 from procession._python.interpreter import start_interpreter
 from procession._supervise import oom
@@ -108,7 +108,7 @@ class AgentSession:
             self._control.flush()
             self._send_stacks()
             self._send_end()
-            if time.monotonic() >= self._orphaned and not self._done:
+            if monotonic() >= self._orphaned and not self._done:
                 self._abandon()
 
     @property
@@ -140,7 +140,7 @@ class AgentSession:
         self._poll.modify(self._control.fileno(), select.POLLIN | room)
         if self._asked or self._code is not None:
             return _LOOK
-        left = self._orphaned - time.monotonic()
+        left = self._orphaned - monotonic()
         return None if left == float("inf") else max(round(left * 1000), 0) + 1
 
     def _receive(self) -> None:
@@ -175,7 +175,7 @@ class AgentSession:
 
     def _ask_stacks(self) -> None:
         if self._process.ask_stacks():
-            self._asked = time.monotonic()
+            self._asked = monotonic()
         else:
             self._excuse("the rank does not answer the signal that asks for stacks, or not yet")
 
@@ -186,7 +186,7 @@ class AgentSession:
         text = self._process.take_stacks()
         if text is not None:
             self._control.send(frames.STACKS, text)
-        elif time.monotonic() >= self._asked + _ANSWER_TIME:
+        elif monotonic() >= self._asked + _ANSWER_TIME:
             self._excuse("the rank did not answer in time")
         else:
             return
@@ -262,7 +262,7 @@ class AgentSession:
         An engine may end because another agent did; the caller then learns of that agent's end first.
         """
         self._poll.unregister(self._ends_with)
-        self._orphaned = time.monotonic() + _ORPHAN_PATIENCE
+        self._orphaned = monotonic() + _ORPHAN_PATIENCE
 
     def _abandon(self) -> None:
         self._finish(failed=True)

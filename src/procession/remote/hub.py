@@ -24,11 +24,11 @@ import errno
 import os
 import selectors
 import socket
-import time
 from collections.abc import Callable
 
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
+from procession._python.clock import monotonic
 from procession._python.log import debug
 from procession.remote.agent_connection import VERSION, AgentConnection, note_clock
 from procession.remote.handshake import Greeting
@@ -82,7 +82,7 @@ class Hub:
             RefusalError: an agent cannot take a rank.
         """
         while len(self._controls) + len(self._ends) < 2 * self._nprocs:
-            now = time.monotonic()
+            now = monotonic()
             if now >= until:
                 return None
             for key, _ in self._selector.select(min(_PAUSE, until - now)):
@@ -217,7 +217,7 @@ class Hub:
         return int(rank)
 
     def _drop_slow(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         while self._unproven:
             oldest = next(iter(self._unproven.values()))
             if now < oldest.since + GREETING_TIME:
@@ -239,7 +239,7 @@ class _Unauthenticated:
     def __init__(self, sock: socket.socket, greeting: Greeting) -> None:
         self.sock = sock
         self.greeting = greeting
-        self.since: float = time.monotonic()
+        self.since: float = monotonic()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import select
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from procession._launch.spec import find_folder, make_bootstrap_spec
+from procession._python.clock import monotonic
 from procession._python.defer_signals import defer_sigint
 from procession._python.log import debug
 from procession._rank.identity import name_process
@@ -92,7 +92,7 @@ def _start(
     connections: list[AgentConnection] = []
     placement = None
     try:
-        until = time.monotonic() + options.start_timeout
+        until = monotonic() + options.start_timeout
         placement = place()
         debug("%s: placed %d agents", launch.name, launch.nprocs)
         connections = _gather(launch, hub, placement, until, options)
@@ -191,7 +191,7 @@ class _Ending(NamedTuple):
         """Make the agents and their engine end, and wait for both."""
         self._send_finish(failed=False)  # after `fail` they do not read it any more
         lost = [process.lost is not None for process in self.processes]
-        until = time.monotonic() + END_PATIENCE
+        until = monotonic() + END_PATIENCE
         for connection, is_lost in zip(self.connections, lost, strict=True):
             if not is_lost and not _wait_until_closed(connection.control, until):
                 log.warning(
@@ -211,7 +211,7 @@ def _wait_until_closed(control: frames.Link, until: float) -> bool:
     poll = select.poll()
     while not control.closed:
         poll.register(control, select.POLLIN)
-        if not poll.poll(max(until - time.monotonic(), 0) * 1000):
+        if not poll.poll(max(until - monotonic(), 0) * 1000):
             return False
         try:
             frame = control.receive()

@@ -7,11 +7,11 @@ import select
 import signal
 import socket
 import threading
-import time
 from typing import Any
 
 from procession._linux import fds
 from procession._linux.messages import NUMBER, UNKNOWN
+from procession._python.clock import monotonic
 from procession._python.deadlines import seconds_until
 from procession._supervise.channel import NO_DESCRIPTORS, map_file, miss_result
 from procession._supervise.process_attributes import ProcessAttributes
@@ -63,12 +63,12 @@ class RemoteProcess(ProcessAttributes):
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the process has ended, for at most ``timeout`` seconds."""
-        until = float("inf") if timeout is None else time.monotonic() + timeout
+        until = float("inf") if timeout is None else monotonic() + timeout
         while self.is_alive():
             patience = seconds_until(until)
             poll = select.poll()
             poll.register(self.sentinel, select.POLLIN)
-            if not poll.poll(patience * 1000) and time.monotonic() >= until:
+            if not poll.poll(patience * 1000) and monotonic() >= until:
                 return
 
     def terminate(self) -> None:

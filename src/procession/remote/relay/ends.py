@@ -22,13 +22,13 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
 from procession._linux import fds
+from procession._python.clock import monotonic
 from procession.remote.link import keep_alive
 from procession.remote.relay.tunnel import LIMIT, Item, Pump, Tunnel, connect
 
@@ -68,7 +68,7 @@ class WorkerRelay(Pump[Tunnel]):
         self._tunnel = Tunnel(_refuse)
         self._tunnels = [self._tunnel]
         self._next = 0
-        self._heard = time.monotonic()
+        self._heard = monotonic()
         self._calls = 0  # the number of calls under way
         with fds.LOCK:
             self._listener = fds.lift_socket(socket.create_server(("127.0.0.1", 0)))
@@ -110,7 +110,7 @@ class WorkerRelay(Pump[Tunnel]):
                 yield
             finally:
                 self._calls -= 1
-                self._heard = time.monotonic()
+                self._heard = monotonic()
                 self._touch(self._tunnel)
 
     def _has_all(self) -> bool:
@@ -153,7 +153,7 @@ class _Passage(Tunnel):
     def __init__(self, agent: int, hub: tuple[str, int]) -> None:
         super().__init__(partial(connect, hub))
         self.agent = agent
-        self.heard: float = time.monotonic()
+        self.heard: float = monotonic()
         self.is_pulling = False
         self.is_pushing = False
         self.is_over = False
@@ -192,7 +192,7 @@ class CallerRelay(Pump[_Passage]):
         with self._changed:
             passage = self._passages[agent]
             passage.is_pulling = False
-            passage.heard = time.monotonic()
+            passage.heard = monotonic()
             if not passage.is_over:
                 passage.give(items or ())
                 passage.is_over = items is None
@@ -203,7 +203,7 @@ class CallerRelay(Pump[_Passage]):
         with self._changed:
             passage = self._passages[agent]
             passage.is_pushing = False
-            passage.heard = time.monotonic()
+            passage.heard = monotonic()
             self._touch(passage)
 
     def lose(self, agent: int) -> None:

@@ -6,13 +6,13 @@ import os
 import selectors
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from procession._linux import fds
 from procession._linux.messages import NO_SIGNAL
+from procession._python.clock import monotonic
 from procession._python.fd_numbers import above_streams
 from procession.remote.link import is_unacknowledged
 
@@ -219,7 +219,7 @@ class Pump(Generic[T]):
                 events = self._selector.select(patience)
                 with self._changed:
                     look = self._move(events)
-                    patience, calls = self._turn(time.monotonic())
+                    patience, calls = self._turn(monotonic())
                     patience = min(patience, look or (_LOOK if self._touched else patience))
                     self._changed.notify_all()
                 for call in calls:
