@@ -1,4 +1,4 @@
-"""A process that launches ranks, as tests of what becomes of it need one: started, watched, ended."""
+"""Start, watch and end a caller: a process that launches ranks, and that tests interrupt or kill."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from procession.testing.scratch import state_of
 from procession.testing.times import patience
 
 PATIENCE = 30.0
-"""Seconds for which a test waits for a cue that has to come."""
+"""Seconds for which a test waits for a cue."""
 
 GRACE = patience(3)
-"""The grace period of such a launch, in seconds, but for callers that clean up."""
+"""The grace period of the launch, in seconds; callers that clean up have the default one."""
 
 
 class Caller:
-    """A process that runs ``main`` of this module's script in a folder, where its ranks leave cues."""
+    """A process that runs `main`, whose ranks leave cues in a folder."""
 
     def __init__(self, folder: Path, start_method: str, how: str, **options: Any) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Caller:
         )
 
     def await_cue(self, cue: str) -> str:
-        """Return the text of a cue once it is there."""
+        """Wait for a cue, and return its text."""
         path = self.folder / cue
         until = time.monotonic() + PATIENCE
         while not path.exists():
@@ -42,23 +42,23 @@ class Caller:
         return path.read_text()
 
     def await_ranks(self) -> list[int]:
-        """Return the process ids of both ranks once they are in their function."""
+        """Wait until both ranks are in their function, and return their process ids."""
         return [int(self.await_cue(f"rank {rank}")) for rank in range(2)]
 
     def noted(self) -> list[int]:
-        """Return the processes that ranks are and have started."""
+        """Return the process ids of the ranks, and of what they have started."""
         files = [*self.folder.glob("rank *"), *self.folder.glob("pid *")]
         return [int(path.read_text() or path.name.split()[1]) for path in files]
 
     def assert_gone(self, seconds: float = 2.0) -> None:
-        """Fail if, after so many seconds (`patience`), a process that was noted still runs."""
+        """Fail if a noted process still runs after so many seconds, scaled by `patience`."""
         until = time.monotonic() + patience(seconds)
         while left := [pid for pid in self.noted() if state_of(pid) not in "XZ"]:
             assert time.monotonic() < until, f"still running: {left}"
             time.sleep(0.002)
 
     def close(self) -> None:
-        """End what is left."""
+        """Kill what is left."""
         for pid in (*self.noted(), self.process.pid):
             if state_of(pid) not in "XZ":
                 os.kill(pid, signal.SIGKILL)
@@ -66,7 +66,7 @@ class Caller:
 
 
 def act(rank: int, how: str, folder: str) -> None:
-    """Be a rank of such a caller."""
+    """Act as a rank of the caller."""
     from procession.testing.bystanders import lock_forever
     from procession.testing.faults import fork_daemon, start_program, start_stranger
     from procession.testing.scratch import Stage
@@ -97,7 +97,7 @@ def act(rank: int, how: str, folder: str) -> None:
 
 
 def main(start_method: str, how: str, folder: str) -> None:
-    """Launch two ranks and wait for them."""
+    """Launch two ranks, and wait for them in all ways but ``leaving``."""
     import threading
 
     from procession import start_processes

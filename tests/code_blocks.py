@@ -1,16 +1,16 @@
-"""Finds the code blocks of a page, and runs each as the comments before it say.
+"""Find the code blocks of a page, and run each as the comments before it say.
 
-``python`` blocks are scripts of their own; ``console`` blocks are commands, with what they print.
-The blocks of a document run in order in one folder. A comment before a block changes what happens:
+Each ``python`` block is a script; ``console`` blocks are commands with their output.
+The blocks of a document run in order in one folder.  Comments before a block change what happens:
 
     <!-- continues -->       the block begins with the document's python blocks so far
     <!-- file: NAME -->      the block is written to this file, and not run
     <!-- raises: TEXT -->    the script or the commands fail, with this text on standard error
-    <!-- output -->          a text block: what the block before it prints
+    <!-- output -->          a text block: the output of the block before it
     <!-- not run: REASON -->
-    <!-- section needs: MODULE -->  the blocks up to the next heading of this level are of a plugin
+    <!-- section needs: MODULE -->  the blocks up to the next heading of this level need a plugin's engine
 
-In what is printed, ``...`` stands for anything, and white space does not count.
+In output, ``...`` stands for any text, and differences in white space do not count.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SECTION = re.compile(r"<!-- section (needs): (\w+) -->")
 
 @dataclass
 class Block:
-    """A code block, and what the comments before it say."""
+    """A code block, and the comments before it."""
 
     where: str
     language: str
@@ -42,14 +42,14 @@ class Block:
 
 @dataclass
 class Folder:
-    """Where a document's blocks run, and what they did so far."""
+    """The folder in which a document's blocks run, the scripts so far, and the last output."""
 
     path: Path
     scripts: list[str] = field(default_factory=list)
     printed: str | None = ""
 
     def run(self, command: list[str] | str, wanted: str | None) -> str:
-        """Run a command; it fails if, and only if, a text on standard error is wanted."""
+        """Run a command; it must fail if, and only if, ``wanted`` is a text, which stderr must have."""
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         ended = subprocess.run(
             command,
@@ -64,7 +64,7 @@ class Folder:
         if wanted is None:
             assert ended.returncode == 0, ended.stderr
         else:
-            assert ended.returncode != 0, "it was to fail"
+            assert ended.returncode != 0, "the command did not fail"
             assert wanted in ended.stderr
         return ended.stdout
 
@@ -90,9 +90,9 @@ def find_blocks(page: Path) -> Iterator[Block]:
 
 
 def run_block(block: Block, folder: Folder) -> None:
-    """Run one block if it is a kind that can be run."""
+    """Run, write or compare one block, as its comments and its language say."""
     if "not run" in block.remarks:
-        assert block.remarks["not run"], "a reason is missing"
+        assert block.remarks["not run"], "the comment gives no reason"
     elif not is_installed(block.remarks.get("needs")):
         folder.printed = None
     elif "output" in block.remarks:
@@ -111,7 +111,7 @@ def run_block(block: Block, folder: Folder) -> None:
 
 
 def is_installed(module: str | None) -> bool:
-    """Whether a module is there, or none is needed."""
+    """Whether a module is installed, or none is needed."""
     return module is None or importlib.util.find_spec(module) is not None
 
 
@@ -125,13 +125,13 @@ def run_python(block: Block, folder: Folder) -> None:
 
 
 def run_console(block: Block, folder: Folder) -> None:
-    """Run each command of a block, and compare what it prints with the lines that follow it."""
+    """Run each command of a block, and compare its output with the lines that follow it."""
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, _, expected = part.partition("\n")
         assert_printed(folder.run(command, block.remarks.get("raises")), expected)
 
 
 def assert_printed(printed: str, expected: str) -> None:
-    """Compare two texts but for white space; ``...`` stands for anything."""
+    """Compare two texts, ignoring white space; ``...`` stands for any text."""
     parts = [r"\s+".join(map(re.escape, part.split())) for part in expected.split("...")]
     assert re.fullmatch(".*".join(parts), printed.strip(), re.DOTALL), printed

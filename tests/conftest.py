@@ -1,4 +1,4 @@
-"""What all tests share: start methods, the check for leftovers, the ban on avoidable skips."""
+"""What all tests share: start methods, the check for leftovers, failures for avoidable skips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 import tiers
 from installing import WritePlugin, open_site, write_unique_plugin
-from procession.testing import resources
+from procession.testing import introspect, resources
 
 START_METHODS = ("fork", "spawn", "forkserver")
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -46,12 +46,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the files of which the tier has no test."""
+    """Leave out files without a test of the tier."""
     return tiers.leaves_out(collection_path, config) or None  # None: pytest decides
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the other tests of which the tier has none."""
+    """Leave out tests that are not in the tier."""
     chosen = [item for item in items if tiers.has(item, config)]
     if len(chosen) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    """Take back what nohup and a shell's ``&`` ignore: tests interrupt and hang up."""
+    """Restore SIGINT and SIGHUP, which nohup and a shell's ``&`` ignore: tests send both."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -68,7 +68,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(params=START_METHODS)
 def start_method(request: pytest.FixtureRequest) -> str:
-    """Each of the core's start methods."""
+    """Each local built-in start method."""
     return str(request.param)
 
 
@@ -87,7 +87,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def plugin(site: Path, request: pytest.FixtureRequest) -> WritePlugin:
-    """Write a distribution with a backend in a module of its own, and return that module's name."""
+    """Write a distribution with a backend in a new module, and return the name of that module."""
     return partial(write_unique_plugin, site, request.node.name)
 
 
@@ -113,7 +113,7 @@ def leftovers(
 
 @pytest.fixture(scope="session")
 def warm() -> None:
-    """Start what stays for the life of this process: its death pipe and the resource tracker."""
+    """Start what this process keeps until it exits: its death pipe and the resource tracker."""
     from procession import get_context, start_processes
 
     for method in START_METHODS:
@@ -124,13 +124,11 @@ def warm() -> None:
 @pytest.fixture
 def no_servers() -> None:
     """End the forkservers that earlier tests have left for the next launch."""
-    from procession._forkserver import client
-
-    client.stop_servers()
+    introspect.stop_servers()
 
 
 def take_stock(folder: Path) -> resources.Stock:
-    """Return what this process has right now, files in its temporary folder too, but for idle forkservers."""
+    """Return the resources and temporary files of this process, without idle forkservers."""
     kinds = map(resources.take_stock, ("child", "descriptor", "thread", "memory"))
     files = {("file", name) for name in os.listdir(folder) if not name.startswith(_FOLDERS)}
     idle = set(list_idle_servers())
@@ -143,25 +141,22 @@ def take_stock(folder: Path) -> resources.Stock:
 
 def list_idle_servers() -> Iterator[tuple[str, str]]:
     """List the forkservers that wait for the next launch, and this process's descriptors of them."""
-    from procession._forkserver import client
-
-    servers = [*client._servers.values(), *client._retired]  # the latter end at the next launch
-    for server in servers:
-        if server.process is not None and not server.serving:
-            yield "child", str(server.process.pid)
-            yield "descriptor", str(server.process.sentinel)
-            yield "descriptor", str(server._fd)
+    for server in introspect.list_servers():
+        if not server.serving:
+            yield "child", str(server.process and server.process.pid)
+            for fd in introspect.list_descriptors(server):
+                yield "descriptor", str(fd)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Report, Report]:
-    """Let no test skip for want of what could be installed, if that is forbidden."""
+    """Fail a test that skips because a package is missing, if PROCESSION_FORBID_SKIPS is set."""
     return _forbid_skip((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Report, Report]:
-    """As above, for modules."""
+    """Do the same for modules."""
     return _forbid_skip((yield))
 
 

@@ -1,4 +1,4 @@
-"""Waits for what ranks tell, and fails with what became of them if they can no longer tell it."""
+"""Wait for events that ranks set, and fail with the failure of a rank if they no longer can."""
 
 from __future__ import annotations
 

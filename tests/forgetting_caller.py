@@ -1,4 +1,4 @@
-"""A caller that does not join its ranks, in one of several ways."""
+"""A caller that drops its launch, or keeps it and never joins it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from procession import ProcessContext, get_context, start_processes
-from procession.testing.scratch import Stage
+from procession.testing import introspect
+from procession.testing.scratch import Stage, state_of
 
 
 def act(rank: int, folder: str, what: str, queue: Any) -> None:
-    """Leave a cue after a while, or fail."""
+    """Wait for a cue and leave one, or fail."""
     stage = Stage(folder, 60)
     stage.tell(f"rank {rank}", str(os.getpid()))
     if what == "fails" and rank == 1:
@@ -31,7 +32,7 @@ def act(rank: int, folder: str, what: str, queue: Any) -> None:
 
 
 def main(method: str, how: str, what: str, folder: str) -> None:
-    """Launch two ranks, forget them, and end with exit status 5."""
+    """Launch two ranks, do not join them, and end with exit status 5."""
     queue = get_context(method).SimpleQueue() if how == "queue" else None
     context: ProcessContext | None = start_processes(
         act,
@@ -50,13 +51,13 @@ def main(method: str, how: str, what: str, folder: str) -> None:
         stage.await_cue(f"rank {rank}")
     if queue is not None:
         stage.tell("got", str(sorted(queue.get() for _ in range(2))))
-    if what == "again":  # another launch reaps what has ended of the first
+    if what == "again":  # another launch reaps the ranks of the first that have ended
         Path(folder, "go on").touch()
         while not all(Path(folder, f"done {rank}").exists() for rank in range(2)):
             time.sleep(0.01)
         time.sleep(0.5)
         start_processes(abs, nprocs=1, start_method=method)
-        stage.tell("children", str(len(list_children())))
+        stage.tell("children", str(len(list_zombies())))
     stage.tell("leaving")
     if how == "sleeps":
         time.sleep(60)
@@ -64,12 +65,9 @@ def main(method: str, how: str, what: str, folder: str) -> None:
     sys.exit(5)
 
 
-def list_children() -> list[int]:
+def list_zombies() -> list[int]:
     """Return the children of this process that have ended and were not reaped."""
-    from procession._cleanup.marks import list_children
-    from procession.testing.scratch import state_of
-
-    return [pid for pid in list_children(os.getpid()) if state_of(pid) == "Z"]
+    return [pid for pid in introspect.list_children(os.getpid()) if state_of(pid) == "Z"]
 
 
 if __name__ == "__main__":

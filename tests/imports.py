@@ -39,7 +39,7 @@ ROOMS = (
 
 
 class Import(NamedTuple):
-    """That one module imports another, or names it in a string."""
+    """An import of one module by another, or a string that names a module."""
 
     source: str
     target: str
@@ -63,7 +63,7 @@ def room_of(module: str) -> str:
 
 
 def list_imports() -> Iterator[Import]:
-    """Return what each module imports of the others."""
+    """Return the imports of each module from the others."""
     modules = list_modules()
     for name, path in modules.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def list_imports() -> Iterator[Import]:
 
 
 def list_upward() -> list[Import]:
-    """Return the imports from a room below into one above."""
+    """Return the imports by modules of one room from a room above it."""
     order = {room: place for place, room in enumerate(ROOMS)}
     return [
         one for one in list_imports() if order[room_of(one.target)] < order[room_of(one.source)]
@@ -104,7 +104,7 @@ def _targets(node: ast.AST, modules: dict[str, Path]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print each room, the rooms that it imports from, and what goes upward."""
+    """Print each room with the rooms that it imports from, and the imports that go upward."""
     arrows: dict[str, set[str]] = {room: set() for room in ROOMS}
     for one in list_imports():
         if room_of(one.source) != room_of(one.target):

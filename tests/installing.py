@@ -1,4 +1,4 @@
-"""Makes installed distributions: by pip from tests/distributions, and as folders written by hand."""
+"""Install distributions: by pip from tests/distributions, or as folders of metadata that tests write."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from procession import BackendInfo, list_backends
-from procession._registry import entry_points
-from procession.testing import listing
+from procession.testing import introspect, listing
+from scripts import PROGRAMS
 
 if TYPE_CHECKING:
     import pytest
@@ -21,27 +21,7 @@ GROUP = "procession.start_methods"
 WritePlugin = Callable[[str, str], str]
 DISTRIBUTIONS = Path(__file__).parent / "distributions"
 TORCH_KILLER = "[console_scripts]\nkiller = killer:main\nthis line has no equals sign\n"
-"""With this in any distribution `entry_points()` raises, and `import torch` with it."""
-
-BACKEND = """
-from procession import Availability, Capabilities
-
-made = []
-
-class Backend:
-    name = "{name}"
-    protocol_version = 1
-    capabilities = Capabilities()
-
-    def __init__(self):
-        made.append(self)
-
-    def availability(self):
-        return Availability(True)
-
-    def start(self, launch):
-        raise NotImplementedError
-"""
+"""If any distribution has these entry points, `entry_points()` raises, and with it `import torch`."""
 
 
 def write_distribution(
@@ -54,7 +34,7 @@ def write_distribution(
     metadata: bool = True,
     folder: str | None = None,
 ) -> Path:
-    """Write the ``.dist-info`` folder that an installer would leave for a distribution."""
+    """Write the ``.dist-info`` folder that an installer would write for a distribution."""
     stem = f"{name.replace('-', '_')}-{version}"
     info = site / (folder or f"{stem}.dist-info")
     info.mkdir(parents=True)
@@ -70,29 +50,30 @@ def write_distribution(
 
 
 def write_plugin(site: Path, name: str, method: str, module: str) -> None:
-    """Write a distribution with a backend that works, as far as the registry can tell."""
+    """Write a distribution with a backend that passes all checks of the registry."""
     write_distribution(site, name, {method: f"{module}:Backend"})
-    site.joinpath(f"{module}.py").write_text(BACKEND.format(name=method))
+    text = (PROGRAMS / "plugin_backend.py").read_text(encoding="utf-8")
+    site.joinpath(f"{module}.py").write_text(text.replace('"NAME"', repr(method)))
 
 
 def write_unique_plugin(site: Path, prefix: str, name: str, method: str) -> str:
-    """Write a plugin whose module no other test has imported, and return that module's name."""
+    """Write a plugin whose module has a name of this test alone, and return that name."""
     module = re.sub(r"\W", "_", f"{prefix}_{name}_{method}")
     write_plugin(site, name, method, module)
     return module
 
 
 def open_site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a folder first on `sys.path`, and take policies out of the environment."""
+    """Put a folder first on `sys.path`, and remove our variables from the environment."""
     monkeypatch.delenv("PROCESSION_PLUGINS", raising=False)
     monkeypatch.delenv("PROCESSION_START_METHOD", raising=False)
     monkeypatch.syspath_prepend(str(folder))
-    entry_points.refresh()
+    introspect.forget_plugins()
     return folder
 
 
 def install(target: Path, *names: str) -> Path:
-    """Build and install distributions of tests/distributions, fetching nothing."""
+    """Build and install distributions of tests/distributions, without the network."""
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
@@ -108,7 +89,7 @@ def install(target: Path, *names: str) -> Path:
 def run_python(
     *arguments: str, path: Path | None = None, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run this Python with a folder first on its path, and return how it ended."""
+    """Run this Python with a folder first on its path, and return its exit status and output."""
     before = variables.pop("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     folders = [str(path) if path else "", before]
     return listing.run_python(*arguments, path=folders, cwd=cwd, **variables)

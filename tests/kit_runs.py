@@ -1,4 +1,4 @@
-"""Runs the conformance kit as its users do."""
+"""Run the conformance kit as its users do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KIT = "--pyargs", "procession.testing", "-c", os.devnull, "-p", "no:cacheprovide
 def run_kit(
     folder: Path, *arguments: str, kit: Sequence[str] = KIT
 ) -> subprocess.CompletedProcess[str]:
-    """Run the kit in a folder with arguments of pytest."""
+    """Run the kit in a folder, with these arguments of pytest."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", *kit, "--rootdir", str(folder), *arguments],
         cwd=folder,

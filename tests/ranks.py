@@ -1,4 +1,4 @@
-"""What ranks do in the tests: functions at the top of a module that every start method can import."""
+"""Functions that ranks call in the tests; every start method can import them from here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from procession.testing.cases import CASES
 from procession.testing.scratch import Stage, state_of
 
-LONG = 60  # seconds that a healthy rank works: far longer than any test waits for it
+LONG = 60  # seconds that a healthy rank works, far more than any test waits for it
 
 
 def notes_on(error: BaseException) -> list[str]:
-    """Return the notes of an exception, which type checkers know on Python 3.11 and later only."""
+    """Return the notes of an exception; type checkers know them on Python 3.11 and later only."""
     return list(getattr(error, "__notes__", ()))
 
 
@@ -37,7 +37,7 @@ def work(rank: int) -> None:
 
 
 def fail_in(rank: int, failing: int, fault: str) -> None:
-    """Have one rank fail, and the others work."""
+    """Fail in one rank, and work in the others."""
     if rank == failing:
         CASES[fault].act(Stage(".", LONG))
     work(rank)
@@ -49,7 +49,7 @@ def kill_self(number: int) -> None:
 
 
 def cascade(rank: int, event: Any) -> None:
-    """Have rank 1 fail, and rank 0 fail in consequence, before rank 1 has left."""
+    """Fail in rank 1, and in rank 0 as a consequence before rank 1 has ended."""
     if rank == 1:
         atexit.register(linger, event)
         raise ValueError("the root cause")
@@ -63,7 +63,7 @@ def linger(event: Any) -> None:
 
 
 def die_in_cascade(rank: int, pids: Any, killer: int) -> None:
-    """Have rank 1 die, and the others notice at once."""
+    """Die in rank 1; the others notice it at once and fail."""
     if rank == 1:
         for _ in range(3):
             pids.put(os.getpid())
@@ -81,7 +81,7 @@ def all_fail(rank: int, barrier: Any) -> None:
 
 
 def stubborn(rank: int, ready: Any) -> None:
-    """Rank 0 ignores SIGTERM; the other fails once it does."""
+    """Ignore SIGTERM in rank 0, and fail in the other once it does."""
     if rank == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ready.set()
@@ -91,7 +91,7 @@ def stubborn(rank: int, ready: Any) -> None:
 
 
 def stopped(rank: int, ready: Any) -> None:
-    """Rank 0 is stopped by SIGSTOP; the other fails once it is."""
+    """Stop rank 0 by SIGSTOP, and fail in the other once it is stopped."""
     if rank == 0:
         ready.put(os.getpid())
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -103,7 +103,7 @@ def stopped(rank: int, ready: Any) -> None:
 
 
 def see_yourself(rank: int) -> dict[str, Any]:
-    """Tell what a rank sees of itself."""
+    """Return what a rank sees of itself."""
     import multiprocessing
 
     parent = multiprocessing.parent_process()
@@ -127,12 +127,25 @@ def see_environment(rank: int) -> dict[str, str]:
     return dict(os.environ)
 
 
+def see_handlers(rank: int, *names: str) -> dict[str, str]:
+    """Tell what a rank does about signals, as Python and as the kernel know it."""
+    with open("/proc/self/status") as file:
+        (caught,) = (int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+    seen = {}
+    for name in names or ("SIGTERM", "SIGTSTP", "SIGINT", "SIGHUP", "SIGCHLD"):
+        number = getattr(signal, name)
+        action = __import__("_signal").getsignal(number)
+        in_c = caught >> (number - 1) & 1 and not callable(action)
+        seen[name] = "in C" if in_c else str(action)
+    return seen
+
+
 def see_modules(rank: int) -> list[str]:
     return sorted(sys.modules)
 
 
 def flush_late(rank: int, queue: Any, path: str) -> None:
-    """Leave things for the exit to do: a queue's feeder thread, a handler, a buffered line."""
+    """Leave work for the exit: a queue's feeder thread, an exit handler, a buffered line."""
 
     def write() -> None:
         with open(f"{path}.{rank}", "w") as file:
@@ -148,14 +161,14 @@ def raise_on_load() -> Any:
 
 
 class RaisesOnLoad:
-    """Pickles; raises where it is unpickled."""
+    """An object that pickles, and raises when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return raise_on_load, ()
 
 
 class RaisesOnDump:
-    """Does not pickle."""
+    """An object that raises when it is pickled."""
 
     def __reduce__(self) -> Any:
         raise ValueError("raised while pickled")

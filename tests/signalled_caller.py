@@ -1,4 +1,4 @@
-"""A caller that gets signals while it waits for two ranks, which leave cues in a folder."""
+"""A caller that waits for two ranks while a test sends it signals; all leave cues in a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from procession.testing.scratch import Stage
 
 
 def save(rank: int, folder: str, what: str) -> None:
-    """Be a rank that leaves a cue when it gets a signal, and then ends."""
+    """Wait for a signal, leave a cue and end."""
     stage = Stage(folder, 60)
 
     def leave(number: int, _: object) -> NoReturn:
@@ -35,7 +35,7 @@ def save(rank: int, folder: str, what: str) -> None:
 
 
 def count(rank: int, folder: str) -> None:
-    """Be a rank that counts until there is a cue to end."""
+    """Leave a cue, and wait for the cue to end."""
     stage = Stage(folder, 60)
     stage.tell(f"rank {rank}", str(os.getpid()))
     while stage.read("end") is None:
@@ -43,7 +43,7 @@ def count(rank: int, folder: str) -> None:
 
 
 def start(stage: Stage, arguments: dict[str, Any]) -> ProcessContext:
-    """Start ranks, look after them once, and say so: from here on signals are passed on to them."""
+    """Start ranks, supervise them once, and leave a cue: from then on signals are passed on to them."""
     context: ProcessContext = start_processes(join=False, **arguments)
     context.wait(timeout=0)
     stage.tell("waits")
@@ -59,7 +59,7 @@ def leave_by_handler(*_: object) -> NoReturn:
 
 
 def prepare(how: str, stage: Stage) -> None:
-    """Install what the caller has of its own."""
+    """Install the caller's own signal handlers."""
     if how == "handler":
         signal.signal(signal.SIGTERM, leave_by_handler)
     if how == "asks":

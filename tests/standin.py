@@ -1,7 +1,7 @@
-"""Stands in for a batch system's launcher: ``standin.py N VARIABLE COMMAND...`` runs a command N times.
+"""A stand-in for a batch system's launcher: ``standin.py N VARIABLE COMMAND...`` runs a command N times.
 
-Each finds its number in the variable.  STANDIN in the environment is Python that says more, with ``rank`` and
-``command``: it may change ``command``, set it to None, or do anything else before that is started.
+Each process finds its number in the variable.  STANDIN in the environment is Python code that runs before
+each start.  It may change ``command``, ``env`` and ``rank``; if ``command`` is None, no process starts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 
 def options(more: str = "", **others: Any) -> dict[str, Any]:
-    """Return the options for the start method ``command`` that have this script place the agents."""
+    """Return options with which the start method ``command`` runs this script to place the agents."""
     os.environ["STANDIN"] = more
     launcher = [sys.executable, str(Path(__file__).resolve()), "{nprocs}", "STANDIN_RANK"]
     return {"command": launcher, "rank_variable": "STANDIN_RANK", **others}
 
 
 def main() -> int:
-    """Start all, wait for all; pass SIGTERM on."""
+    """Start all processes and wait for them; pass SIGTERM on."""
     count, variable, *command = sys.argv[1:]
     started: list[subprocess.Popen[bytes]] = []
 
@@ -33,7 +33,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, pass_on)
     for rank in range(int(count)):
         names: dict[str, Any] = {"rank": rank, "command": command, "env": dict(os.environ)}
-        exec(os.environ.get("STANDIN", ""), names)  # the test's own
+        exec(os.environ.get("STANDIN", ""), names)
         if names["command"] is not None:
             env = {**names["env"], variable: str(names["rank"])}
             started.append(subprocess.Popen(names["command"], env=env))

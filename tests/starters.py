@@ -1,4 +1,4 @@
-"""Ranks that start processes of several kinds."""
+"""Functions of ranks that start processes of several kinds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A backend whose ranks another one starts."""
+"""Backends that make another backend start their ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from procession import Availability, Capabilities, Launch, Started, get_backend
 
 @dataclass
 class Through:
-    """A backend that has another one start its ranks."""
+    """Starts ranks through the backend ``base``, with an entry or an exit barrier."""
 
     base: str
     entry: tuple[str, Any] | None = None
@@ -30,3 +30,17 @@ class Through:
     def start(self, launch: Launch) -> Started:
         launch = launch.replace(entry=self.entry, exit_barrier=self.exit_barrier)
         return get_backend(self.base).start(launch)
+
+
+@dataclass
+class Wrapping(Through):
+    """Starts ranks through another backend, and wraps their processes in objects of the test."""
+
+    wrap: Callable[[Any], Any] = lambda process: process
+    started: list[Started] = field(default_factory=list)
+
+    def start(self, launch: Launch) -> Started:
+        started = super().start(launch)
+        processes = [self.wrap(process) for process in started.processes]
+        self.started.append(started.replace(processes=processes))
+        return self.started[-1]

@@ -1,9 +1,9 @@
-"""What a launch costs: ``python -m tests.benchmarks [ROW...]``, from the root of the repository.
+"""Measure what a launch costs: ``python -m tests.benchmarks [ROW...]``, from the root of the repository.
 
-The contestants of a row measure in turn, in one run, so that whatever slows the machine slows them all;
-a ratio is one of two measurements of the same round.  Each contestant lives in a process of its own
-(worker.py); what a row measures is said in rows.py, and how in measures.py.  The exit status is 1 if
-procession or the limit could not be measured; a goal that is missed is only said.
+The contestants of a row measure in turn, in one run, so that a slow machine slows them all; a ratio compares
+two measurements of the same round.  Each contestant has its own process (worker.py).  rows.py says what a
+row measures, and measures.py how.  The exit status is 1 if procession or the limit could not be measured;
+a missed goal is only printed.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from summaries import Result, describe  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is asked for, print it, and return the exit status."""
+    """Measure the chosen rows, print the results, and return the exit status."""
     options = parse(arguments)
     if options.list:
         print(*(f"{row.name:22}{row.what}" for row in ROWS), sep="\n")
         return 0
-    py_compile.compile(work.__file__)  # as any module is that is installed; ranks would else do it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an end is orderly
+    py_compile.compile(work.__file__)  # like an installed module; otherwise ranks would compile it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends workers, too
     about = see_machine()
     print("; ".join(f"{name} {value}" for name, value in about.items()), end="\n\n", flush=True)
     results: list[Result] = []
     for row in select(options.rows):
         results.append(play(row, options.repeat, options.full))
         print_result(results[-1])
-        if options.json:  # after each row: a long run that is interrupted has something to show
+        if options.json:  # after each row, so that a long run that is interrupted keeps its results
             write(options.json, about, results)
     if options.plot:
         from plots import draw
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="What a launch costs, beside other launchers.",
@@ -84,7 +84,7 @@ def select(names: list[str]) -> list[Row]:
 
 
 def see_machine() -> dict[str, str]:
-    """Return what is compared, and on what."""
+    """Return the versions of the contestants, and facts about the machine."""
     about = {"python": platform.python_version(), "kernel": platform.release()}
     about["processors"] = str(len(os.sched_getaffinity(0)))
     modules = {"importlib_metadata", *(one.module for one in CONTESTANTS.values())}
@@ -97,13 +97,13 @@ def see_machine() -> dict[str, str]:
 
 
 def write(path: str, about: dict[str, str], results: list[Result]) -> None:
-    """Write what there is so far."""
+    """Write the results so far."""
     content: dict[str, Any] = {"about": about, "rows": list(map(describe, results))}
     Path(path).write_text(json.dumps(content, indent=1))
 
 
 def has_failed(result: Result) -> bool:
-    """Tell whether procession or the limit should have been measured, and was not."""
+    """Return whether procession or the limit should have been measured, and was not."""
     expected = {"bare", "procession"} & set(result.row.contestants)
     return any(line.contestant in expected and line.said for line in result.lines)
 

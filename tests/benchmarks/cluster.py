@@ -1,14 +1,14 @@
-"""What ranks elsewhere cost: ``python -m tests.benchmarks.cluster``, from the root of the repository.
+"""Measure what remote ranks cost: ``python -m tests.benchmarks.cluster``, from the root of the repository.
 
-Each engine that is named is measured with all its processes on this machine: ``--engine NAME`` or
+Each engine runs with all its processes on this machine.  Choose engines by ``--engine NAME`` or
 ``--engine NAME=OPTIONS``, the options of its start method as JSON.  Slurm, Ray and Dask must be running.
 
-start      seconds of a whole launch of ranks that return at once, beside the engine's own start of as many
-           interpreters that do nothing (``bare``), for an engine that has a command, and `spawn`
-failure    seconds from a rank's raise to the exception in the caller, another rank asleep
-array      seconds of a launch whose ranks are handed an array (``--megabytes``), and what went over the
-           loopback interface meanwhile; beside ``N pickles``: an interpreter a rank, each sent a pickle of
-           its own over a `multiprocessing.connection`, and `spawn`
+start      seconds of a whole launch of ranks that return at once.  Beside it: the engine's own start of as
+           many interpreters that do nothing (``bare``), for an engine with a command, and `spawn`
+failure    seconds from a rank's raise to the exception in the caller, while another rank sleeps
+array      seconds of a launch whose ranks get an array (``--megabytes``), and the megabytes that went over
+           the loopback interface meanwhile.  Beside it: ``N pickles``, an interpreter for each rank, to which
+           a `multiprocessing.connection` sends its own pickle, and `spawn`
 
 The contestants measure in turn, in one run; the table shows medians, and their ratios to the reference.
 """
@@ -42,12 +42,12 @@ def give(rank: int) -> int:
 
 
 def measure_array(rank: int, values: Any) -> int:
-    """Use what was handed over."""
+    """Use the array."""
     return int(values[0]) + len(values)
 
 
 def fail(rank: int) -> None:
-    """Raise in rank 1, once rank 0 has had time to fall asleep."""
+    """Raise in rank 1 after a pause, in which rank 0 begins to sleep."""
     if rank == 0:
         time.sleep(300)
     time.sleep(0.2)
@@ -57,7 +57,7 @@ def fail(rank: int) -> None:
 def launch(
     engine: str, options: dict[str, Any], nprocs: int, fn: Any = give, *args: Any
 ) -> Measure:
-    """Return what measures a launch that succeeds."""
+    """Return a function that measures a launch that succeeds."""
     from procession import run
 
     def measure() -> tuple[float, float]:
@@ -69,7 +69,7 @@ def launch(
 
 
 def launch_failing(engine: str, options: dict[str, Any]) -> Measure:
-    """Return what measures a failure."""
+    """Return a function that measures a failure."""
     from procession import ProcessRaisedException, start_processes
 
     def measure() -> tuple[float, float]:
@@ -83,7 +83,7 @@ def launch_failing(engine: str, options: dict[str, Any]) -> Measure:
 
 
 def run_bare(engine: str, nprocs: int) -> Measure:
-    """Return what measures the engine alone."""
+    """Return a function that measures the engine alone."""
     command = [part.replace("{n}", str(nprocs)) for part in BARE[engine]]
     beside = shutil.which(command[0], path=str(Path(sys.executable).parent))
 
@@ -97,7 +97,7 @@ def run_bare(engine: str, nprocs: int) -> Measure:
 
 
 def send_pickles(nprocs: int, values: Any) -> Measure:
-    """Return what measures a pickle for each rank."""
+    """Return a function that measures one pickle for each rank."""
     code = "import cluster, sys; cluster.receive_pickle(int(sys.argv[1]), int(sys.argv[2]))"
 
     def measure() -> tuple[float, float]:
@@ -118,21 +118,21 @@ def send_pickles(nprocs: int, values: Any) -> Measure:
 
 
 def receive_pickle(port: int, rank: int) -> None:
-    """Be a rank that is sent a pickle of its own."""
+    """Act as a rank that receives its own pickle."""
     with Client(("127.0.0.1", port), authkey=b"benchmark") as connection:
         fn, args = connection.recv()
         connection.send(fn(rank, *args))
 
 
 def read_traffic() -> float:
-    """Return how many MB have left by the loopback interface."""
+    """Return how many MB the loopback interface has sent."""
     with open("/proc/net/dev", encoding="ascii") as file:
         line = next(line for line in file if line.strip().startswith("lo:"))
     return int(line.partition(":")[2].split()[8]) / 1e6
 
 
 def compare(title: str, contestants: dict[str, Measure], reference: str, rounds: int) -> None:
-    """Have the contestants measure in turn, and print the medians."""
+    """Measure the contestants in turn, and print the medians."""
     from printing import print_table
 
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}

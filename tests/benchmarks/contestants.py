@@ -1,6 +1,6 @@
-"""Who takes part in the benchmark of a launch, each called as its documentation says.
+"""The contestants of the benchmark of a launch, each called as its documentation says.
 
-Libraries are imported by name when they are called: a worker imports its own, and the main process none.
+Each library is imported when it is called: a worker imports its own, and the main process none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 Function = Callable[..., object]
 Launch = Callable[[Function, Sequence[Any], int, str], None]
-"""Calls the function in that many ranks, with the rank first, by a start method; returns when all ended."""
+"""Calls the function with the rank first, in so many ranks, by a start method; returns when all are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Running:
 
 
 Begin = Callable[[Function, Sequence[Any], int, str], Running]
-"""The same, but returns while the ranks run."""
+"""Does the same, but returns while the ranks run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Somebody who starts processes.
+    """A launcher, or the limit.
 
-    ``module`` is what one imports to use it, nothing for the limit; ``imports`` is what its worker imports.
+    ``module`` is the module that users import, empty for the limit; ``imports`` is what its worker imports.
     """
 
     module: str
@@ -46,12 +46,12 @@ class Contestant:
 
     @property
     def is_installed(self) -> bool:
-        """Whether it can be imported here."""
+        """Whether the module can be imported here."""
         return not self.module or importlib.util.find_spec(self.module) is not None
 
 
 def bare(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> None:
-    """Start processes as the system does, which do nothing: the limit."""
+    """Start processes that do nothing by the calls of the system: the limit."""
     (run_interpreters if start_method == "spawn" else fork)(ranks)
 
 
@@ -80,7 +80,7 @@ def procession(fn: Function, args: Sequence[Any], ranks: int, start_method: str)
 
 
 def begin_procession(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> Running:
-    """Call procession, and do not wait."""
+    """Call procession without waiting."""
     launcher: Any = importlib.import_module("procession")
     context = launcher.start_processes(fn, args, ranks, join=False, start_method=start_method)
     return Running(context.pids(), context.join)
@@ -101,7 +101,7 @@ def begin_stdlib(fn: Function, args: Sequence[Any], ranks: int, start_method: st
 
 
 def join(processes: Iterable[Any]) -> None:
-    """Wait for all, and look at how each ended."""
+    """Wait for all, and check the exit code of each."""
     codes = []
     for process in processes:
         process.join()
@@ -117,7 +117,7 @@ def torch(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> N
 
 
 def begin_torch(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> Running:
-    """Call torch.multiprocessing, and do not wait."""
+    """Call torch.multiprocessing without waiting."""
     launcher: Any = importlib.import_module("torch.multiprocessing")
     context = launcher.start_processes(
         fn, tuple(args), ranks, join=False, start_method=start_method
@@ -131,14 +131,14 @@ def begin_torch(fn: Function, args: Sequence[Any], ranks: int, start_method: str
 
 
 def mpire(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> None:
-    """Have a pool of mpire make one call a worker."""
+    """Make one call in each worker of a pool of mpire."""
     launcher: Any = importlib.import_module("mpire")
     with launcher.WorkerPool(n_jobs=ranks, start_method=start_method) as pool:
         pool.map(fn, [(rank, *args) for rank in range(ranks)], chunk_size=1)
 
 
 def loky(fn: Function, args: Sequence[Any], ranks: int, start_method: str) -> None:
-    """Have an executor of loky make as many calls as it has workers; its one start method is like spawn."""
+    """Make as many calls as an executor of loky has workers; its one start method is like spawn."""
     assert start_method == "spawn"
     executor: Any = importlib.import_module("loky").ProcessPoolExecutor(ranks)
     calls = [executor.submit(fn, rank, *args) for rank in range(ranks)]

@@ -1,7 +1,7 @@
-"""A main module that is expensive to import, as scripts are that import a framework: half a second.
+"""A main module whose import takes half a second, like that of a script that imports a framework.
 
-It is the ``__main__`` of a contestant's worker (worker.py) in the heavy rows, and defines what the ranks
-call: whoever needs a main module in its ranks pays for this one.
+It is the ``__main__`` of a contestant's worker (worker.py) in the heavy rows, and defines the function that
+ranks call: a launcher that imports the main module in its ranks pays for this one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ while time.process_time() - begun < SECONDS:
 
 
 def nothing(rank: int) -> None:
-    """Do nothing, as `work.nothing` does, but here."""
+    """Do nothing, like `work.nothing`, as a function of the main module."""
 
 
 if __name__ == "__main__":

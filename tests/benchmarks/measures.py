@@ -1,6 +1,6 @@
-"""What a worker measures: each function returns numbers by name, times in seconds.
+"""Measurements of a worker: each function returns numbers by name, times in seconds.
 
-What a measurement needs is made before its clock starts, and what it leaves is cleaned up after it stopped.
+Preparation comes before the clock starts, and cleaning up after it has stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MIB = 1 << 20
 
 
 def clock(function: Callable[[], object]) -> float:
-    """Return what one call takes."""
+    """Return the time of one call."""
     begun = time.perf_counter()
     function()
     return time.perf_counter() - begun
@@ -36,7 +36,7 @@ def clock(function: Callable[[], object]) -> float:
 def launch(
     contestant: Contestant, method: str, ranks: int, of_main: bool = False, cold: bool = False
 ) -> Answer:
-    """Launch ranks that do nothing; ``of_main``: fn is of the main module, ``cold``: no server runs yet."""
+    """Launch ranks that do nothing; ``of_main``: fn is in the main module, ``cold``: no server runs yet."""
     fn = vars(sys.modules["__main__"])["nothing"] if of_main else work.nothing
     if cold:
         importlib.import_module("procession._forkserver.client").stop_servers()
@@ -45,7 +45,7 @@ def launch(
 
 
 def scale(contestant: Contestant, method: str, few: int, many: int) -> Answer:
-    """Compare what a rank costs among many with what it costs among few, before and after (the median)."""
+    """Compare the cost of a rank among many with that among few, measured before and after (the median)."""
 
     def cost(ranks: int) -> float:
         return launch(contestant, method, ranks)["seconds a rank"]
@@ -60,7 +60,7 @@ def scale(contestant: Contestant, method: str, few: int, many: int) -> Answer:
 
 
 def hand_array(contestant: Contestant, method: str, ranks: int, mib: int) -> Answer:
-    """Hand a numpy array to ranks; the limit copies it once into memory that can be shared."""
+    """Pass a numpy array to ranks; the limit copies it once into memory that can be shared."""
     numbers = make_array(mib)
     if contestant.launch is bare:
         return {"seconds": clock(lambda: copy(memoryview(numbers).cast("B")))}
@@ -69,7 +69,7 @@ def hand_array(contestant: Contestant, method: str, ranks: int, mib: int) -> Ans
 
 
 def make_array(mib: int) -> Any:
-    """Return an array of that many MiB that counts from 0."""
+    """Return an array of so many MiB that counts from 0."""
     numpy: Any = importlib.import_module("numpy")
     return numpy.arange(mib * _MIB // 8, dtype="float64")
 
@@ -85,7 +85,7 @@ def copy(data: memoryview) -> None:
 
 
 def hand_dict(contestant: Contestant, method: str, ranks: int, length: int) -> Answer:
-    """Hand a dict of integers to ranks."""
+    """Pass a dict of integers to ranks."""
     args = ({number: number for number in range(length)}, length)
     return {"seconds": clock(lambda: contestant.launch(work.check_dict, args, ranks, method))}
 
@@ -93,7 +93,7 @@ def hand_dict(contestant: Contestant, method: str, ranks: int, length: int) -> A
 def weigh_array(contestant: Contestant, method: str, ranks: int, mib: int) -> Answer:
     """Return the memory that a launch adds while its ranks hold an array, in sizes of the array.
 
-    Of that, what ranks need that were given an array of nothing is told too: their interpreters, and numpy.
+    Also return the part that ranks with an empty array need: for their interpreters, and for numpy.
     """
     bytes_added = [weigh(contestant, method, ranks, make_array(size)) for size in (0, mib)]
     empty, full = (added / (mib * _MIB) for added in bytes_added)
@@ -101,21 +101,21 @@ def weigh_array(contestant: Contestant, method: str, ranks: int, mib: int) -> An
 
 
 def weigh(contestant: Contestant, method: str, ranks: int, load: Any) -> int:
-    """Return how much more memory ranks and caller have than the caller had before, in bytes."""
+    """Return how much more memory ranks and caller have than the caller alone had before, in bytes."""
     before = read_pss(os.getpid())
     with session(contestant, method, ranks, load) as (pids, _):
         return sum(map(read_pss, [os.getpid(), *pids])) - before
 
 
 def read_pss(pid: int) -> int:
-    """Return a process's memory; of what is shared, its share."""
+    """Return the memory of a process, with its share of what it shares with others."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     (size,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
     return int(size) * 1024
 
 
 def count_descriptors(contestant: Contestant, method: str, ranks: int) -> Answer:
-    """Return how many descriptors a caller has for each rank that runs, and how many a rank has."""
+    """Return how many descriptors a caller has for each running rank, and how many a rank has."""
     before = len(os.listdir("/proc/self/fd"))
     with session(contestant, method, ranks) as (_, counts):
         in_caller = (len(os.listdir("/proc/self/fd")) - before) / ranks
@@ -126,7 +126,7 @@ def count_descriptors(contestant: Contestant, method: str, ranks: int) -> Answer
 def session(
     contestant: Contestant, method: str, ranks: int, *load: Any
 ) -> Iterator[tuple[list[int], Sequence[int]]]:
-    """Have ranks hold what they are given until the block ends; tells their pids and what they noted."""
+    """Run ranks that hold their argument until the block ends; yield their pids and what they noted."""
     assert contestant.begin is not None
     with tempfile.TemporaryDirectory() as folder:
         notes = work.make_notes(f"{folder}/up", ranks)
@@ -163,7 +163,7 @@ def enter(contestant: Contestant, method: str, ranks: int) -> Answer:
 
 
 def time_import(contestant: Contestant) -> Answer:
-    """Return what an import adds to an interpreter that does nothing; the limit is that interpreter."""
+    """Return the time that an import adds to an interpreter that does nothing, which is the limit."""
     without = clock(lambda: interpret("pass"))
     if not contestant.module:
         return {"seconds": without}
@@ -172,7 +172,7 @@ def time_import(contestant: Contestant) -> Answer:
 
 
 def run_script(contestant: Contestant, code: str) -> Answer:
-    """Run a script in an interpreter of its own."""
+    """Run a script in a new interpreter."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "script.py")
         path.write_text(code)
@@ -181,7 +181,7 @@ def run_script(contestant: Contestant, code: str) -> Answer:
 
 
 def interpret(code: str) -> None:
-    """Run code in an interpreter of its own."""
+    """Run code in a new interpreter."""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

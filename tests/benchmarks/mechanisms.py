@@ -1,6 +1,6 @@
-"""What the mechanisms of supervision cost, each for itself: ``python tests/benchmarks/mechanisms.py``.
+"""Measure each mechanism of supervision alone: ``python tests/benchmarks/mechanisms.py``.
 
-Prints the median, the least and the largest of some repetitions.  What runs beside it shows in the largest.
+Print the median, the least and the largest of some repetitions.  Other programs show in the largest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Measure = Callable[[], float]
 
 
 def clock(function: Callable[[], object]) -> Measure:
-    """Return a measure of one call, in seconds."""
+    """Return a function that measures one call, in seconds."""
 
     def measure() -> float:
         begun = time.perf_counter()
@@ -41,12 +41,12 @@ def clock(function: Callable[[], object]) -> Measure:
 
 
 def arm() -> None:
-    """Bind this process to a death pipe, and let go of it."""
+    """Bind this process to a death pipe, and unbind it."""
     os.close(parent_death.arm(os.dup(death_pipes.own_pipe())))
 
 
 def scan() -> None:
-    """Look for a mark that nobody carries."""
+    """Search the processes for a mark that none has."""
     marks.find(1 << 61)
 
 
@@ -57,11 +57,11 @@ def tell_reaper() -> None:
 
 
 def start_reaper() -> float:
-    """Start a reaper; what it takes of this process's time."""
+    """Start a reaper; return the time that this takes in this process."""
     with fds.LOCK:
         took = clock(reaper_client._start)()
     assert reaper_client._line is not None
-    time.sleep(0.05)  # it boots meanwhile, and would compete with the next
+    time.sleep(0.05)  # it starts up meanwhile, and would slow the next measurement
     return took
 
 
@@ -74,9 +74,9 @@ def weigh_reaper() -> str:
 
 
 def raise_in_one(rank: int, path: str) -> None:
-    """Have rank 0 raise; the time goes into a file."""
+    """Raise in rank 0, and write the time to a file."""
     if rank == 0:
-        time.sleep(0.1)  # until the others are there
+        time.sleep(0.1)  # the others start meanwhile
         Path(path).write_text(repr(time.monotonic()))
         raise ValueError("measured")
     time.sleep(60)
@@ -107,7 +107,7 @@ def kill_caller(start_method: str) -> float:
 
 
 def ask(start_method: str, nprocs: int) -> Iterator[Measure]:
-    """Yield the measure of one `dump_stacks` of ranks that sleep."""
+    """Provide a function that measures one `dump_stacks` of sleeping ranks."""
     with start_processes(rest, nprocs=nprocs, join=False, start_method=start_method) as context:
         time.sleep(0.5)
         yield clock(context.dump_stacks)
@@ -119,9 +119,9 @@ def rest(rank: int) -> None:
 
 
 def migrate() -> float:
-    """Return what the first move of a process into a new cgroup takes, after a pause.
+    """Return the time of the first move of a process into a new cgroup after a pause.
 
-    Without one the kernel is still prepared for such moves by the last, and takes far less.
+    Soon after another move the kernel takes far less, because it is still prepared.
     """
     time.sleep(0.5)
     path = cgroups.create(1 << 61)

@@ -1,7 +1,7 @@
 """The launchers that side_by_side.py compares, each called as its documentation says.
 
-Run as a script, this is the caller of one of them: ``peers.py PEER CASE FOLDER BUSY``.  It leaves its
-report in the folder, and waits there for leave to exit.
+As a script, ``peers.py PEER CASE FOLDER BUSY``, this module is the caller of one of them.  It writes its
+report into the folder, and waits there for a cue to exit.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from ranks import RaisesOnLoad
 
 Function = Callable[..., object]
 Call = Callable[[Function, Sequence[Any], Callable[[], None]], None]
-"""Calls the function in each rank, with the rank first; tells when it knows of an error, if it can."""
+"""Calls the function in each rank, with the rank first; says when it knows of an error, if it can."""
 
 
 @dataclass(frozen=True)
 class Peer:
     """A launcher with a start method.
 
-    ``module`` is what it is imported as, and ``package`` what pip calls it.  ``pickles`` says
-    whether arguments are pickled, ``returns`` whether the call has to bring return values.
+    ``module`` is its name for imports, ``package`` its name for pip.  ``pickles`` says whether it pickles
+    arguments, ``returns`` whether the call must return the values that ranks return.
     """
 
     call: Call
@@ -46,12 +46,12 @@ class Peer:
     returns: bool = False
 
     def is_installed(self) -> bool:
-        """Tell whether it can be imported here."""
+        """Return whether the module can be imported here."""
         return importlib.util.find_spec(self.module.partition(".")[0]) is not None
 
 
 def procession(start_method: str) -> Call:
-    """Call procession; its fork check is off, because it would warn of what is no fault here."""
+    """Call procession without its fork check, whose warnings would not concern the case."""
 
     def call(fn: Function, args: Sequence[Any], known: Callable[[], None]) -> None:
         options = {"fork_check": "off"} if start_method == "fork" else None
@@ -104,7 +104,7 @@ def futures(start_method: str) -> Call:
 
 
 def loky(fn: Function, args: Sequence[Any], known: Callable[[], None]) -> None:
-    """Call loky, and have it kill its workers in the end."""
+    """Call loky, and kill its workers in the end."""
     pool = importlib.import_module("loky").ProcessPoolExecutor(RANKS)
     try:
         submit(pool, fn, args, known)
@@ -113,7 +113,7 @@ def loky(fn: Function, args: Sequence[Any], known: Callable[[], None]) -> None:
 
 
 def submit(pool: Executor, fn: Function, args: Sequence[Any], known: Callable[[], None]) -> None:
-    """Submit one call a rank to a pool, and raise the first error there is."""
+    """Submit one call for each rank to a pool, and raise the first error."""
     pending = [pool.submit(fn, rank, *args) for rank in range(RANKS)]
     try:
         for future in as_completed(pending):
@@ -124,7 +124,7 @@ def submit(pool: Executor, fn: Function, args: Sequence[Any], known: Callable[[]
 
 
 def mpire(fn: Function, args: Sequence[Any], known: Callable[[], None]) -> None:
-    """Call mpire; ranks are no daemons, because some faults need children of multiprocessing."""
+    """Call mpire with ranks that are no daemons: some faults need children of multiprocessing."""
     launcher: Any = importlib.import_module("mpire")
     with launcher.WorkerPool(RANKS, start_method="fork", daemon=False) as pool:
         try:
@@ -175,16 +175,16 @@ def why_not(peer: str, name: str) -> str:
 
 
 def get_case(peer: str, name: str) -> Case:
-    """Return a case as it is for a peer: results matter only where they are brought."""
+    """Return a case for a peer, without its results if the peer returns none."""
     matters = name == RETURNED and PEERS[peer].returns
     return replace(ALL_CASES[name], outcome="raised") if matters else ALL_CASES[name]
 
 
 class Patient(Stage):
-    """A stage on which nobody waits for longer than a healthy rank works: a pool waits for all."""
+    """A stage whose waits end when healthy ranks end, because a pool waits for all."""
 
     def await_cue(self, cue: str) -> str:
-        """Wait for a cue, and return its text; a FileNotFoundError says that nobody gave it."""
+        """Wait for a cue, and return its text; raise FileNotFoundError if it does not come."""
         until = time.monotonic() + self.busy
         while not (self.folder / cue).exists() and time.monotonic() < until:
             time.sleep(0.001)
@@ -192,7 +192,7 @@ class Patient(Stage):
 
 
 def perform(rank: int, name: str, folder: str, busy: float, burden: object = None) -> object:
-    """Play one rank's part, as `cases.play` does; the healthy ones work just once."""
+    """Play one rank's part, as `cases.play` does; healthy ranks work just once."""
     case, stage = ALL_CASES[name], Patient(folder, busy)
     if rank != 1:
         case.others(stage)
@@ -205,8 +205,8 @@ def perform(rank: int, name: str, folder: str, busy: float, burden: object = Non
 
 
 def drive(peer: str, name: str, folder: str, busy: str) -> None:
-    """Be the caller: call a peer, report, and wait for leave to exit."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & and nohup ignore these
+    """Act as the caller: call a peer, report, and wait for the cue to exit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & and nohup ignore it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     importlib.import_module(PEERS[peer].module)
     stage = Stage(folder, float(busy))
@@ -231,7 +231,7 @@ def drive(peer: str, name: str, folder: str, busy: str) -> None:
 def report(
     peer: str, name: str, error: BaseException | None, times: dict[str, float], stage: Stage
 ) -> dict[str, Any]:
-    """Return what the caller saw: fields of a `verdicts.Run`, and the verdict on the error."""
+    """Return what the caller saw, as fields of a `verdicts.Run`, and the verdict on the error."""
     text = "" if error is None else explain(error)
     fault = stage.folder / "fault"
     begun = float(fault.read_text()) if fault.exists() else times["called"]
@@ -243,5 +243,5 @@ def report(
     }
 
 
-if __name__ == "__main__":  # ranks are to find functions in the module peers, not in __main__
+if __name__ == "__main__":  # ranks find functions in the module peers, not in __main__
     importlib.import_module("peers").drive(*sys.argv[1:])

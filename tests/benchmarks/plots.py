@@ -1,4 +1,4 @@
-"""The results of the benchmark of a launch as a picture; needs matplotlib, which is imported here only."""
+"""Draw the results of the benchmark of a launch; only this module imports matplotlib."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw(results: list[Result], path: str) -> None:
 
 
 def draw_row(part: Any, result: Result) -> None:
-    """Draw a bar for each line: its median, from the least to the largest; and the goal."""
+    """Draw a bar for each line, with its median, least and largest number, and draw the goal."""
     row, factor = result.row, 1e3 if result.row.number == SECONDS else 1
     lines = [line for line in result.lines if line.answers]
     spreads = [one for line in lines if (one := spread(line, row.number))]
@@ -51,7 +51,7 @@ def draw_row(part: Any, result: Result) -> None:
 
 
 def find_goal(result: Result) -> float | None:
-    """Return the goal in the row's own number; a ratio is one to the reference's median."""
+    """Return the goal in the row's number; multiply a ratio by the median of the reference."""
     row = result.row
     if row.goal is None or row.goal.of != RATIO:
         return row.goal.most if row.goal else None

@@ -1,12 +1,11 @@
-"""What small calls cost beside pools: ``python tests/benchmarks/pools.py``, from the root of the repository.
+"""Compare small calls with pools: ``python tests/benchmarks/pools.py``, from the root of the repository.
 
-first   ms from a process that has imported the library to two results, of two workers
-again   ms to two results once more: pools have kept their workers, procession launches new ranks
-call    µs a call, of 5,000 calls that return at once; procession hands them out through queues
+first   ms for the first two results, of two workers, in a process that has imported the library
+again   ms for two more results: pools have kept their workers, procession launches new ranks
+call    µs for one of 5,000 calls that return at once; procession hands them out through queues
 
-Each figure is the least of seven rounds, the one that other programs disturbed least; each round starts a
-process for each library in turn.  What only one of them needs is imported inside functions: workers import
-this module.
+Each figure is the least of seven rounds, which other programs disturbed least.  Each round starts a process
+for each library in turn.  Functions import what only one library needs, since workers import this module.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ def give(item: int) -> int:
 
 
 def serve(rank: int, tasks: Any, answers: Any) -> None:
-    """Answer until there are no more tasks."""
+    """Answer tasks until none is left."""
     for item in iter(tasks.get, None):
         answers.put(give(item))
 
 
 def measure_ranks(start_method: str) -> list[float]:
-    """Measure launches of ranks, and a queue that hands out calls."""
+    """Measure launches of ranks, and queues that hand out calls."""
     first, again = (
         seconds(lambda: run(give, (), WORKERS, start_method=start_method)) for _ in "12"
     )
@@ -79,7 +78,7 @@ def measure_joblib(_: str) -> list[float]:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
+    """Return the time of a call."""
     begun = time.perf_counter()
     call()
     return time.perf_counter() - begun
@@ -94,7 +93,7 @@ CONTESTANTS: dict[str, tuple[Callable[[str], list[float]], str]] = {
 
 
 def main() -> None:
-    """Measure all in turn, and print a table."""
+    """Measure all libraries in turn, and print a table."""
     import subprocess
 
     found: dict[str, list[list[float]]] = {name: [] for name in CONTESTANTS}

@@ -1,4 +1,4 @@
-"""The results of the benchmark of a launch as tables for a terminal."""
+"""Print the results of the benchmark of a launch as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from summaries import (
 
 
 def print_result(result: Result) -> None:
-    """Print a row: a table, what went wrong, and the goal."""
+    """Print a row: a table, the errors, and the goal."""
     row = result.row
     shown = [line for line in result.lines if not (line.said == NOT_POSSIBLE and line.variant)]
     print(f"{row.name}: {row.what}")
@@ -40,7 +40,7 @@ def print_table(table: list[list[str]]) -> None:
 
 
 def show(number: str, value: float) -> str:
-    """Return a number with its unit, which its name tells."""
+    """Return a number with its unit, which follows from its name."""
     if not number.startswith(SECONDS):
         return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
     return f"{value * 1e3:.2f} ms" if abs(value) < 10 else f"{value:.2f} s"

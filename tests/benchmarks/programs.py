@@ -1,6 +1,6 @@
-"""Scripts as users write them, which start ranks of a function of their own by spawn and wait for them.
+"""Scripts like those of users: they start ranks of their own function by spawn, and wait for them.
 
-Such a script is the main module: each rank imports it, and with it what it imports.
+The script is the main module: each rank imports it, with all that it imports.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _write(imports: str, *calls: str) -> str:
 
 
 def make_programs(ranks: int) -> dict[str, str]:
-    """Return the script of each contestant; that of the limit starts interpreters that run nothing."""
+    """Return the script of each contestant; the one of the limit starts interpreters that run nothing."""
     call = f"start_processes(nothing, nprocs={ranks})"
     return {
         "bare": _write(

@@ -1,10 +1,10 @@
-"""What it takes to come by the backend of a name, in fresh interpreters that see so many distributions.
+"""Measure how long a name takes to resolve, in fresh interpreters that see a given number of distributions.
 
-An interpreter finds its distributions in one folder, laid out as an installer does it: procession and what
-it requires, copied from here and compiled; a first-party and a third-party plugin; and as many others as
-are lacking, half of them with entry points of other groups.  It is run with ``-S``, so that what is
-installed beside this benchmark is not on its path: there are the folder, an empty one that it runs in, and
-the standard library.  How many distributions it sees is counted, and told.
+An interpreter finds its distributions in one folder, laid out as by an installer: procession and its
+requirements, copied from this environment and compiled; a first-party and a third-party plugin; and others up
+to the number, half of them with entry points of other groups.  It runs with ``-S``, so that its path lacks
+the packages of this environment: it has the folder, the empty working directory and the standard library.
+The result contains the number of distributions that the interpreter counted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Backend:
 """
 
 PLUGINS = {"procession-xla": "xla", "third-party": "third"}
-"""The start method of each plugin; the first is a name that procession keeps for that distribution."""
+"""The start method of each plugin; procession reserves the first name for its distribution."""
 
 _OTHER = "[console_scripts]\n{name} = {name}:main\n\n[pytest11]\n{name} = {name}.plugin\n"
 _FIELDS = "Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
@@ -69,10 +69,10 @@ _REST = "Classifier: Programming Language :: Python\n" * 30 + "\n" + "A long des
 
 
 def resolve(contestant: Contestant, code: str, distributions: int) -> Answer:
-    """Run code that resolves a name where procession is imported, again, and where nothing is.
+    """Run code that resolves a name with procession imported, a second time, and with nothing imported.
 
-    What else it needs is imported while the clock runs.  The second time all is imported, and what was
-    read is forgotten.
+    All other imports are timed.  The second time all modules are imported, and the registry has forgotten
+    what it had read.
     """
     folder = install(distributions)
     seconds, again, seen = run(folder, code, imported=True)
@@ -86,7 +86,7 @@ def resolve(contestant: Contestant, code: str, distributions: int) -> Answer:
 
 
 def run(folder: Path, code: str, *, imported: bool) -> list[float]:
-    """Return what code takes in an interpreter of its own, twice, and how many distributions that saw."""
+    """Return two times of code in a new interpreter, and the number of distributions that it saw."""
     variables = {name: os.environ[name] for name in os.environ if "PROCESSION" not in name}
     done = subprocess.run(
         [sys.executable, "-S", "-c", CHILD.format(code=code, imported=imported)],
@@ -104,7 +104,7 @@ def run(folder: Path, code: str, *, imported: bool) -> list[float]:
 
 @cache
 def install(count: int) -> Path:
-    """Make a folder with that many distributions, among them all that are needed."""
+    """Make a folder with that many distributions, including those that are needed."""
     folder = Path(tempfile.mkdtemp()) / "site"
     folder.with_name("empty").mkdir()
     needed = sorted(find_requirements("procession"))
@@ -123,7 +123,7 @@ def install(count: int) -> Path:
 
 
 def find_requirements(name: str) -> set[str]:
-    """Return the names of a distribution and of all that it requires here."""
+    """Return the names of a distribution and of its requirements here, and of theirs in turn."""
     found = {name}
     for line in metadata.requires(name) or []:
         other = re.split(r"[^A-Za-z0-9._-]", line)[0]
@@ -133,7 +133,7 @@ def find_requirements(name: str) -> set[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether there is such a distribution: not all that is required is required on every Python."""
+    """Return whether a distribution is installed: some requirements are for other versions of Python."""
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -142,7 +142,7 @@ def is_installed(name: str) -> bool:
 
 
 def copy_module(name: str, folder: Path) -> None:
-    """Copy a module or a package that can be imported here, without what is compiled."""
+    """Copy a module or a package that can be imported here, without compiled files."""
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None
@@ -154,7 +154,7 @@ def copy_module(name: str, folder: Path) -> None:
 
 
 def write_distribution(folder: Path, name: str, entry_points: str | None) -> None:
-    """Write the folder of metadata that an installer leaves."""
+    """Write the folder of metadata that an installer would write."""
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     info.joinpath("METADATA").write_text(_FIELDS.format(name=name) + _REST)

@@ -1,4 +1,4 @@
-"""Has the contestants of a row measure in turn, each in its worker."""
+"""Let the contestants of a row measure in turn, each in its worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NoAnswerError(Exception):
 
 
 class Worker:
-    """A contestant in a process of its own, to be closed after use."""
+    """A contestant in its own process; close it after use."""
 
     def __init__(self, contestant: str, heavy: bool) -> None:
         start = ["-c", "from worker import main; main()"] if not heavy else [str(HERE / "heavy.py")]
@@ -50,10 +50,10 @@ class Worker:
         )
 
     def ask(self, request: Mapping[str, object]) -> Answer:
-        """Have it measure once.
+        """Let the contestant measure once.
 
         Raises:
-            NoAnswerError: it failed, ended, or took too long.
+            NoAnswerError: the worker failed, ended, or took too long.
         """
         timer = threading.Timer(_LONGEST, self._kill)
         timer.start()
@@ -70,7 +70,7 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """Have it end, with all that it started."""
+        """End the worker and all that it started."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with suppress(BrokenPipeError):  # it has ended already
@@ -104,7 +104,7 @@ class Worker:
 
 
 def play(row: Row, repeat: int | None, full: bool) -> Result:
-    """Measure a row in rounds, each of which begins with another contestant; the first only warms up."""
+    """Measure a row in rounds; each begins with another contestant, and the first only warms up."""
     keys = [(one, variant) for one in CONTESTANTS for variant in select_variants(row, full)]
     said = {key: why for key in keys if (why := why_not(row, key[0]))}
     answers: dict[Key, list[Answer]] = {key: [] for key in keys}
@@ -132,14 +132,14 @@ def select_variants(row: Row, full: bool) -> list[str]:
 
 
 def why_not(row: Row, contestant: str) -> str:
-    """Return why a contestant does not take part, or an empty string."""
+    """Return the reason why a contestant does not take part, or an empty string."""
     if contestant not in row.contestants:
         return NOT_POSSIBLE
     return "" if CONTESTANTS[contestant].is_installed else NOT_INSTALLED
 
 
 def take_turns(row: Row, keys: list[Key], repeat: int) -> Iterator[tuple[int, Key]]:
-    """Return the number of each round, and whose turn it is; round -1 is not counted."""
+    """Return the number of each round and the contestant whose turn it is; round -1 does not count."""
     for number in range(0 if row.cold else -1, repeat):
         start = max(number, 0) % max(len(keys), 1)
         for key in keys[start:] + keys[:start]:

@@ -1,4 +1,4 @@
-"""The rows of the benchmark of a launch: what is measured, for whom, against what, and what is aimed at."""
+"""The rows of the benchmark of a launch: each has a measurement, contestants, a reference and a goal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from programs import make_programs
 
 Request = Mapping[str, Any]
-"""What a worker is asked (worker.py)."""
+"""A request to a worker (worker.py)."""
 
 Answer: TypeAlias = "dict[str, float]"
-"""What it answers: numbers by name."""
+"""The answer of a worker: numbers by name."""
 
 GROUP = "procession.start_methods"
 METHODS = ("fork", "spawn", "forkserver")
@@ -22,7 +22,7 @@ RATIO = "ratio"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The most that procession's median may be: of its ratio to the reference, or of a number."""
+    """The largest allowed median of procession's ratio to the reference, or of one of its numbers."""
 
     most: float
     of: str = RATIO
@@ -30,11 +30,11 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that is measured.
+    """One measurement.
 
-    ``number`` is the one that counts among those of an answer.  ``own`` is what is asked of one contestant
-    otherwise than of the rest, ``variants`` are requests that are made in turn, ``long`` those of them that
-    only ``--full`` makes.  Who is ``slow`` is measured in the first `FEW` rounds.
+    ``number`` is the number of an answer that counts.  ``own`` has changes to the request for single
+    contestants.  ``variants`` has requests that are made in turn; those in ``long`` are made with ``--full``
+    only.  Contestants in ``slow`` measure in the first `FEW` rounds only.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Row:
     heavy: bool = False
 
     def make_request(self, contestant: str, variant: str) -> dict[str, Any]:
-        """Return what a contestant's worker is asked."""
+        """Return the request to a contestant's worker."""
         return {**self.request, **self.own.get(contestant, {}), **self.variants[variant]}
 
 
 FEW = 3
-"""Rounds in which a slow contestant is measured: torch, where each of its ranks imports it."""
+"""Rounds in which a slow contestant measures: torch, where each of its ranks imports it."""
 
 _PEERS = ("procession", "stdlib", "torch")
 

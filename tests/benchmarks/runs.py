@@ -1,4 +1,4 @@
-"""Runs one fault under one peer: a fresh caller, what it says, what it leaves, and an end to all of it."""
+"""Run one fault under one peer in a fresh caller, note what it reports and leaves, and end all of it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from procession.testing.scratch import Stage, state_of
 
 HERE = Path(__file__).parent
 PATIENCE = 1.0
-"""Seconds after the call's end for which a process may stay."""
+"""Seconds that a process may stay after the call has ended."""
 
 stopping = threading.Event()
-"""Once set, no run waits for anything any more; each still ends what it started."""
+"""Once set, runs stop waiting; each still ends what it started."""
 
 _STARTING = 120.0  # seconds for the caller's own imports, which are not measured
 _TOKEN = "SIDE_BY_SIDE"
@@ -40,7 +40,7 @@ _HELPERS = (
     "procession._forkserver.server",
     "procession._cleanup.reaper",
 )
-"""What a caller may keep for as long as it lives: each is a child of it and ends with it."""
+"""Helpers that a caller may keep for as long as it lives: each is its child and ends with it."""
 
 
 class Tree:
@@ -53,7 +53,7 @@ class Tree:
         temporary = folder / "tmp"
         for path in (folder, self.stage.folder, temporary):
             path.mkdir(exist_ok=True)
-            path.chmod(0o777)  # one rank becomes nobody
+            path.chmod(0o777)  # one rank becomes the user nobody
         modules = os.pathsep.join((str(HERE), str(HERE.parent)))
         with open(folder / "output", "wb") as output:
             self.process = subprocess.Popen(
@@ -72,11 +72,11 @@ class Tree:
         marks.put(self.process.pid, self.mark)
 
     def has(self, cue: str) -> bool:
-        """Tell whether the caller has given a cue."""
+        """Return whether the caller has given a cue."""
         return (self.stage.folder / cue).exists()
 
     def has_ended(self) -> bool:
-        """Tell whether the caller has exited."""
+        """Return whether the caller has exited."""
         return self.process.poll() is not None
 
     def find(self) -> set[int]:
@@ -87,11 +87,11 @@ class Tree:
         return {pid for pid in ours - {self.process.pid} if state_of(pid) not in "XZ"}
 
     def find_left(self) -> list[str]:
-        """Return what ought to have ended by now, for people; helpers are left out."""
+        """Describe the processes that should have ended by now, without helpers."""
         return [_describe(pid) for pid in sorted(self.find()) if not self._is_helper(pid)]
 
     def end(self) -> None:
-        """End everything; those that clean up after others come last."""
+        """End all processes, those that clean up after others last."""
         trackers = {pid for pid in self.find() if "resource_tracker" in _describe(pid)}
         _kill({self.process.pid, *self.find()} - trackers)
         self.process.wait()
@@ -109,11 +109,11 @@ class Tree:
                 or os.getsid(pid) == self.process.pid
                 or _read_mark(pid) == self.mark
             )
-        except OSError:  # it has ended, or is not ours to ask
+        except OSError:  # it has ended, or belongs to another user
             return False
 
     def _is_as_old_as_its_note(self, pid: int) -> bool:
-        """Tell whether a number still is that of the process that was noted."""
+        """Return whether a pid still belongs to the process that was noted."""
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             noted = (self.stage.folder / f"pid {pid}").stat().st_mtime
@@ -129,14 +129,14 @@ class Tree:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long the call may take, the caller's exit likewise, and how long healthy ranks work."""
+    """Seconds: ``limit`` for the call, and again for the caller's exit; healthy ranks work for ``busy``."""
 
     limit: float
     busy: float
 
 
 def play_one(peer: str, case: str, limits: Limits) -> Run:
-    """Have a peer meet a fault, and judge what it made of it."""
+    """Run a fault under a peer, and judge the result."""
     run = Run(peer, case, said=why_not(peer, case))
     if not PEERS[peer].is_installed():
         run.said = f"not installed: pip install {PEERS[peer].package}"
@@ -228,9 +228,9 @@ def _list_memory() -> set[str]:
 
 
 def _find_left_memory(before: set[str]) -> list[str]:
-    """Return the shared memory that is new, and that no living process has mapped.
+    """Return the shared memory that is new and that no living process has mapped.
 
-    A semaphore is mapped under a name that it had before (sem_open(3) of glibc): inodes tell.
+    A semaphore is mapped under its earlier name (sem_open(3) of glibc), so inodes are compared.
     """
     new = _list_memory() - before
     maps = b"".join(map(_read, Path("/proc").glob("[0-9]*/maps")))  # later than the names

@@ -1,14 +1,14 @@
-"""What a caller bears: ``python -m tests.benchmarks.scale``, from the root of the repository.
+"""Measure how a caller scales: ``python -m tests.benchmarks.scale``, from the root of the repository.
 
-Thousands of fake agents, in a few processes, connect to the hub of one launch, are told their orders and
-given the payload, say that their rank has started, and then that it has returned; or one says that its rank
-has raised, and the others are stopped.  All of it over real connections on this machine; only the ranks are
-not there.  The caller, its hub and its context are the real ones.
+Thousands of fake agents, in a few processes, connect to the hub of one launch.  They get their specs and the
+payload, and report that their rank has started and then that it has returned; or one reports that its rank
+has raised, and the others are stopped.  The connections, on this machine, the caller, its hub and its context
+are real; only the ranks are missing.
 
-Columns, all of the caller: seconds until all have reported in and been told their orders; its own processor
-time for that, per rank; memory that it grew by, per rank; descriptors per rank; seconds from one rank's
+All columns are of the caller: seconds until all agents have reported and have their specs; its processor time
+for that, per rank; the growth of its memory, per rank; its descriptors, per rank; seconds from one rank's
 failure to the exception, with all others stopped; seconds from the first return to the end of a launch in
-which all return.
+which all ranks return.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Fake:
         self.is_done = False
 
     def hear(self) -> None:
-        """Do what an agent does, at once."""
+        """Act like an agent, at once."""
         from procession.remote import link as frames
 
         try:
@@ -58,7 +58,7 @@ class Fake:
             self.is_done = True
 
     def report(self, kind: str) -> None:
-        """Tell that the rank has returned, or raised."""
+        """Report that the rank has returned, or raised."""
         from procession.remote import link as frames
 
         text = f"ValueError: of rank {self.rank}" if kind == "raised" else ""
@@ -69,18 +69,18 @@ class Fake:
         self.leave(1 if kind == "raised" else 0)
 
     def leave(self, code: int) -> None:
-        """Tell that the rank has ended."""
+        """Report that the rank has ended."""
         if not self.end.closed:
             os.write(self.end.fileno(), code.to_bytes(4, "big", signed=True))
             self.end.close()
 
 
 def be_agents(description: str, first: int, count: int) -> None:
-    """Be some agents until the caller has finished; SIGUSR1 has them return, SIGUSR2 the first raise."""
+    """Act as agents until the caller has finished; SIGUSR1: all ranks return, SIGUSR2: the first raises."""
     from procession.remote.placement import unpack
 
-    told = unpack(description)
-    fakes = [Fake(told, rank) for rank in range(first, first + count)]
+    unpacked = unpack(description)
+    fakes = [Fake(unpacked, rank) for rank in range(first, first + count)]
     selector = selectors.DefaultSelector()
     for fake in fakes:
         selector.register(fake.control, selectors.EVENT_READ, fake)
@@ -111,15 +111,19 @@ class Fakes:
             self.processes.append(subprocess.Popen(command, cwd=HERE))
 
     def failure(self) -> str:
-        """Return whether one has ended."""
-        return "a process of fakes has ended" if any(each.poll() for each in self.processes) else ""
+        """Return an error if a process has failed."""
+        return (
+            "a process of fake agents has failed"
+            if any(each.poll() for each in self.processes)
+            else ""
+        )
 
     def explain(self) -> str:
         """Return nothing: there is no engine."""
         return ""
 
     def begun(self) -> None:
-        """Take note of nothing."""
+        """Do nothing."""
 
     def end(self, patience: float) -> None:
         """Wait for the processes."""
@@ -132,7 +136,7 @@ class Fakes:
 
 
 def measure(nprocs: int, payload: int) -> list[float]:
-    """Return the columns for so many ranks, and a payload of so many bytes."""
+    """Return the columns for so many ranks and a payload of so many bytes."""
     from procession import Launch, ProcessContext, ProcessRaisedException
     from procession.remote import start_agents
 

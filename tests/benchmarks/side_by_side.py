@@ -1,33 +1,33 @@
-"""Has launchers meet the same faults, and prints what each makes of them.
+"""Run the same faults under several launchers, and print how each handles them.
 
 The faults are those of `procession.testing.cases`, and three of what is pickled (peers.py).  A launch
-has three ranks; rank 1 has the fault, the healthy ones are busy for 12 seconds.  Each fault is met
-by a fresh caller in a session of its own, with its own TMPDIR; afterwards all that it left is ended.
-All peers are judged by the same rules, and get the first verdict of these that applies:
+has three ranks: rank 1 has the fault, and the healthy ones work for 12 seconds.  Each fault has a fresh
+caller in a new session, with its own TMPDIR; afterwards all that it left is ended.
+The same rules judge all peers.  Each gets the first of these verdicts that applies:
 
 hang            the call did not end within the limit, or the caller did not exit within it afterwards
 silent success  the call returned although a rank failed
-wrong error     the call raised something else than the cause: an error of the launcher's own, or
-                that of another rank, which failed only because rank 1 had; or it raised although
-                nothing was wrong (a SystemExit(0) that is handed on as such is not)
-cause lost      the call raised, and said no more than that a process ended
-late            it is all right, but the call ended 10 seconds or more after rank 1 had begun (after
-                its own begin, if no rank came to that)
-left behind     it is all right, but a process that the ranks had started, or a rank, was alive one
+wrong error     the call raised something else than the cause: an error of the launcher, or of another
+                rank, which failed only because rank 1 had failed; or it raised although nothing was
+                wrong (a SystemExit(0) that is passed on unchanged is no wrong error)
+cause lost      the call raised, and said only that a process ended
+late            the result is right, but the call ended 10 seconds or more after rank 1 had begun (after
+                the call had begun, if rank 1 never did)
+left behind     the result is right, but a rank, or a process that a rank had started, was alive one
                 second after the call had ended, or still after the caller's exit
 clean           none of these
 n/a             the case makes no sense for this peer; the run says why
 
-The cause of an exception is some text of it: it has to be found in what the call raised, in the
-exception's text, its notes or those of an exception that it names as its cause.  For a rank
-that ended otherwise it is its exit code, the signal's name or number; for ``sys.exit(text)``, the
-text.  ``+N left`` counts processes whatever the verdict, ``F`` entries left in TMPDIR and ``S``
-segments left in /dev/shm after the caller's exit.  What a caller keeps as long as it lives is not
-counted until it has exited: resource trackers, forkservers, procession's reaper.  ``known`` is when
-a pool had the error that its ``with`` statement raised later, once the other ranks had ended.
+The cause of an exception is some text of it.  The exception that the call raised must have it: in its
+text, in its notes, or in those of an exception that it names as its cause.  The cause of a rank that
+ended otherwise is its exit code, or the name or number of the signal; for ``sys.exit(text)``, the
+text.  Whatever the verdict, ``+N left`` counts processes, ``F`` entries left in TMPDIR and ``S``
+segments left in /dev/shm after the caller's exit.  What a caller keeps as long as it lives counts only
+after its exit: resource trackers, forkservers, procession's reaper.  ``known`` is the time when a pool
+had the error that its ``with`` statement raised later, after the other ranks had ended.
 
 Usage: side_by_side.py [--peers NAME...] [--cases NAME...] [--json FILE] [--markdown] [--quick] ...
-It exits with 1 if procession was not clean throughout.
+The exit status is 1 unless procession was clean throughout.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ Row = list[str]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is asked for; return 0 if procession was clean throughout."""
+    """Run the chosen cases; return 0 if procession was clean throughout."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an end is orderly
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what runs, too
     peers = select(options.peers, PEERS)
     cases = select(options.cases, ALL_CASES)
     begun = time.monotonic()
@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description="Has launchers meet the same faults.")
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Run the same faults under several launchers.")
     parser.add_argument(
         "--peers", nargs="+", metavar="NAME", help="names or patterns; all if left out"
     )
@@ -113,10 +113,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def select(patterns: list[str] | None, names: Iterable[str]) -> list[str]:
-    """Return the names that one of the patterns is or matches, in their order.
+    """Return the names that equal or match one of the patterns, in the order of the names.
 
     Raises:
-        SystemExit: a pattern matches none.
+        SystemExit: a pattern matches no name.
     """
     names = list(names)
     for pattern in patterns or ():
@@ -127,7 +127,7 @@ def select(patterns: list[str] | None, names: Iterable[str]) -> list[str]:
 
 
 def play_all(peers: list[str], cases: list[str], limits: Limits, jobs: int) -> list[Run]:
-    """Run every case under every peer; if interrupted, end what runs."""
+    """Run every case under every peer; after an interrupt, end what runs."""
     with ThreadPoolExecutor(jobs) as pool:
         pairs = [(peer, case) for case in cases for peer in peers]
         pending = [pool.submit(play_one, peer, case, limits) for peer, case in pairs]
@@ -140,7 +140,7 @@ def play_all(peers: list[str], cases: list[str], limits: Limits, jobs: int) -> l
 
 
 def report(pending: list[Future[Run]]) -> Iterator[Run]:
-    """Return each run as it ends, and say so."""
+    """Yield each run when it ends, and print it."""
     for number, future in enumerate(as_completed(pending), 1):
         run = future.result()
         line = f"[{number}/{len(pending)}] {run.peer}, {run.case}: {describe(run)}"
@@ -149,7 +149,7 @@ def report(pending: list[Future[Run]]) -> Iterator[Run]:
 
 
 def describe(run: Run) -> str:
-    """Return a run as a table has it."""
+    """Return the cell of a table for a run."""
     if run.verdict == NOT_APPLICABLE:
         return NOT_APPLICABLE
     parts = ["ok" if run.verdict == CLEAN else f"**{run.verdict}**"]
@@ -164,7 +164,7 @@ def describe(run: Run) -> str:
 
 
 def see_versions() -> dict[str, str]:
-    """Return what was compared, and on what."""
+    """Return the versions of launchers, Python and kernel, and the number of processors."""
     packages = sorted({peer.package for peer in PEERS.values()} - {"", "."})
     versions = {"python": platform.python_version(), "kernel": platform.release()}
     for package in ["procession", *packages]:
@@ -176,7 +176,7 @@ def see_versions() -> dict[str, str]:
 
 
 def print_tables(runs: list[Run], peers: list[str], cases: list[str], show: object) -> None:
-    """Print the counts, then every run, then why some were left out."""
+    """Print the counts, then every run, then the reasons why some were left out."""
     assert callable(show)
     print("; ".join(f"{name} {version}" for name, version in see_versions().items()), end="\n\n")
     show(["peer", "runs", *VERDICTS, "processes left", "files left"], count(runs, peers))
@@ -191,7 +191,7 @@ def print_tables(runs: list[Run], peers: list[str], cases: list[str], show: obje
 
 
 def count(runs: list[Run], peers: list[str]) -> Iterator[Row]:
-    """Return a row a peer: how often it got each verdict, and left something."""
+    """Return a row for each peer: how often it got each verdict, and how often it left something."""
     for peer in peers:
         own = [run for run in runs if run.peer == peer]
         ran = [run for run in own if run.verdict != NOT_APPLICABLE]

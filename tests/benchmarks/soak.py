@@ -1,9 +1,9 @@
-"""Thousands of launches with random faults: every answer right, nothing left, memory flat.
+"""Check thousands of launches with random faults for wrong answers, leftovers and growing memory.
 
 Each launch draws a start method and a scenario from a seeded generator: a success, a fault case of
-`procession.testing.cases`, or something that befalls the caller.  What was wrong is printed with its seed and
-number.  At the end this process must hold what it held after the first tenth of the reports, and no
-more: no process, descriptor, thread or file, and its memory must not grow by more than `GROWTH`.
+`procession.testing.cases`, or an event in the caller.  Each wrong answer is printed with its seed and number.
+At the end this process must have no more processes, descriptors, threads and files than after the first
+tenth of the reports, and its memory must not have grown by more than `GROWTH`.
 
 Usage: soak.py [--launches N] [--seed N] [--ranks N] [--report-every N] [--json FILE]
 """
@@ -37,11 +37,11 @@ from procession.testing.cases import CASES, Case, play
 from procession.testing.outcomes import assert_gone, assert_told
 from procession.testing.scratch import Stage
 
-METHODS = {"fork": 6, "forkserver": 3, "spawn": 1}  # by how often: by how cheap they are
+METHODS = {"fork": 6, "forkserver": 3, "spawn": 1}  # with weights: the cheap ones are more frequent
 GROWTH = 2.0
-"""MiB of private memory per 1,000 launches that are taken for the allocator's own, not for a leak."""
+"""MiB of private memory per 1,000 launches that count as the allocator's, not as a leak."""
 UNSTEADY = 8.0
-"""MiB by which it may differ however few the launches: arenas of threads come and go."""
+"""MiB by which it may differ after any number of launches: arenas of threads come and go."""
 MOST_WRONG = 20
 """Wrong answers after which the soak ends early."""
 
@@ -52,17 +52,17 @@ Launch = dict[str, Any]
 
 
 def succeed(rank: int, size: int) -> bytes:
-    """Return something: above 48 KiB it travels as a file."""
+    """Return bytes; more than 48 KiB travel as a file."""
     return bytes(size)
 
 
 def rest(rank: int) -> None:
-    """Work for far longer than any launch here lasts."""
+    """Work for far longer than any launch of the soak lasts."""
     time.sleep(60)
 
 
 class Scenarios:
-    """What a launch can be; each takes the options of its launch, and a folder."""
+    """The scenarios of a launch; each takes the options of its launch, and a folder."""
 
     def __init__(self, draw: random.Random, ranks: int) -> None:
         self.draw, self.ranks = draw, ranks
@@ -83,7 +83,7 @@ class Scenarios:
             raise
 
     def terminated(self, launch: Launch, folder: str) -> None:
-        """The caller stops the ranks, whatever they are at by then."""
+        """The caller stops the ranks at any stage of their start."""
         context = start_processes(rest, nprocs=self.ranks, join=False, **launch)
         time.sleep(self.draw.choice([0, 0.001, 0.01]))
         context.terminate()
@@ -94,11 +94,11 @@ class Scenarios:
         try:
             start_processes(rest, nprocs=self.ranks, timeout=0.02, **launch)
         except ProcessTimeoutError as one:
-            told = one.failures
-        assert len(told) in (0, self.ranks)  # none where the start itself took longer
+            failures = one.failures
+        assert len(failures) in (0, self.ranks)  # 0 if the start itself took longer
 
     def dropped(self, launch: Launch, folder: str) -> None:
-        """Nobody joins: the next launch reaps the ranks."""
+        """The caller drops the launch without joining it: the next launch reaps the ranks."""
         context = start_processes(succeed, (10,), self.ranks, join=False, **launch)
         processes = context.processes
         del context
@@ -108,21 +108,21 @@ class Scenarios:
 
     def interrupted(self, launch: Launch, folder: str) -> None:
         """Ctrl-C while the caller waits."""
-        context = start_processes(rest, nprocs=self.ranks, join=False, **launch)
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
         try:
-            context.wait()
+            with start_processes(rest, nprocs=self.ranks, join=False, **launch) as context:
+                signal.setitimer(signal.ITIMER_REAL, 0.01)  # may be due before the wait
+                context.wait()
         except KeyboardInterrupt:
             return
         raise AssertionError("the interrupt was lost")
 
     def shown(self, launch: Launch, folder: str) -> None:
-        """Somebody asks for stacks."""
+        """The caller dumps the stacks of the ranks."""
         with start_processes(rest, nprocs=self.ranks, join=False, **launch) as context:
             assert len(context.dump_stacks()) == self.ranks
 
     def two(self, launch: Launch, folder: str) -> None:
-        """Two launches at once, from two threads."""
+        """Two threads launch at the same time."""
         answers: list[object] = []
 
         def one() -> None:
@@ -152,7 +152,7 @@ WEIGHTS = {
 
 
 def soak(options: argparse.Namespace) -> dict[str, Any]:
-    """Do all launches; return what came of them."""
+    """Do all launches; return the results."""
     draw = random.Random(options.seed)
     scenarios = Scenarios(draw, options.ranks)
     done: Counter[str] = Counter()
@@ -178,7 +178,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def play_one(scenario: Callable[[Launch, str], None], method: str) -> str:
-    """Play one scenario; return what was wrong, an empty string for nothing."""
+    """Play one scenario; return what was wrong, or an empty string."""
     options = {"fork_check": "off"} if method == "fork" else {}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +192,7 @@ def play_one(scenario: Callable[[Launch, str], None], method: str) -> str:
 
 
 def take_stock() -> dict[str, float]:
-    """Return how many things this process has, and its private memory in MiB."""
+    """Return the number of resources of each kind that this process has, and its private memory in MiB."""
     client.stop_servers()
     gc.collect()
     memory = Path("/proc/self/smaps_rollup").read_text()
@@ -208,7 +208,7 @@ def take_stock() -> dict[str, float]:
 
 
 def compare(stocks: list[dict[str, float]], every: int) -> list[str]:
-    """Return what the last stock has that the first had not, and whether memory grew."""
+    """Return what the last stock has more than the first, and whether memory grew."""
     if len(stocks) < 3:
         return []
     first = max(len(stocks) // 10, 1)
@@ -236,7 +236,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     for number in (signal.SIGALRM, signal.SIGINT):  # the shell's ``&`` ignores the second
         signal.signal(number, signal.default_int_handler)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what ranks say of their own ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # ranks print messages when they end
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = folder
         result = soak(options)

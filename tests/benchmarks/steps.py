@@ -1,8 +1,8 @@
-"""Where a forked rank's time goes, step by step: ``python tests/benchmarks/steps.py``.
+"""Measure the steps of a forked rank: ``python tests/benchmarks/steps.py``.
 
-A fork shares its parent's memory until one of them writes to it: the kernel then copies the page, in a
-page fault.  That is most of what a forked rank costs, and so this counts faults.  Ranks are ended at the
-beginning of each step in turn; what a step takes is the difference to the next.
+A fork shares its parent's memory until one of them writes to it: then the kernel copies the page, in a
+page fault.  Most of the cost of a forked rank is page faults, so this script counts them.  It ends ranks at
+the beginning of each step in turn; the cost of a step is the difference to the next.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ STEPS: list[tuple[str, Any, str]] = [
 
 
 class Cost(NamedTuple):
-    """What ranks have cost up to some point."""
+    """The cost of ranks up to some step."""
 
     faults: float
     microseconds: float
 
 
 def measure(owner: Any = None, name: str = "") -> Cost:
-    """Return what one of `RANKS` ranks costs that ends where it first calls a function."""
+    """Return the cost of one of `RANKS` ranks that end where they first call a function."""
     real = getattr(owner, name, None)
     caller, end = os.getpid(), os._exit
 
@@ -78,7 +78,7 @@ def statistics_of(costs: list[Cost]) -> Cost:
 
 
 def cost_of_launch() -> Cost:
-    """Return what a rank of one launch has cost."""
+    """Return the cost of a rank of one launch."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     launch()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -92,7 +92,7 @@ def launch() -> None:
 
 
 def main() -> None:
-    """Print what each step adds."""
+    """Print the cost of each step."""
     launch()
     print(f"{'':48} {'faults':>8} {'CPU':>10}")
     steps = ["the fork itself, and all hooks for it", *(what for what, *_ in STEPS)]

@@ -1,4 +1,4 @@
-"""What the numbers of a row come to: medians, ratios, and whether the goal is met."""
+"""Summarise the numbers of a row: medians, ratios, and whether the goal is met."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_INSTALLED, NOT_POSSIBLE = "not installed", "-"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a contestant measured, in the order of the rounds, or why it did not."""
+    """The answers of a contestant in the order of the rounds, or the reason why there are none."""
 
     contestant: str
     variant: str
@@ -24,13 +24,13 @@ class Line:
 
     @property
     def name(self) -> str:
-        """What a table calls it."""
+        """The name of the line in a table."""
         return f"{self.contestant}, {self.variant}" if self.variant else self.contestant
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row, and what was measured for it."""
+    """A row and its lines."""
 
     row: Row
     lines: list[Line]
@@ -38,7 +38,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Some numbers in short."""
+    """The median, least and largest of some numbers."""
 
     median: float
     least: float
@@ -57,19 +57,19 @@ def spread(line: Line, number: str) -> Spread | None:
 
 
 def compare(result: Result, line: Line) -> Spread | None:
-    """Return the spread of a line's ratio to the reference, round by round, if there is one."""
+    """Return the spread of a line's ratio to the reference in each round, if there is a reference."""
     number, name = result.row.number, result.row.reference
     for other in result.lines:
         if (other.contestant, other.variant) == (name, line.variant):
             pairs = list(
                 zip(line.answers, other.answers, strict=False)
-            )  # the slow have fewer rounds
+            )  # slow contestants have fewer rounds
             return Spread.of(a[number] / b[number] for a, b in pairs) if pairs else None
     return None
 
 
 def find_extras(result: Result) -> list[str]:
-    """Return the names of the numbers that were measured beside the one that counts."""
+    """Return the names of the measured numbers besides the one that counts."""
     names = dict.fromkeys(
         name for line in result.lines for answer in line.answers for name in answer
     )
@@ -77,7 +77,7 @@ def find_extras(result: Result) -> list[str]:
 
 
 def reach(result: Result) -> float | None:
-    """Return what procession has of what the goal is about: the median, of all variants the largest."""
+    """Return procession's median of the number or ratio of the goal, the largest of all variants."""
     goal = result.row.goal
     ours = [line for line in result.lines if line.contestant == OURS]
     if goal is None or not all(line.answers for line in ours):
@@ -90,13 +90,13 @@ def reach(result: Result) -> float | None:
 
 
 def is_met(result: Result) -> bool | None:
-    """Tell whether a row's goal is met; None if it has none, or was not measured."""
+    """Return whether a row's goal is met; None if it has none, or was not measured."""
     reached = reach(result)
     return None if reached is None or result.row.goal is None else reached <= result.row.goal.most
 
 
 def describe(result: Result) -> dict[str, Any]:
-    """Return a result as JSON has it."""
+    """Return a result as an object for JSON."""
     row = result.row
     return {
         "name": row.name,

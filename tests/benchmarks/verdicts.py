@@ -1,4 +1,4 @@
-"""Judges what a launcher made of a fault; the rules, in words, are in side_by_side.py."""
+"""Judge how a launcher handled a fault; side_by_side.py describes the rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from procession.testing.cases import Case
 
 LATE = 10.0
-"""Seconds from which on an answer is late."""
+"""Seconds after which an answer is late."""
 
 CLEAN, SILENT, HANG, LOST, WRONG, TARDY, LEFT, NOT_APPLICABLE = VERDICTS = (
     "clean",
@@ -28,7 +28,7 @@ _DEATHS = {
     "BrokenProcessPool",  # concurrent.futures, loky
     "TerminatedWorkerError",  # loky
 }
-"""Errors that say no more than that a process ended."""
+"""Errors that say only that a process ended."""
 
 _SECONDARY = (
     "secondary"  # what a victim of rank 1 raises (procession.testing.bystanders.follow_soon)
@@ -39,17 +39,17 @@ _EXCERPT = 2000
 
 @dataclass
 class Run:
-    """What became of one fault under one peer."""
+    """The result of one fault under one peer."""
 
     peer: str
     case: str
     verdict: str = ""
     seconds: float | None = None
-    """From the fault, or from the call if no rank came to it, until the call ended."""
+    """Seconds from the fault, or from the call if no rank came to the fault, until the call ended."""
     known: float | None = None
-    """The same, until the peer had the error, where it tells before the call ends."""
+    """Seconds until the peer had the error, if it says so before the call ends."""
     exit_seconds: float | None = None
-    """How long the caller took to exit after that."""
+    """Seconds from the end of the call until the caller exited."""
     left: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     shared_memory: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Run:
 
 
 def explain(error: BaseException) -> str:
-    """Return all that an exception tells: its text, notes, exit code or signal, members and causes."""
+    """Return all that an exception says: its text, notes, exit code or signal, members and causes."""
     return _COLOUR.sub("", "\n".join(dict.fromkeys(_tell(error, set()))))
 
 
@@ -82,7 +82,7 @@ def shorten(text: str) -> str:
 
 
 def judge_error(case: Case, name: str, error: BaseException | None, text: str) -> str:
-    """Return the verdict on what a call raised, as if it had been in time and left nothing."""
+    """Return the verdict on the exception of a call, apart from its time and from what it left."""
     if case.outcome == "ok":
         well = error is None or (isinstance(error, SystemExit) and not error.code)
         return CLEAN if well else WRONG
@@ -112,7 +112,7 @@ def _names_ending(case: Case, text: str) -> bool:
 
 
 def judge(run: Run, about_error: str) -> str:
-    """Return the one verdict on a run that ended: the gravest that applies."""
+    """Return the verdict on a run that ended: the gravest that applies."""
     if about_error != CLEAN:
         return about_error
     if run.seconds is None or run.seconds >= LATE:

@@ -1,6 +1,6 @@
-"""What the ranks of the benchmark of a launch do; imports next to nothing, because every rank pays for it.
+"""Functions of the ranks in the benchmark of a launch; few imports, because every rank pays for them.
 
-Ranks and their caller share a file of one number of 8 bytes a rank, which is 0 until the rank has noted it.
+Ranks and their caller share a file with an 8-byte number for each rank, which is 0 until the rank notes one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PATIENCE = 120.0
 
 
 def nothing(rank: int) -> None:
-    """Do nothing: what is left is the cost of the launch."""
+    """Do nothing, so that only the launch costs time."""
 
 
 def check_array(rank: int, numbers: Any, length: int) -> None:
@@ -36,12 +36,12 @@ def check_dict(rank: int, numbers: dict[int, int], length: int) -> None:
 
 
 def arrive(rank: int, path: str) -> None:
-    """Note when this rank is inside fn."""
+    """Note the time at which this rank is inside fn."""
     note(rank, path, time.monotonic_ns())
 
 
 def raise_in_one(rank: int, path: str) -> None:
-    """Have rank 0 raise once all are up; it notes when."""
+    """Raise in rank 0 once all ranks are up, and note the time."""
     note(rank, path, 1)
     if rank:
         time.sleep(PATIENCE)
@@ -54,38 +54,38 @@ def raise_in_one(rank: int, path: str) -> None:
 
 
 def hold(rank: int, folder: str, load: Any = None) -> None:
-    """Hold what it was given until told to leave; notes how many descriptors it has."""
+    """Note how many descriptors this rank has, and hold the argument until the caller lets it go."""
     if load is not None:
-        load.sum()  # reads all of it: pages that nobody has touched would count for nothing
-    note(rank, f"{folder}/up", len(os.listdir("/proc/self/fd")) - 1)  # one of them lists
+        load.sum()  # reads all of it: pages that no process has touched would not count
+    note(rank, f"{folder}/up", len(os.listdir("/proc/self/fd")) - 1)  # listdir has one open itself
     until = time.monotonic() + PATIENCE
     while not os.path.exists(f"{folder}/leave") and time.monotonic() < until:
         time.sleep(0.005)
 
 
 def make_notes(path: str, ranks: int) -> str:
-    """Make the file that ranks note numbers in."""
+    """Make the file in which ranks note numbers."""
     with open(path, "wb") as file:
         file.write(bytes(8 * ranks))
     return path
 
 
 def note(rank: int, path: str, number: int) -> None:
-    """Put down a rank's number."""
+    """Note a rank's number."""
     fd = os.open(path, os.O_WRONLY)
     os.pwrite(fd, number.to_bytes(8, "little"), 8 * rank)
     os.close(fd)
 
 
 def read_notes(path: str) -> Sequence[int]:
-    """Return what ranks have noted, by rank."""
+    """Return the numbers that ranks have noted, by rank."""
     with open(path, "rb") as file:
         data = file.read()
     return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
 
 
 def await_all(path: str) -> Sequence[int]:
-    """Wait until all ranks have noted something, and return it."""
+    """Wait until all ranks have noted a number, and return the numbers."""
     until = time.monotonic() + PATIENCE
     while not all(notes := read_notes(path)):
         if time.monotonic() > until:

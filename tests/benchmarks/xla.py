@@ -1,21 +1,21 @@
-"""How soon JAX's ranks meet: ``python -m tests.benchmarks.xla``, from the root of the repository.
+"""Measure how soon JAX's ranks meet: ``python -m tests.benchmarks.xla``, from the root of the repository.
 
-Measured are the time from the call to the first collective of all ranks, on CPU, and that until all have
-ended and what they returned is there.  The contestants measure in turn, each time in a fresh caller:
+The times are from the call to the first collective of all ranks, on CPU, and from the call until all ranks
+have ended and their results are there.  The contestants measure in turn, each time in a fresh caller:
 
-procession          ``start_method="xla"`` by its default, a forkserver, that a launch before has started
-procession, cold    the same, but nothing was launched before
+procession          ``start_method="xla"`` with its default, a forkserver, which an earlier launch started
+procession, cold    the same without an earlier launch
 procession, spawn   with ``options={"base": "spawn"}``
 procession, fork    with ``options={"base": "fork"}``; its caller has imported JAX, and used no device
 bare                interpreters that import JAX, and initialise its distributed runtime as JAX says
-bare limit          the same, but they await rank 0 first: JAX backs off for a second if it is not up yet
-JAX's test launcher ``jax._src.test_multiprocess``; its import of JAX, once for all ranks, is not counted
+bare limit          the same, but they first wait for rank 0: JAX backs off for a second if it is not up yet
+JAX's test launcher ``jax._src.test_multiprocess``; its import of JAX, once for all ranks, does not count
 
-The last needs absl (``pip install absl-py``), and uses portpicker if there is one.  In a virtual environment
-it works where it hands on ``sys.path``, as in JAX 0.12.  A measurement that fails, or takes longer than a
-minute, is told beside the table and made once more.
+The last needs absl (``pip install absl-py``), and uses portpicker if that is installed.  In a virtual
+environment it works if it passes ``sys.path`` on, as in JAX 0.12.  A measurement that fails, or takes longer
+than a minute, is reported below the table and repeated.
 
-Ranks import this module: it imports nothing that JAX does not, and its neighbours only where they are used.
+Ranks import this module: at its top it imports only what JAX imports, too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 Times: TypeAlias = "tuple[int, Sequence[int], int]"
-"""When a launch was called, each rank had met the others, and all had ended: monotonic, in nanoseconds."""
+"""The times of the call, of the collective in each rank, and of the end: monotonic, in nanoseconds."""
 
 COLLECTIVE, END = "seconds to the collective", "seconds to the end"
 SPAWN, JAX = "procession, spawn", "JAX's test launcher"
@@ -85,7 +85,7 @@ if __name__ == "__main__":
 
 
 def meet(rank: int, ranks: int) -> int:
-    """Gather a number from each rank in all; return when this one has them."""
+    """Gather a number from each rank in every rank; return the time at which this one has them."""
     numpy = importlib.import_module("numpy")
     utils = importlib.import_module("jax.experimental.multihost_utils")
     gathered = utils.process_allgather(numpy.array([rank]))
@@ -128,7 +128,7 @@ def launch_bare(ranks: int, patient: bool) -> Times:
 
 
 def launch_jax(ranks: int) -> Times:
-    """Have JAX's launcher launch: from a script, which it runs again in each rank."""
+    """Launch by JAX's launcher, from a script that it runs again in each rank."""
     from work import make_notes, read_notes
 
     folder = tempfile.gettempdir()
@@ -152,7 +152,7 @@ CONTESTANTS: dict[str, Callable[[int], Times]] = {
 
 
 def answer() -> None:
-    """Be a caller: measure once what the arguments say, and print it; all else goes to standard error."""
+    """Act as a caller: measure once what the arguments say, and print it; other output goes to stderr."""
     from worker import take_streams
 
     _, answers = take_streams()
@@ -163,10 +163,10 @@ def answer() -> None:
 
 
 def ask(contestant: str, ranks: int) -> Answer:
-    """Have a fresh caller measure; after too long, end it and all that it started."""
+    """Measure in a fresh caller; if it takes too long, end it and all that it started."""
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
-    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # installed modules are compiled
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile() as answers,
@@ -195,7 +195,7 @@ def ask(contestant: str, ranks: int) -> Answer:
 
 
 def play(row: Row, ranks: int, rounds: int) -> Result:
-    """Measure in rounds, each of which begins with another contestant; the first only warms up."""
+    """Measure in rounds; each begins with another contestant, and the first only warms up."""
     from rounds import take_turns
     from summaries import NOT_INSTALLED, Line, Result
 
@@ -204,7 +204,7 @@ def play(row: Row, ranks: int, rounds: int) -> Result:
     said: dict[str, list[str]] = {line.name: [] for line in lines if not line.said}
     answers = {line.name: line.answers for line in lines}
     for number, (name, _) in take_turns(row, [(name, "") for name in said], rounds):
-        while len(said[name]) < 3:  # without it, the rounds of a ratio would not be the same
+        while len(said[name]) < 3:  # a missing round would spoil the ratios
             time.sleep(_SETTLING)
             try:
                 measured = ask(name, ranks)
@@ -213,12 +213,12 @@ def play(row: Row, ranks: int, rounds: int) -> Result:
             else:
                 answers[name] += [measured] if number >= 0 else []
                 break
-    told = {name: "\n".join(texts) for name, texts in said.items()}
-    return Result(row, [replace(line, said=told.get(line.name, line.said)) for line in lines])
+    notes = {name: "\n".join(texts) for name, texts in said.items()}
+    return Result(row, [replace(line, said=notes.get(line.name, line.said)) for line in lines])
 
 
 def see_machine() -> Iterator[str]:
-    """Return what is compared, and on what."""
+    """Yield the versions of packages, and facts about the machine."""
     yield f"python {platform.python_version()}; kernel {platform.release()}"
     yield f"processors {len(os.sched_getaffinity(0))}, load {os.getloadavg()[0]:.1f}"
     for package in PACKAGES:

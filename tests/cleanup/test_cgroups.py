@@ -1,4 +1,4 @@
-"""Cgroups of launches, where they are asked for: on a real cgroup v2, which these tests need to write."""
+"""Launches that ask for a cgroup, on a real cgroup v2 that this process may write."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have launches ask for a cgroup; no other run of these tests makes any meanwhile."""
+    """Make launches ask for a cgroup, and exclude other runs of these tests meanwhile."""
     monkeypatch.setenv("PROCESSION_CGROUP", "1")
     folder = os.open(Path(cgroups.locate(1)).parent, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
@@ -49,21 +49,21 @@ def list_cgroups() -> list[str]:
     return [str(path) for path in Path(cgroups.locate(1)).parent.glob("procession-*")]
 
 
-def tell_cgroup(rank: int) -> str:
+def read_cgroup(rank: int) -> str:
     return Path("/proc/self/cgroup").read_text()
 
 
-def test_ranks_of_a_launch_share_a_cgroup_of_their_own(start_method: str) -> None:
-    first, second = run(tell_cgroup, nprocs=2, start_method=start_method)
+def test_ranks_of_a_launch_share_a_new_cgroup(start_method: str) -> None:
+    first, second = run(read_cgroup, nprocs=2, start_method=start_method)
     assert first == second
     assert "/procession-" in first
     assert list_cgroups() == []
-    assert "/procession-" not in tell_cgroup(0)
+    assert "/procession-" not in read_cgroup(0)
 
 
-def test_what_has_shed_the_mark_ends_too(start_method: str, tmp_path: Path) -> None:
+def test_a_process_that_removed_its_mark_ends_too(start_method: str, tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="boom"):
-        start_processes(shed_and_fail, (str(tmp_path),), 2, start_method=start_method)
+        start_processes(remove_mark_and_fail, (str(tmp_path),), 2, start_method=start_method)
     (pid,) = Stage(str(tmp_path), 0).noted()
     until = time.monotonic() + patience(2)
     while state_of(pid) not in "XZ":
@@ -72,7 +72,7 @@ def test_what_has_shed_the_mark_ends_too(start_method: str, tmp_path: Path) -> N
     assert list_cgroups() == []
 
 
-def shed_and_fail(rank: int, folder: str) -> None:
+def remove_mark_and_fail(rank: int, folder: str) -> None:
     if rank == 1:
         ranks.work(rank)
     from procession._cleanup import marks
@@ -99,7 +99,7 @@ def test_a_killed_caller_leaves_no_cgroup(
         caller.close()
 
 
-def test_nested_launches_leave_none(start_method: str) -> None:
+def test_nested_launches_leave_no_cgroup(start_method: str) -> None:
     with pytest.raises(ProcessRaisedException, match="the outer one"):
         start_processes(nest_and_fail, nprocs=1, start_method=start_method)
     assert list_cgroups() == []
@@ -116,17 +116,17 @@ def nest_and_fail(rank: int) -> None:
     raise ValueError("the outer one")
 
 
-def test_daemons_that_are_kept_are_in_none(start_method: str) -> None:
-    (told,) = run(tell_cgroup, start_method=start_method, keep_daemons=True)
-    assert "/procession-" not in told
+def test_daemons_that_are_kept_are_in_no_cgroup(start_method: str) -> None:
+    (text,) = run(read_cgroup, start_method=start_method, keep_daemons=True)
+    assert "/procession-" not in text
 
 
-def test_a_bad_choice_and_a_missing_permission_are_told(
+def test_a_bad_choice_and_a_missing_permission_raise(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cgroups, "locate", lambda mark: "/proc/none")
     with pytest.raises(RuntimeError, match="PROCESSION_CGROUP=1, but this process cannot create"):
-        run(tell_cgroup, start_method=start_method)
+        run(read_cgroup, start_method=start_method)
     monkeypatch.setenv("PROCESSION_CGROUP", "yes")
     with pytest.raises(ValueError, match="PROCESSION_CGROUP must be 0 or 1, not 'yes'"):
-        run(tell_cgroup, start_method=start_method)
+        run(read_cgroup, start_method=start_method)

@@ -1,4 +1,4 @@
-"""What carries a launch's mark is found and ended, and nobody else.
+"""Processes that carry the mark of a launch are found and ended, and no others.
 
 Promise: What ranks start ends with them.
 """
@@ -22,7 +22,7 @@ from procession._cleanup import marks
 from procession.testing.faults import start_session, start_stranger
 from procession.testing.scratch import Stage, state_of
 from procession.testing.times import patience
-from scripts import execute
+from scripts import PROGRAMS, run_program
 from starters import fail_with, start_one
 
 
@@ -56,17 +56,20 @@ def test_only_what_carries_the_mark_is_ended(mark: int, sleeper: subprocess.Pope
     with subprocess.Popen(["sleep", "60"]) as marked:
         marks.put(marked.pid, mark)
         marks.end(mark)
-        assert marked.wait() in (-signal.SIGKILL, 0)  # 0: `end` has reaped it, as an orphan's heir
+        assert marked.wait() in (
+            -signal.SIGKILL,
+            0,
+        )  # 0: `end` has reaped it, as it does with orphans
     assert state_of(sleeper.pid) in "SR"
 
 
-def test_nothing_is_ended_for_the_mark_of_none(sleeper: subprocess.Popen[bytes]) -> None:
-    marks.spare(sleeper.pid)  # its limit is 0, as is that of many others perhaps
+def test_the_mark_0_ends_nothing(sleeper: subprocess.Popen[bytes]) -> None:
+    marks.spare(sleeper.pid)  # its limit is 0, as that of other processes may be
     marks.end(0)
     assert state_of(sleeper.pid) in "SR"
 
 
-def test_what_is_spared_and_all_it_starts_is_left(mark: int) -> None:
+def test_a_spared_process_and_all_that_it_starts_run_on(mark: int) -> None:
     code = (
         "import resource, subprocess, sys, time\n"
         "resource.setrlimit(10, (0, resource.getrlimit(10)[1]))\n"  # as documented for daemons
@@ -84,7 +87,7 @@ def test_what_is_spared_and_all_it_starts_is_left(mark: int) -> None:
         process.kill()
 
 
-def test_one_that_forks_and_ends_again_and_again_is_caught(mark: int) -> None:
+def test_a_process_that_forks_and_ends_again_and_again_is_ended(mark: int) -> None:
     code = "import os, time\nwhile os.fork() == 0 or time.sleep(0.002): pass\n"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         marks.put(process.pid, mark)
@@ -94,45 +97,21 @@ def test_one_that_forks_and_ends_again_and_again_is_caught(mark: int) -> None:
         assert alive == []
 
 
-RESPAWNERS = {
-    "a chain": (
-        "import os, time\nwhile True:\n"
-        "  if os.fork(): os._exit(0)\n  os.setsid()\n  time.sleep({pause})"
-    ),
-    "a supervisor": (
-        "import os\nwhile True:\n  pid = os.fork()\n"
-        "  if pid == 0:\n    os.setsid()\n    os.execvp('sleep', ['sleep', '60'])\n  os.waitpid(pid, 0)"
-    ),
-    "two that watch each other": (
-        "import os, time\npipes = []\n"
-        "def live(depth=0):\n"
-        "  while True:\n"
-        "    read, write = os.pipe()\n"
-        "    if os.fork() == 0:\n"
-        "      os.close(write); os.setsid()\n"
-        "      os.read(read, 1); os.close(read)\n"  # its parent has ended: take its place
-        "      continue\n"
-        "    os.close(read)\n"
-        "    try: os.wait()\n"
-        "    except ChildProcessError: pass\n"
-        "    os.close(write)\n"
-        "live()"
-    ),
-}
+RESPAWNERS = ["a chain", "a supervisor", "two that watch each other"]
 
 
 @pytest.mark.parametrize("pause", [0.0005, 0.002, 0.02])
 @pytest.mark.parametrize("kind", RESPAWNERS)
-def test_what_starts_itself_anew_is_ended(mark: int, kind: str, pause: float) -> None:
-    code = RESPAWNERS[kind].format(pause=pause)
-    with subprocess.Popen([sys.executable, "-S", "-c", code]) as process:
+def test_processes_that_start_themselves_anew_are_ended(mark: int, kind: str, pause: float) -> None:
+    program = str(PROGRAMS / "respawns.py")
+    with subprocess.Popen([sys.executable, "-S", program, kind, str(pause)]) as process:
         marks.put(process.pid, mark)
         time.sleep(0.2)
         ended = marks.end(mark)
         left = [
             pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if carries(pid, mark)
         ]
-        for _ in range(100):  # whatever the outcome, leave none of it
+        for _ in range(100):  # leave none, whatever the outcome
             if marks.end(mark):
                 break
     assert ended
@@ -146,7 +125,7 @@ def carries(pid: int, mark: int) -> bool:
 def test_what_cannot_be_ended_is_named(mark: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         marks.put(process.pid, mark)
-        monkeypatch.setattr(marks, "_signal", lambda *_: None)
+        monkeypatch.setattr(marks, "pidfd_send_signal", lambda *_: None)
         monkeypatch.setattr(marks, "PATIENCE", 0.1)
         assert marks.end(mark) is False
         assert marks.describe(mark) == f"{process.pid} (sleep)"
@@ -170,10 +149,10 @@ def test_a_hard_limit_that_is_too_low_is_no_error(mark: int) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_follows_a_rank_soon_has_time_for_it(
+def test_a_program_that_ends_soon_after_its_rank_has_time_to(
     start_method: str, fails: bool, tmp_path: Path
 ) -> None:
-    """As a ``tee`` that writes a rank's log."""
+    """For example a ``tee`` that writes the log of a rank."""
     try:
         start_processes(write_through_a_program, (str(tmp_path), fails), start_method=start_method)
     except ProcessRaisedException:
@@ -191,7 +170,7 @@ def write_through_a_program(rank: int, folder: str, fails: bool) -> None:
         raise ValueError("boom")
 
 
-def test_daemons_of_ranks_that_succeed_are_left(start_method: str, tmp_path: Path) -> None:
+def test_daemons_of_ranks_that_succeed_run_on(start_method: str, tmp_path: Path) -> None:
     stage = Stage(str(tmp_path), 60)
     start_processes(start_one, ("session", str(tmp_path)), start_method=start_method)
     (pid,) = stage.noted()
@@ -210,7 +189,7 @@ def test_daemons_can_be_kept(start_method: str, tmp_path: Path) -> None:
         )
     until = time.monotonic() + patience(2)
     while len(daemons := [pid for pid in stage.noted() if state_of(pid) not in "XZ"]) > 3:
-        assert time.monotonic() < until  # the program, which was in the rank's group, is ending
+        assert time.monotonic() < until  # the program, which is in the group of its rank, is ending
     assert len(daemons) == 3
     for pid in daemons:
         os.kill(pid, signal.SIGKILL)
@@ -258,7 +237,7 @@ def note_and_start(rank: int, folder: str) -> None:
     start_and_work(rank, folder)
 
 
-def test_a_rank_of_a_launch_that_keeps_daemons_is_still_its_outer_launchs(tmp_path: Path) -> None:
+def test_the_outer_launch_ends_what_an_inner_one_that_keeps_daemons_started(tmp_path: Path) -> None:
     stage = Stage(str(tmp_path), 60)
     with pytest.raises(ProcessRaisedException, match="boom"):
         start_processes(launch_keeping, (str(tmp_path),), start_method="fork")
@@ -271,26 +250,8 @@ def launch_keeping(rank: int, folder: str) -> None:
 
 
 def test_a_caller_that_inherits_orphans_has_no_zombies(start_method: str, tmp_path: Path) -> None:
-    """As process 1 of a container does."""
-    text = f"""
-        import ctypes, os, sys
-        sys.path[:0] = [{str(Path(__file__).parents[1])!r}]
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-        from procession import ProcessException, start_processes
-        from starters import fail_with
-
-        if __name__ == "__main__":
-            try:
-                start_processes(
-                    fail_with, (["session", "stranger"], sys.argv[2]), start_method=sys.argv[1]
-                )
-            except ProcessException:
-                pass
-            children = open(f"/proc/self/task/{{os.getpid()}}/children").read().split()
-            states = [open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] for pid in children]
-            print(states.count("Z"))
-        """
-    assert execute(tmp_path, text, start_method, str(tmp_path)) == "0\n"
+    """Process 1 of a container is such a caller."""
+    assert run_program("inherits_orphans.py", start_method, str(tmp_path)).stdout == "0\n"
 
 
 def test_ranks_carry_the_mark(start_method: str) -> None:
@@ -322,7 +283,7 @@ def lock_many(rank: int) -> int:
     return 200
 
 
-def test_a_failing_launch_says_nothing_of_its_end(
+def test_a_failing_launch_prints_nothing(
     start_method: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ProcessRaisedException):

@@ -1,4 +1,4 @@
-"""A stop signals ranks, and leaves what cleans up after them to do so."""
+"""A stop signals ranks, and lets programs that they started clean up after them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 
 from procession import ProcessRaisedException, start_processes
 from procession.testing.scratch import Stage, is_gone
+from scripts import PROGRAMS
 
 
-def test_what_a_rank_started_and_cleans_up_after_it_is_left_to_do_so(
+def test_a_program_that_cleans_up_after_its_rank_has_time_to_do_so(
     start_method: str, tmp_path: Path
 ) -> None:
-    """As torch_shm_manager does, which stays in the rank's group and would die of SIGTERM."""
+    """torch_shm_manager does so; it stays in the group of its rank, and SIGTERM would end it."""
     with pytest.raises(ProcessRaisedException):
         start_processes(start_cleaner, (str(tmp_path),), 2, start_method=start_method)
     for rank in range(2):
@@ -25,7 +26,7 @@ def test_what_a_rank_started_and_cleans_up_after_it_is_left_to_do_so(
         assert is_gone(int((tmp_path / f"cleaner {rank}").read_text()))
 
 
-def test_what_a_rank_started_gets_sigterm_where_it_has_a_handler(
+def test_a_program_with_a_handler_for_sigterm_gets_sigterm(
     start_method: str, tmp_path: Path
 ) -> None:
     with start_processes(
@@ -37,31 +38,9 @@ def test_what_a_rank_started_gets_sigterm_where_it_has_a_handler(
     assert (tmp_path / "saved").exists()
 
 
-CLEANER = """
-import os, pathlib, sys, time
-folder, rank = sys.argv[1:]
-pathlib.Path(folder, f".{rank}").write_text(str(os.getpid()))
-os.rename(f"{folder}/.{rank}", f"{folder}/cleaner {rank}")
-while os.getppid() == int(os.environ["OF_RANK"]):
-    time.sleep(0.01)
-pathlib.Path(folder, f"cleaned {rank}").touch()
-"""
-
-SAVER = """
-import pathlib, signal, sys, time
-def save(*_):
-    time.sleep(0.3)
-    pathlib.Path(sys.argv[1], "saved").touch()
-    sys.exit(0)
-signal.signal(signal.SIGTERM, save)
-pathlib.Path(sys.argv[1], "saver").touch()
-time.sleep(60)
-"""
-
-
 def start_cleaner(rank: int, folder: str) -> None:
-    env = {**os.environ, "OF_RANK": str(os.getpid())}
-    subprocess.Popen([sys.executable, "-c", CLEANER, folder, str(rank)], env=env)
+    program = str(PROGRAMS / "cleans_up_after_rank.py")
+    subprocess.Popen([sys.executable, program, folder, str(rank), str(os.getpid())])
     stage = Stage(folder, 60)
     for other in range(2):
         stage.await_cue(f"cleaner {other}")
@@ -71,5 +50,5 @@ def start_cleaner(rank: int, folder: str) -> None:
 
 
 def start_saver(rank: int, folder: str) -> None:
-    subprocess.Popen([sys.executable, "-c", SAVER, folder])
+    subprocess.Popen([sys.executable, str(PROGRAMS / "saves_at_sigterm.py"), folder])
     time.sleep(60)

@@ -1,14 +1,12 @@
-"""The reaper: one a launcher, told of each launch, and in nobody's way."""
+"""The reaper: one for each process that launches; it knows all launches, and disturbs nothing."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -16,10 +14,11 @@ import pytest
 
 import ranks
 from procession import start_processes
-from procession._cleanup import reaper, reaper_client
-from procession.testing.scratch import state_of
+from procession._cleanup import reaper
+from procession.testing.introspect import read_mask, reaper_pid
+from procession.testing.scratch import is_gone, state_of
 from procession.testing.times import patience
-from scripts import execute
+from scripts import run_program
 
 
 def test_records_are_followed_to_the_end() -> None:
@@ -39,171 +38,74 @@ def test_records_are_followed_to_the_end() -> None:
         assert reaper.follow(theirs.fileno()) == {2, 3}
 
 
+def await_end(pid: int, seconds: float) -> None:
+    until = time.monotonic() + patience(seconds)
+    while not is_gone(pid):
+        assert time.monotonic() < until, f"{pid} still runs"
+        time.sleep(0.002)
+
+
 def test_there_is_one_for_all_launches() -> None:
     start_processes(ranks.nothing, start_method="fork")
-    first = reaper_client._line
+    first = reaper_pid()
+    assert first
     start_processes(ranks.nothing, start_method="spawn")
-    assert reaper_client._line == first
+    assert reaper_pid() == first
 
 
 @pytest.mark.leaves_things  # another reaper, which stays as the first did
 def test_one_that_was_killed_is_replaced(start_method: str) -> None:
     start_processes(ranks.nothing, start_method=start_method)
-    assert reaper_client._line is not None
-    pid = reaper_client._line[3]
+    pid = reaper_pid()
     os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + 10
     while state_of(pid) != "Z":
         assert time.monotonic() < until
         time.sleep(0.001)
     start_processes(ranks.nothing, start_method=start_method)
-    assert reaper_client._line[3] != pid
-    assert state_of(reaper_client._line[3]) != "X"
+    assert reaper_pid() != pid
+    assert state_of(reaper_pid()) != "X"
     assert state_of(pid) == "X"  # reaped
-
-
-UNDER_WAY = """
-        import os, signal, sys
-        sys.path.insert(0, sys.argv[3])
-        from procession.testing.faults import start_stranger
-        from procession.testing.scratch import Stage
-        from procession import start_processes
-        from procession._cleanup import reaper_client
-
-        def work(rank, folder):
-            start_stranger(Stage(folder, 60))
-            Stage(folder, 60).tell("there")
-            Stage(folder, 60).work()
-
-        def nothing(rank):
-            pass
-
-        if __name__ == "__main__":
-            context = start_processes(work, (sys.argv[1],), 1, join=False, start_method="fork")
-            Stage(sys.argv[1], 0).await_cue("there")
-            first = reaper_client._line[3]
-            if sys.argv[2] == "killed":
-                os.kill(first, signal.SIGKILL)
-                os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
-            else:  # so that its buffer fills
-                os.kill(first, signal.SIGSTOP)
-                reaper_client._PATIENCE = 1
-                while reaper_client._tell(b"-", 5):
-                    pass
-            start_processes(nothing, start_method="fork")
-            assert reaper_client._line[3] != first
-            (pid,) = Stage(sys.argv[1], 0).noted()
-            assert os.path.exists(f"/proc/{pid}")
-            assert context.wait(0) is False
-            print(pid, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-        """
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_the_next_one_knows_of_launches_under_way(how: str, tmp_path: Path) -> None:
     """They go on, and if the launcher is killed then, what they have started ends."""
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(UNDER_WAY))
-    done = subprocess.run(
-        [sys.executable, str(path), str(tmp_path), how, str(Path(__file__).parents[1])],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_program("replaces_its_reaper.py", str(tmp_path), how, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    until = time.monotonic() + patience(2)
-    while state_of(int(done.stdout)) not in "XZ":
-        assert time.monotonic() < until
-        time.sleep(0.002)
+    await_end(int(done.stdout), 2)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_launcher_that_ends_is_followed_at_once(method: str, tmp_path: Path) -> None:
-    text = """
-        import sys
-        from procession import start_processes
-        from procession._cleanup import reaper_client
-
-        def nothing(rank):
-            pass
-
-        if __name__ == "__main__":
-            start_processes(nothing, start_method=sys.argv[1])
-            print(reaper_client._line[3])
-        """
-    pid = int(execute(tmp_path, text, method))
-    until = time.monotonic() + patience(5)
-    while state_of(pid) not in "XZ":
-        assert time.monotonic() < until
-        time.sleep(0.002)
+def test_it_ends_with_its_launcher(method: str) -> None:
+    await_end(int(run_program("shows_its_reaper.py", "pid", method).stdout), 5)
 
 
-def test_it_holds_nothing_of_its_launchers(tmp_path: Path) -> None:
-    """A pipe that the launcher let others inherit, its folder, its terminal's signals."""
-    text = """
-        import os, time
-        from procession import start_processes
-        from procession._cleanup import reaper_client
-
-        def nothing(rank):
-            pass
-
-        if __name__ == "__main__":
-            read, write = os.pipe()
-            os.set_inheritable(write, True)
-            start_processes(nothing, start_method="fork")
-            pid = reaper_client._line[3]
-            os.close(write)
-            print(os.read(read, 1))
-            print(os.readlink(f"/proc/{pid}/cwd"), os.getpgid(pid) == pid)
-            print(sorted(os.listdir(f"/proc/{pid}/fd")))
-        """
-    assert execute(tmp_path, text) == "b''\n/ True\n['0', '1', '2']\n"
+def test_it_holds_nothing_of_its_launchers() -> None:
+    """Neither a pipe that the launcher made inheritable, nor its folder, nor its process group."""
+    done = run_program("shows_its_reaper.py", "place", "fork")
+    assert done.stdout == "b''\n/ True\n['0', '1', '2']\n"
 
 
-def test_without_one_launches_go_on_with_a_warning(
-    start_method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(reaper_client, "_line", None)
-    monkeypatch.setattr(reaper_client, "find_executable", lambda: "/nowhere/python")
-    with caplog.at_level(logging.WARNING):
-        start_processes(ranks.nothing, start_method=start_method)
-    assert "cannot start a reaper" in caplog.text
+def test_launches_go_on_with_a_warning_where_it_cannot_start(start_method: str) -> None:
+    done = run_program("shows_its_reaper.py", "missing", start_method)
+    assert "cannot start a reaper" in done.stderr
+    assert done.stdout == "0\n"
 
 
-def test_a_fork_of_the_launcher_has_its_own(tmp_path: Path) -> None:
-    text = """
-        import os, sys
-        from procession import start_processes
-        from procession._cleanup import reaper_client
-
-        def nothing(rank):
-            pass
-
-        if __name__ == "__main__":
-            start_processes(nothing, start_method="fork")
-            first = reaper_client._line[3]
-            pid = os.fork()
-            start_processes(nothing, start_method="fork")
-            if pid == 0:
-                os._exit(reaper_client._line[3] == first)
-            print(os.waitpid(pid, 0)[1], reaper_client._line[3] == first)
-        """
-    assert execute(tmp_path, text) == "0 True\n"
+def test_a_fork_of_the_launcher_has_its_own() -> None:
+    assert run_program("shows_its_reaper.py", "fork", "fork").stdout == "0 True\n"
 
 
-def test_it_survives_what_ends_a_session(tmp_path: Path) -> None:
+def test_it_survives_what_ends_a_session() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", reaper_client._CODE],
+        [sys.executable, "-c", "from procession._cleanup.reaper import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
     assert process.stdin is not None
     until = time.monotonic() + 10
-    while "SigIgn" not in (text := Path(f"/proc/{process.pid}/status").read_text()) or not (
-        int(text.split("SigIgn:\t")[1].split()[0], 16) & 1 << (signal.SIGTERM - 1)
-    ):
+    while not read_mask(process.pid, "SigIgn") >> (signal.SIGTERM - 1) & 1:
         assert time.monotonic() < until
         time.sleep(0.002)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,42 +17,17 @@ import pytest
 
 from installing import TORCH_KILLER, run_python, write_distribution, write_plugin
 from procession.cli import main
+from scripts import PROGRAMS
 
-WORK = """
-import os, time
-
-def say(line):
-    os.write(1, (line + "\\n").encode())  # at once, or lines of two ranks could mix
-
-def show(rank, *arguments):
-    say(f"{rank} of {os.environ['WORLD_SIZE']}: {arguments} {os.environ.get('COLOUR')}")
-
-def fail(rank, *arguments):
-    if rank == 1:
-        raise LookupError("rank one gave up")
-
-def leave(rank):
-    os._exit(7)
-
-def sleep(rank):
-    say("asleep")
-    time.sleep(60)
-
-class Job:
-    @staticmethod
-    def show(rank):
-        say(f"job {rank}")
-
-number = 3
-"""
+WORK = PROGRAMS / "has_functions_to_run.py"
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A folder with work.py."""
+    """A folder with `WORK` as work.py."""
     folder = tmp_path / "some folder"
     folder.mkdir()
-    folder.joinpath("work.py").write_text(WORK)
+    shutil.copy(WORK, folder / "work.py")
     return folder
 
 
@@ -87,11 +63,11 @@ def test_run_finds_modules_and_files_of_this_folder(work: Path, target: str) -> 
     assert (ended.returncode, ended.stdout) == (0, "0 of 1: () None\n"), ended.stderr
 
 
-def test_run_takes_a_method(work: Path) -> None:
+def test_run_calls_a_static_method(work: Path) -> None:
     assert run_work(work, "work:Job.show").stdout == "job 0\n"
 
 
-def test_the_script_is_the_module(work: Path) -> None:
+def test_the_installed_script_runs_a_function(work: Path) -> None:
     script = Path(sysconfig.get_path("scripts"), "procession")
     if not script.exists():
         pytest.skip("procession is not installed here: pip install .")
@@ -101,21 +77,23 @@ def test_the_script_is_the_module(work: Path) -> None:
     assert (ended.returncode, ended.stdout) == (0, "0 of 1: () None\n"), ended.stderr
 
 
-def test_a_failed_rank_is_told_and_the_status_is_1(work: Path, start_method: str) -> None:
+def test_a_failed_rank_shows_its_traceback_and_the_status_is_1(
+    work: Path, start_method: str
+) -> None:
     ended = run_work(work, "-n", "2", "--start-method", start_method, "work:fail")
     assert ended.returncode == 1
     assert "-- Process 1 terminated with the following error:" in ended.stderr
     assert "LookupError: rank one gave up" in ended.stderr
-    assert "procession/api.py" not in ended.stderr  # not our own traceback
+    assert "procession/api.py" not in ended.stderr  # the traceback of the caller
 
 
-def test_an_exit_code_is_told(work: Path) -> None:
+def test_the_exit_code_of_a_rank_is_shown(work: Path) -> None:
     ended = run_work(work, "work:leave")
     assert ended.returncode == 1
     assert "exit code 7" in ended.stderr
 
 
-def test_a_deadline_is_kept(work: Path) -> None:
+def test_run_stops_at_its_timeout(work: Path) -> None:
     before = time.monotonic()
     ended = run_work(work, "--timeout", "1", "work:sleep")
     assert ended.returncode == 1
@@ -123,7 +101,7 @@ def test_a_deadline_is_kept(work: Path) -> None:
     assert "procession/api.py" not in ended.stderr
 
 
-def test_an_interrupt_is_status_130(work: Path) -> None:
+def test_the_status_after_an_interrupt_is_130(work: Path) -> None:
     command = [sys.executable, "-m", "procession", "run", "-n", "2", "work:sleep"]
     with subprocess.Popen(
         command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -160,13 +138,13 @@ def test_an_interrupt_is_status_130(work: Path) -> None:
         (["--start-method", "mpi", "work:show"], "pip install ./plugins/procession-mpi"),
     ],
 )
-def test_a_bad_call_is_one_line_and_status_2(
+def test_a_bad_call_prints_one_line_and_the_status_is_2(
     work: Path, arguments: list[str], message: str
 ) -> None:
     clash = work / "clash"
     clash.mkdir()
     for name in ("json", "sys", "a.b", "__main__"):
-        clash.joinpath(f"{name}.py").write_text(WORK)
+        shutil.copy(WORK, clash / f"{name}.py")
     work.joinpath("bad.py").write_text("x = 0\n1 / x\n")
     ended = run_work(work, *arguments)
     assert ended.returncode == 2
@@ -206,7 +184,7 @@ def test_backends_are_listed(tmp_path: Path) -> None:
     assert table["some"] == ["third-party", "some-plugin 1.0", "not loaded"]
 
 
-def test_check_imports_the_plugins(tmp_path: Path) -> None:
+def test_the_option_check_imports_the_plugins(tmp_path: Path) -> None:
     write_plugin(tmp_path, "good-plugin", "good", "cli_good")
     write_distribution(tmp_path, "bad-plugin", {"bad": "cli_no_such_module:Backend"})
     ended = procession("backends", "--check", "--json", path=tmp_path)
@@ -233,7 +211,7 @@ def test_check_imports_the_plugins(tmp_path: Path) -> None:
         (["mpi"], "unknown", 1),
     ],
 )
-def test_one_that_is_named_decides_the_status(
+def test_the_backend_that_is_named_decides_the_exit_status(
     tmp_path: Path, arguments: list[str], status: str, returncode: int
 ) -> None:
     write_plugin(tmp_path, "good-plugin", "good", "cli_good")
@@ -244,13 +222,13 @@ def test_one_that_is_named_decides_the_status(
     assert (info["status"], ended.returncode) == (status, returncode)
 
 
-def test_a_bad_allow_list_is_status_2(tmp_path: Path) -> None:
+def test_the_status_with_an_invalid_allow_list_is_2(tmp_path: Path) -> None:
     ended = procession("backends", PROCESSION_PLUGINS="a;b")
     assert ended.returncode == 2
     assert ended.stderr.startswith("procession: error: PROCESSION_PLUGINS='a;b'")
 
 
-def test_the_environment_has_no_say_in_run(work: Path) -> None:
+def test_run_ignores_the_start_method_of_the_environment(work: Path) -> None:
     environment = {**os.environ, "PROCESSION_START_METHOD": "no-such-method"}
     command = [sys.executable, "-m", "procession", "run", "work:show"]
     ended = subprocess.run(command, cwd=work, env=environment, capture_output=True, check=False)

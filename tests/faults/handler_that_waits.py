@@ -1,4 +1,10 @@
-"""A caller in which a handler waits for ranks that its thread is stopping; prints that they have ended."""
+"""A caller in which a signal handler waits for ranks that the interrupted thread is stopping.
+
+Usage: handler_that_waits.py START_METHOD WHERE, where WHERE is ``terminate`` for a signal that comes as a
+rank gets SIGTERM, or ``begin`` for one that comes as the stop begins.
+
+Prints ``ended`` once the ranks have ended.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +16,24 @@ import time
 from typing import Any
 
 from procession import start_processes
-from procession._supervise import supervisor
+from procession._supervise import launches, supervisor
 
 SECONDS = 50.0
-"""After which the stacks of a deadlock are printed."""
+"""How long the caller may run, in seconds; then it prints the stacks of its deadlock."""
 
 
 def work(rank: int) -> None:
     time.sleep(600)
 
 
-def interrupt(target: Any, name: str, context: Any) -> None:
-    """Have a signal come inside a method, once, after the thread that waits has woken up."""
+def interrupt(target: Any, name: str) -> None:
+    """Raise a signal inside a method, once, after the thread that waits has woken up."""
     real = getattr(target, name)
 
     def call(*args: Any, **keywords: Any) -> Any:
         setattr(target, name, real)
-        context._supervisor.waiter.wake()
+        for one in launches.list_running():
+            one.waiter.wake()
         time.sleep(0.2)
         signal.raise_signal(signal.SIGUSR1)
         return real(*args, **keywords)
@@ -41,12 +48,12 @@ def main(start_method: str, where: str) -> None:
     waiting = threading.Thread(target=swallow, args=(context,), daemon=True)
     waiting.start()
     if where == "terminate":
-        interrupt(context.processes[0], "terminate", context)
+        interrupt(context.processes[0], "terminate")
     else:
         time.sleep(
             0.9
-        )  # the deadline passes meanwhile: the other thread then wants to begin a stop
-        interrupt(supervisor, "debug", context)  # called as the stop begins, with its lock held
+        )  # the deadline then passes while this thread begins a stop, as the other wants to
+        interrupt(supervisor, "debug")  # called as the stop begins, with its lock held
     context.terminate()
     waiting.join()
     print("ended")

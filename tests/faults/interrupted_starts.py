@@ -1,7 +1,7 @@
-"""One Ctrl-C at every line of a start: KeyboardInterrupt, and no rank or other process is left.
+"""After one Ctrl-C at any line of a start the caller gets KeyboardInterrupt, and no process is left.
 
-``nox -s surroundings`` runs this file, in a process of its own: what is interrupted between two lines of a
-library may leave a lock held.
+``nox -s surroundings`` runs this file, and nothing else in the same process: a library that is interrupted
+between two lines may leave a lock held.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import pytest
 
 import procession
 from procession import start_processes
-from procession._cleanup.marks import list_children
-from procession._forkserver import client
+from procession.testing.introspect import list_children, list_servers
 from procession.testing.times import patience
 
 pytestmark = pytest.mark.faults
@@ -33,7 +32,7 @@ def sleep(rank: int) -> None:
 
 
 class Interrupter:
-    """Raises SIGINT at one line of the library's, the ``at``-th that this process comes to; 0: none."""
+    """Raises SIGINT at the ``at``-th line of the library that this process comes to; 0: at none."""
 
     def __init__(self, at: int) -> None:
         self.at, self.seen, self.where = at, 0, ""
@@ -67,21 +66,22 @@ def start(start_method: str, at: int) -> tuple[Interrupter, bool]:
 
 def list_left() -> set[int]:
     """Return this process's children but for its forkservers, which may have been replaced."""
-    servers = [*client._servers.values(), *client._retired]
-    known = {one.process.pid for one in servers if one.process is not None}
+    known = {server.process.pid for server in list_servers() if server.process is not None}
     return set(list_children(os.getpid())) - known
 
 
 def await_end(before: set[int]) -> list[int]:
-    """Return the children that there are beyond those, once there are none or after a time."""
+    """Wait until this process has no more children than before; return the others after `PATIENCE`."""
     until = time.monotonic() + PATIENCE
     while (left := list_left() - before) and time.monotonic() < until:
         time.sleep(0.005)
     return sorted(left)
 
 
-@pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")  # of such files
-@pytest.mark.leaves_things  # a descriptor that was being made as the interrupt came has no owner yet
+@pytest.mark.filterwarnings(
+    "ignore:.*:pytest.PytestUnraisableExceptionWarning"
+)  # of files left open
+@pytest.mark.leaves_things  # a descriptor just made, when the interrupt comes, has no owner yet
 @pytest.mark.parametrize("part", range(4))
 def test_an_interrupt_at_every_line_of_a_start(start_method: str, part: int) -> None:
     start(start_method, 0)
@@ -94,4 +94,4 @@ def test_an_interrupt_at_every_line_of_a_start(start_method: str, part: int) -> 
 
 
 STEP = int(os.environ.get("PROCESSION_TEST_EVERY", "7"))
-"""Of how many lines one is interrupted; 1 interrupts each, which takes minutes."""
+"""Every how many lines an interrupt comes; 1, at each line, takes minutes."""

@@ -1,4 +1,4 @@
-"""Plays all fault cases without pytest, in whatever surroundings it is started: `surroundings.py` does so.
+"""Plays all fault cases without pytest; `surroundings.py` starts it in hostile surroundings.
 
 Usage: play_all.py RESULTS FOLDER START_METHOD [EXCLUDED...]
 """
@@ -47,13 +47,13 @@ def is_for_us(name: str, start_method: str) -> bool:
 
 def main(results: str, folder: str, start_method: str, *excluded: str) -> None:
     """Play all cases, and write what came of each."""
-    told = {
+    outcomes = {
         name: play_one(name, start_method, Path(folder, name.replace(" ", "-")))
         for name in CASES
         if name not in excluded and is_for_us(name, start_method)
     }
     draft = Path(f"{results}.new")
-    draft.write_text(json.dumps(told))
+    draft.write_text(json.dumps(outcomes))
     draft.rename(results)
 
 

@@ -1,6 +1,6 @@
-"""All fault cases once more in hostile surroundings: ``nox -s surroundings`` runs this file.
+"""All fault cases again, in hostile surroundings; ``nox -s surroundings`` runs this file.
 
-It is apart from the suite for the time it takes: all cases on all start methods, for each of them.
+The suite leaves it out because it takes long: all cases on all start methods, in each of the surroundings.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ CAPABILITIES = " ".join(
     f"--{kind}={none}+dac_read_search"
     for kind, none in (("inh-caps", "-all,"), ("ambient-caps", ""), ("bounding-set", "-all,"))
 )
-"""Of setpriv: none but to read, for the interpreter may lie in another user's home."""
+"""Options of setpriv that leave only the right to read: the interpreter may be in another user's home."""
 
 
 def play(
     folder: Path, start_method: str, *excluded: str, before: tuple[str, ...] = (), **options: Any
 ) -> None:
-    """Play all cases in a process of their own, and compare."""
+    """Play all cases in another process, and check what came of each."""
     results = folder / "results"
     stages = folder / "stages"
     stages.mkdir(mode=0o777)
@@ -44,13 +44,13 @@ def play(
         **options,
     )
     process.wait(timeout=170)
-    told = json.loads(results.read_text())
-    assert len(told) > 50
-    assert {name: text for name, text in told.items() if text != "ok"} == {}
+    outcomes = json.loads(results.read_text())
+    assert len(outcomes) > 50
+    assert {name: text for name, text in outcomes.items() if text != "ok"} == {}
 
 
 def ignoring(*numbers: signal.Signals) -> Callable[[], None]:
-    """Return what makes a process begin with signals ignored."""
+    """Return a function that makes a new process ignore signals."""
 
     def ignore() -> None:
         for number in numbers:
@@ -59,25 +59,27 @@ def ignoring(*numbers: signal.Signals) -> Callable[[], None]:
     return ignore
 
 
-def test_with_signals_ignored(start_method: str, tmp_path: Path) -> None:
-    """As by nohup, ``&`` in a script, and whoever wants no zombies.  A rank is then deaf to SIGINT."""
+def test_all_cases_pass_with_signals_ignored(start_method: str, tmp_path: Path) -> None:
+    """As nohup, ``&`` in a script, and a caller that wants no zombies do.  Ranks then ignore SIGINT, too."""
     ignore = ignoring(signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
     play(tmp_path, start_method, "SIGINT", preexec_fn=ignore)
 
 
-def test_with_standard_streams_closed(start_method: str, tmp_path: Path) -> None:
+def test_all_cases_pass_with_standard_streams_closed(start_method: str, tmp_path: Path) -> None:
     def close() -> None:
         os.closerange(0, 3)
 
-    play(tmp_path, start_method, "streams", preexec_fn=close)  # a case that closes them itself
+    play(tmp_path, start_method, "streams", preexec_fn=close)  # this case closes them itself
 
 
 @pytest.mark.skipif(
     os.getuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"),
     reason="only root can make the root folder read-only, and needs unshare and setpriv (util-linux)",
 )
-def test_as_nobody_with_a_read_only_root(start_method: str, tmp_path: Path) -> None:
-    """The only place to write is where the cases meet; the interpreter may be in another's home."""
+def test_all_cases_pass_without_rights_and_with_a_read_only_root(
+    start_method: str, tmp_path: Path
+) -> None:
+    """Only the folder of the cases can be written; the interpreter may be in another user's home."""
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o755)

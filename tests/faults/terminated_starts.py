@@ -1,4 +1,4 @@
-"""SIGTERM at every line between the start of ranks and the wait for them: both ranks save their work.
+"""After SIGTERM at any line between the start of ranks and the wait for them, both ranks save their work.
 
 Prints the lines at which they did not.
 """
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import procession
-import procession.context  # by no fork of this process
+import procession.context  # here, so that the forks need not
 from procession import run
 
 HERE = os.path.dirname(procession.__file__)
@@ -23,7 +23,7 @@ NPROCS = 2
 
 
 def save(rank: int, folder: str) -> None:
-    """Be a rank that leaves a file when it gets SIGTERM."""
+    """Leave a file at SIGTERM."""
 
     def leave(*_: object) -> None:
         Path(folder, f"saved {rank}").touch()
@@ -31,12 +31,12 @@ def save(rank: int, folder: str) -> None:
 
     signal.signal(signal.SIGTERM, leave)
     Path(folder, f"ready {rank}").touch()
-    while True:  # a signal just before a system call does not cut it short
+    while True:  # a signal just before a system call does not interrupt the call
         time.sleep(0.01)
 
 
 class Terminator:
-    """Raises SIGTERM at the ``at``-th line of the library's from the making of a supervisor to its run."""
+    """Raises SIGTERM at the ``at``-th line of the library between the start of a supervisor and its run."""
 
     def __init__(self, at: int, folder: str) -> None:
         self.at, self.folder, self.seen = at, folder, -1

@@ -1,4 +1,4 @@
-"""Ranks, and what they started, end with their caller, whatever becomes of it.
+"""Ranks, and what they started, end with their caller, however it ends.
 
 Promises: An interrupt is orderly; Ranks end with their caller.
 """
@@ -9,7 +9,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from callers import GRACE, Caller
 from procession.testing.scratch import state_of
 from procession.testing.times import patience
+from scripts import run_program
 
 pytestmark = pytest.mark.faults
 
@@ -54,7 +54,7 @@ def test_all_ends_with_the_caller(callers: MakeCaller, how: str, number: int) ->
 def test_all_ends_with_a_caller_that_ignores_what_shells_ignore(
     callers: MakeCaller, how: str
 ) -> None:
-    """As by ``command &`` in a script, or nohup."""
+    """As ``command &`` in a script and nohup do."""
 
     def ignore() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -70,7 +70,7 @@ def test_all_ends_with_a_caller_that_ignores_what_shells_ignore(
 def test_a_caller_that_dies_while_it_starts_leaves_nothing(
     callers: MakeCaller, delay: float
 ) -> None:
-    """At whatever moment: each delay, in seconds, is after the interpreter and the library were ready."""
+    """At any moment: each delay, in seconds, begins with the first process that the caller starts."""
     caller = callers("descendants")
     until = time.monotonic() + 10
     while not _has_children(caller.process.pid) and time.monotonic() < until:
@@ -100,11 +100,11 @@ def test_daemons_can_be_kept(callers: MakeCaller) -> None:
 def _group_of(pid: int) -> int | None:
     try:
         return os.getpgid(pid)
-    except ProcessLookupError:  # it has ended meanwhile, as a rank's child that is no daemon does
+    except ProcessLookupError:  # it has ended, as a child of a rank does unless it is a daemon
         return None
 
 
-def test_a_caller_that_is_killed_while_it_exits_takes_them_along(callers: MakeCaller) -> None:
+def test_all_ends_with_a_caller_that_is_killed_while_it_exits(callers: MakeCaller) -> None:
     caller = callers("leaving")
     caller.await_ranks()
     caller.process.kill()
@@ -115,9 +115,9 @@ def test_an_interrupt_to_the_caller_ends_ranks_in_order(callers: MakeCaller) -> 
     caller = callers("cleaning")
     caller.await_ranks()
     caller.process.send_signal(signal.SIGINT)
-    _, told = caller.process.communicate(timeout=20)
+    _, errors = caller.process.communicate(timeout=20)
     assert caller.process.returncode == -signal.SIGINT
-    assert told.rstrip().endswith("KeyboardInterrupt")
+    assert errors.rstrip().endswith("KeyboardInterrupt")
     caller.assert_gone()
     assert (caller.folder / "cleaned 0").exists()
     assert (caller.folder / "cleaned 1").exists()
@@ -149,13 +149,13 @@ def test_an_interrupt_that_ranks_ignore_ends_them_after_the_grace_period(
 
 
 class Terminal:
-    """A terminal that a caller runs in, as its session's leader."""
+    """A terminal for a caller, which leads the session of the terminal."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = pty.openpty()
 
     def options(self) -> dict[str, Any]:
-        """Return what a caller has to be started with."""
+        """Return the arguments of `subprocess.Popen` that put a caller into the terminal."""
         files = dict.fromkeys(("stdin", "stdout", "stderr"), self.theirs)
         return {**files, "preexec_fn": self._become_controlling, "start_new_session": True}
 
@@ -164,7 +164,7 @@ class Terminal:
         os.write(self.ours, text)
 
     def close(self) -> None:
-        """Close the window."""
+        """Close it, as its window does."""
         os.close(self.ours)
 
     def _become_controlling(self) -> None:
@@ -176,52 +176,21 @@ class Terminal:
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    """A terminal of its own."""
+    """A new terminal."""
     one = Terminal()
     yield one
     os.close(one.theirs)
     try:
         one.close()
-    except OSError:  # the test has
+    except OSError:  # the test has closed it
         pass
-
-
-EARLY = """
-import os, signal, sys, time
-from pathlib import Path
-from procession import start_processes
-
-folder = Path(sys.argv[1])
-
-class Interrupting:
-    def find_spec(self, name, *others):
-        if name == "procession.context":
-            while not all((folder / f"rank {rank}").exists() for rank in range(2)):
-                time.sleep(0.002)
-            os.kill(os.getpid(), signal.SIGINT)
-
-def work(rank):
-    try:
-        (folder / f"rank {rank}").touch()
-        time.sleep(60)
-    except KeyboardInterrupt:
-        (folder / f"cleaned {rank}").touch()
-        raise
-
-if __name__ == "__main__":
-    sys.meta_path.insert(0, Interrupting())
-    start_processes(work, nprocs=2, start_method=sys.argv[2])
-"""
 
 
 def test_an_interrupt_is_orderly_also_before_ranks_are_waited_for(
     start_method: str, tmp_path: Path
 ) -> None:
-    """Here, while the caller imports what it needs for that."""
-    script = tmp_path / "early.py"
-    script.write_text(EARLY)
-    command = [sys.executable, str(script), str(tmp_path), start_method]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    """Here, while the caller imports what it needs to wait."""
+    done = run_program("interrupted_while_it_imports.py", str(tmp_path), start_method, check=False)
     assert done.returncode == -signal.SIGINT, done.stderr
     assert all((tmp_path / f"cleaned {rank}").exists() for rank in range(2)), done.stderr
 
@@ -246,7 +215,7 @@ def test_ctrl_c_twice_is_at_once(callers: MakeCaller, terminal: Terminal, how: s
         caller.await_cue("interrupted 1")
     begun = time.monotonic()
     while caller.process.poll() is None and time.monotonic() - begun < GRACE:
-        terminal.type(b"\3")  # again where the caller has not noticed the first one yet
+        terminal.type(b"\3")  # again, in case the caller has not noticed the first one yet
         time.sleep(0.2)
     assert _wait(caller) == -signal.SIGINT
     assert time.monotonic() - begun < GRACE - 0.5

@@ -1,4 +1,4 @@
-"""Crashes at each step of a value's way, as loky's tests have them: the step times the kind of crash."""
+"""Each kind of crash at each step that a value goes through, as in the tests of loky."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def crash(how: str) -> Any:
 
 
 class CrashesAtUnpickle:
-    """Pickles; crashes whoever unpickles it."""
+    """Pickles; crashes the process that unpickles it."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -67,7 +67,7 @@ class CrashesAtUnpickle:
 
 
 class CrashesAtPickle:
-    """Crashes whoever pickles it."""
+    """Crashes the process that pickles it."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -95,17 +95,19 @@ def raise_crashing(rank: int, how: str) -> None:
 
 @pytest.mark.parametrize("how", CRASHES)
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])  # fork unpickles nothing
-def test_at_unpickle(start_method: str, how: str) -> None:
+def test_a_crash_while_arguments_are_unpickled_is_the_failure(start_method: str, how: str) -> None:
     assert_told(how, take, CrashesAtUnpickle(how), start_method)
 
 
 @pytest.mark.parametrize("how", CRASHES)
-def test_at_run(start_method: str, how: str) -> None:
+def test_a_crash_of_fn_is_the_failure(start_method: str, how: str) -> None:
     assert_told(how, crash_in_rank, how, start_method)
 
 
 @pytest.mark.parametrize("how", [how for how in CRASHES if how not in ("exception", "exit")])
-def test_at_the_pickle_of_the_return_value(start_method: str, how: str) -> None:
+def test_a_crash_while_the_return_value_is_pickled_is_the_failure(
+    start_method: str, how: str
+) -> None:
     assert_told(how, return_crashing, how, start_method)
 
 
@@ -120,23 +122,26 @@ def assert_told(how: str, fn: Callable[..., Any], argument: Any, start_method: s
         assert error.exit_code == code
 
 
-@pytest.mark.parametrize(("how", "told"), [("exception", "ValueError: crashed"), ("exit", "5")])
-def test_an_exception_at_the_pickle_of_the_return_value(
-    start_method: str, how: str, told: str
+@pytest.mark.parametrize(("how", "message"), [("exception", "ValueError: crashed"), ("exit", "5")])
+def test_an_exception_while_the_return_value_is_pickled_is_no_failure_of_the_launch(
+    start_method: str, how: str, message: str
 ) -> None:
-    """What fn returns cannot fail the launch."""
-    with pytest.raises(ResultError, match=f"cannot be pickled: .*{told}"):
+    with pytest.raises(ResultError, match=f"cannot be pickled: .*{message}"):
         run(return_crashing, (how,), 1, start_method=start_method)
 
 
 @pytest.mark.parametrize("how", [how for how in CRASHES if how != "exception"])
-def test_a_return_value_that_nobody_wants_is_not_pickled(start_method: str, how: str) -> None:
+def test_a_return_value_is_not_pickled_unless_results_are_collected(
+    start_method: str, how: str
+) -> None:
     start_processes(return_crashing, (how,), 2, start_method=start_method)
 
 
 @pytest.mark.parametrize("how", ["exception", "exit"])
-def test_at_the_pickle_of_an_exception(start_method: str, how: str) -> None:
-    """Its text goes up all the same."""
+def test_an_exception_that_cannot_be_pickled_is_raised_with_its_text(
+    start_method: str, how: str
+) -> None:
+    """The caller still gets the text of the exception."""
     with pytest.raises(ProcessRaisedException, match="CrashesAtPickle object at") as caught:
         start_processes(raise_crashing, (how,), 2, start_method=start_method)
     assert caught.value.failures[0].load_exception() is None
@@ -144,14 +149,14 @@ def test_at_the_pickle_of_an_exception(start_method: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["exception", "exit"])
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_at_the_pickle_of_an_argument(start_method: str, how: str) -> None:
-    """In the caller, whose own exception it is."""
+def test_a_crash_while_an_argument_is_pickled_is_raised(start_method: str, how: str) -> None:
+    """It crashes in the caller, and its own exception is raised."""
     with pytest.raises(ValueError if how == "exception" else SystemExit):
         start_processes(take, (CrashesAtPickle(how),), 2, start_method=start_method)
 
 
-def test_at_the_unpickle_of_a_return_value(start_method: str) -> None:
-    """In the caller, where it was asked for; the launch itself was a success."""
+def test_a_crash_while_a_return_value_is_unpickled_is_raised_by_results(start_method: str) -> None:
+    """It crashes in the caller, which asked for results; the launch itself succeeded."""
     context = start_processes(
         give_crashing,
         ("exception",),

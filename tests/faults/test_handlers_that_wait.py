@@ -1,7 +1,7 @@
 """A signal handler that stops and waits for ranks, wherever it interrupts the thread that stops them.
 
-Another thread waits for the same launch.  Each case runs in a process of its own, since a deadlock would end
-no other way.
+Another thread waits for the same launch.  Each case runs in another process, which can be killed if it
+deadlocks.
 """
 
 from __future__ import annotations

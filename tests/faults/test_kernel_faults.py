@@ -1,4 +1,4 @@
-"""What only the kernel can do to a rank: freeze it against SIGKILL, and kill it for want of memory."""
+"""What only the kernel does to a rank: freeze it, so that SIGKILL does not end it, or kill it for memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import ranks
 from procession import ProcessExitedException, ProcessRaisedException, get_context, start_processes
 from procession.testing.times import patience
-from scripts import execute
+from scripts import run_program
 
 pytestmark = pytest.mark.faults
 
 
 def make_cgroup(controller: str) -> Path | None:
-    """Return a new cgroup of version 1; None where that cannot be had."""
+    """Return a new cgroup of version 1; None if this process cannot make one."""
     path = Path("/sys/fs/cgroup", controller, f"procession-test-{os.getpid()}")
     try:
         path.mkdir()
@@ -76,7 +76,7 @@ def test_a_rank_that_nothing_ends_is_named_and_abandoned(start_method: str, free
     begun = time.monotonic()
     with pytest.raises(ProcessRaisedException, match="boom") as caught:
         context.wait()
-    assert time.monotonic() - begun < 10  # twice the grace, KILL_WAIT, descendants.PATIENCE
+    assert time.monotonic() - begun < 10  # twice the grace period, KILL_WAIT, marks.PATIENCE
     assert f"pid {pid} could not be killed; its state is D" in "".join(ranks.notes_on(caught.value))
     assert [one.kind for one in caught.value.failures] == ["raised", "lost"]
 
@@ -88,30 +88,9 @@ def work_or_fail(rank: int, event: object) -> None:
     ranks.work(rank)
 
 
-def test_an_oom_kill_is_told_with_its_evidence(
-    start_method: str, memory: Path, tmp_path: Path
-) -> None:
-    text = f"""
-        import os, sys, time
-        from procession import ProcessExitedException, start_processes
-
-        def hoard(rank):
-            if rank == 1:
-                kept = []
-                while True:
-                    kept.append(bytes(bytearray(1 << 20)))
-            time.sleep(60)
-
-        if __name__ == "__main__":
-            with open({str(memory / "cgroup.procs")!r}, "w") as file:
-                file.write(str(os.getpid()))
-            try:
-                start_processes(hoard, nprocs=2, start_method=sys.argv[1])
-            except ProcessExitedException as error:
-                print(error.error_index, error.signal_name)
-                print(error.failures[0].evidence)
-        """
-    first, second = execute(tmp_path, text, start_method).splitlines()
+def test_an_oom_kill_is_reported_with_its_evidence(start_method: str, memory: Path) -> None:
+    done = run_program("runs_out_of_memory.py", start_method, str(memory / "cgroup.procs"))
+    first, second = done.stdout.splitlines()
     assert first == "1 SIGKILL"
     assert second == (
         "the kernel's OOM killer was at work meanwhile: "
@@ -119,7 +98,7 @@ def test_an_oom_kill_is_told_with_its_evidence(
     )
 
 
-def test_a_kill_by_hand_is_told_as_such(start_method: str) -> None:
+def test_a_kill_by_hand_is_reported_as_such(start_method: str) -> None:
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.fail_in, (0, "SIGKILL"), start_method=start_method)
     assert "OOM" in caught.value.failures[0].evidence

@@ -1,4 +1,4 @@
-"""A launch starts whole or not at all, wherever it fails, and whoever interrupts it.
+"""A launch starts all ranks or none, wherever its start fails or is interrupted.
 
 Promise: All ranks start, or none.
 """
@@ -18,11 +18,11 @@ import pytest
 
 import ranks
 from procession import run, start_processes
-from procession._forkserver import client
 from procession._linux import fds, messages, syscalls
 from procession._supervise import supervisor
+from procession.testing.introspect import list_children, list_servers
 from procession.testing.times import patience
-from scripts import execute
+from scripts import PROGRAMS, run_program
 
 pytestmark = pytest.mark.faults
 
@@ -33,7 +33,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
     "spawn": [(subprocess, "Popen"), (fds, "open_channel_pair"), (syscalls, "pidfd_open")],
     "forkserver": [(fds, "open_channel_pair"), (messages, "send"), (messages, "receive")],
 }
-"""What a start method calls to start ranks, and what can fail for want of processes or descriptors."""
+"""What a start method calls to start ranks, and what fails where processes or descriptors run out."""
 
 CASES = [(method, step) for method, steps in STEPS.items() for step in range(len(steps))]
 
@@ -66,34 +66,31 @@ def test_failing_at_every_call_of_a_step(
     assert count.calls > 0
     for failing in range(1, count.calls + 1):
         monkeypatch.setattr(owner, name, Injection(real, failing))
-        before = set(_children())
+        before = set(list_children(os.getpid()))
         with pytest.raises(OSError, match="Too many open files"):
             start_processes(ranks.work, nprocs=RANKS, start_method=method)
-        assert set(_children()) <= before
+        assert set(list_children(os.getpid())) <= before
     monkeypatch.undo()
     assert run(ranks.give, nprocs=RANKS, start_method=method) == [(0,), (1,), (2,)]
 
 
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, no_servers: None) -> None:
+    """Let new forkservers import from the folder of programs."""
+    monkeypatch.syspath_prepend(str(PROGRAMS))
+
+
+@pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_server_that_cannot_fork_the_next_rank(
-    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_cannot_fork_the_next_rank_ends_the_others(
+    failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "breaks_fork.py").write_text(
-        "import os\n"
-        "real, calls = os.fork, []\n"
-        "def fork():\n"
-        "    calls.append(1)\n"
-        f"    if len(calls) == {failing}:\n"
-        "        raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
-        "    return real()\n"
-        "os.fork = fork\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    options = {"preload": ["breaks_fork"]}
+    monkeypatch.setenv("FAULTY_FORK", f"fails {failing}")
+    options = {"preload": ["faulty_fork"]}
     with pytest.raises(BlockingIOError) as caught:
         start_processes(ranks.work, nprocs=RANKS, start_method="forkserver", options=options)
-    told = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
-    assert f"while starting rank {failing - 1} of {RANKS}" in told
+    text = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
+    assert f"while starting rank {failing - 1} of {RANKS}" in text
     # the same server serves the next launch
     assert len(run(ranks.give, nprocs=2, start_method="forkserver", options=options)) == 2
 
@@ -176,91 +173,30 @@ def test_an_interrupt_while_a_server_starts_ranks(monkeypatch: pytest.MonkeyPatc
 
 def test_a_server_killed_between_launches_is_replaced() -> None:
     assert run(ranks.give, start_method="forkserver") == [(0,)]
-    server = next(reversed(client._servers.values())).process
+    server = list_servers()[-1].process
     assert server is not None
     server.kill()
     server.join()
     assert run(ranks.give, nprocs=2, start_method="forkserver") == [(0,), (1,)]
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_ranks_outlive_a_server_that_is_killed(fails: bool, tmp_path: Path) -> None:
-    """They are guarded by the caller; their exit codes come from the kernel where it tells them."""
-    text = """
-        import os, sys, time
-        from procession import ProcessException, start_processes
-        from procession._forkserver import client
-
-        def work(rank, folder):
-            open(f"{folder}/ready {rank}", "w").close()
-            while not os.path.exists(f"{folder}/go"):
-                time.sleep(0.001)
-            if sys.argv[2] == "True" and rank == 1:
-                raise ValueError("after the server's end")
-            return rank
-
-        if __name__ == "__main__":
-            folder = sys.argv[1]
-            context = start_processes(
-                work, (folder,), 2, join=False, collect_results=True, start_method="forkserver"
-            )
-            while not all(os.path.exists(f"{folder}/ready {rank}") for rank in range(2)):
-                time.sleep(0.001)
-            (server,) = client._servers.values()
-            server.process.kill()
-            server.process.join()
-            open(f"{folder}/go", "w").close()
-            try:
-                print(context.results())
-            except ProcessException as error:
-                print(error.error_index, "after the server's end" in str(error))
-        """
-    told = execute(tmp_path, text, str(tmp_path), str(fails))
-    assert told == ("1 True\n" if fails else "[0, 1]\n")
+@pytest.mark.parametrize("how", ["returns", "fails"])
+def test_ranks_outlive_a_server_that_is_killed(how: str, tmp_path: Path) -> None:
+    """The death pipe of their caller guards them; their exit codes come from the kernel, if it keeps them."""
+    printed = run_program("kills_its_server.py", str(tmp_path), how).stdout
+    assert printed == ("1 True\n" if how == "fails" else "[0, 1]\n")
 
 
 def test_a_server_killed_while_it_starts_ranks_leaves_none(tmp_path: Path) -> None:
-    """A rank that its launcher has not got hold of never begins, and ends."""
-    (tmp_path / "dies_in_fork.py").write_text(
-        "import os\n"
-        "real, calls = os.fork, []\n"
-        "def fork():\n"
-        "    calls.append(1)\n"
-        "    if len(calls) == 3:\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "    pid = real()\n"
-        f"    if pid: open({str(tmp_path / 'pids')!r}, 'a').write(f'{{pid}}\\n')\n"
-        "    return pid\n"
-        "os.fork = fork\n"
-    )
-    text = f"""
-        import sys
-        sys.path.insert(0, {str(tmp_path)!r})
-        from procession import start_processes
-
-        def work(rank):
-            open({str(tmp_path / "begun")!r}, "w").close()
-
-        if __name__ == "__main__":
-            try:
-                start_processes(
-                    work, nprocs=4, start_method="forkserver", options={{"preload": ["dies_in_fork"]}}
-                )
-            except ChildProcessError as error:
-                print("ended with exit code -9" in str(error))
-        """
-    assert execute(tmp_path, text) == "True\n"
-    assert not (tmp_path / "begun").exists()
-    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    """A rank of which its caller has no handle never begins, and ends."""
+    begun, noted = tmp_path / "begun", tmp_path / "pids"
+    env = {**os.environ, "FAULTY_FORK": "kills 3", "NOTED_PIDS": str(noted)}
+    done = run_program("server_dies_while_it_forks.py", str(begun), env=env)
+    assert done.stdout == "True\n"
+    assert not begun.exists()
+    pids = [int(line) for line in noted.read_text().split()]
     assert pids
     until = time.monotonic() + patience(5)
     while [pid for pid in pids if os.path.exists(f"/proc/{pid}")]:
         assert time.monotonic() < until
         time.sleep(0.002)
-
-
-def _children() -> list[int]:
-    found: list[int] = []
-    for task in Path("/proc/self/task").glob("*/children"):
-        found += map(int, task.read_text().split())
-    return found

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import socket
+from typing import Protocol
 
 import ranks
-from procession import run, start_processes
-from procession._forkserver import client
+from procession import run
+from procession._forkserver.handles import LaunchHandle
 from procession._linux import fds
+from procession.testing.introspect import list_kept, list_servers
 
 
-def assert_spares_others(item: Any) -> None:
-    """Close something twice; between the calls another descriptor of this process gets its number."""
-    number = item._fd
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def assert_spares_others(item: Closable) -> None:
+    """Close something twice; between the calls other descriptors of this process get its numbers."""
+    before = list_kept()
     item.close()
+    numbers = before - list_kept()
+    assert numbers
     null = os.open(os.devnull, os.O_RDONLY)
     try:
-        if null != number:
+        for number in numbers - {null}:
             os.dup2(null, number)
-        fds.keep(number)
+        for number in numbers:
+            fds.keep(number)
         item.close()
-        assert os.path.sameopenfile(null, number)
+        assert all(os.path.sameopenfile(null, number) for number in numbers)
     finally:
-        fds.drop(number)
-        if null != number:
+        for number in numbers:
+            fds.drop(number)
+        if null not in numbers:
             os.close(null)
 
 
-def test_a_server(no_servers: None) -> None:
+def test_a_server_closes_nothing_the_second_time(no_servers: None) -> None:
     run(ranks.give, start_method="forkserver")
-    [server] = client._servers.values()
+    (server,) = list_servers()
     assert_spares_others(server)
 
 
-def test_a_launch_on_a_server(no_servers: None) -> None:
-    context = start_processes(ranks.nothing, nprocs=1, join=False, start_method="forkserver")
-    process: Any = context.processes[0]
-    launch = process._launch
-    context.wait()
-    assert_spares_others(launch)
+def test_a_launch_on_a_server_closes_nothing_the_second_time() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert_spares_others(LaunchHandle(ours, lambda: None))

@@ -1,6 +1,6 @@
-"""Frozen applications and zipapps run as the docs say: ``nox -s frozen`` runs this file.
+"""Frozen applications and zipapps run as the docs say.
 
-It is apart from the suite because it needs PyInstaller.
+``nox -s frozen`` runs this file, which is not part of the suite because it needs PyInstaller.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ START_METHODS = ("fork", "spawn", "forkserver", "echo-process")
 def application(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
-    """The command of an application of each kind, made where a plugin was installed."""
+    """The command of an application of each kind, which contains a plugin."""
     folder = tmp_path_factory.mktemp(request.param)
     return zip_script(folder) if request.param == "zipapp" else freeze_script(folder, request.param)
 
@@ -42,7 +42,7 @@ frozen_only = pytest.mark.parametrize("application", ["onedir", "onefile"], indi
 
 
 def freeze_script(folder: Path, kind: str) -> list[str]:
-    """Have PyInstaller make an executable of the script."""
+    """Make an executable of the script by PyInstaller."""
     plugins = install(folder / "plugins", "procession-test-echo")
     variables = {"PYTHONPATH": str(plugins), "PYINSTALLER_CONFIG_DIR": str(folder / "cache")}
     subprocess.run(
@@ -60,7 +60,7 @@ MAIN = "import sys, frozen_script\nfrozen_script.main(*sys.argv[1:])\n"
 
 
 def zip_script(folder: Path, main: str = MAIN) -> list[str]:
-    """Make an archive of the script and of all it needs; its interpreter sees nothing beside it."""
+    """Make an archive of the script and all it needs, run by an interpreter without site-packages."""
     content = install(folder / "content", "procession-test-echo", str(ROOT))
     copy_requirements("procession", content)
     shutil.copy(SCRIPT, content)
@@ -70,11 +70,11 @@ def zip_script(folder: Path, main: str = MAIN) -> list[str]:
 
 
 def copy_requirements(name: str, target: Path) -> None:
-    """Copy what a distribution needs, and what that needs, from this environment."""
+    """Copy the requirements of a distribution, and theirs in turn, from this environment."""
     for line in requires(name) or ():
         needed = re.split(r"[^\w.-]", line)[0]
         if "extra ==" in line or not any(distributions(name=needed)):
-            continue  # it is not needed, or only by another version of Python
+            continue  # of an extra, or needed by another version of Python only
         for file in files(needed) or ():
             if ".." not in file.parts:
                 target.joinpath(file).parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,14 @@ def copy_requirements(name: str, target: Path) -> None:
 
 @pytest.fixture(params=START_METHODS)
 def start_method(request: pytest.FixtureRequest) -> str:
-    """Each of the core's start methods, and the plugin's."""
+    """Three built-in start methods, and the plugin's."""
     return str(request.param)
 
 
 def run(
     command: list[str], *arguments: str, cwd: Path, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run an application as a user would that has no Python."""
+    """Run an application as a user without Python would."""
     environment = {name: os.environ[name] for name in ("PATH", "TMPDIR")}
     return subprocess.run(
         [*command, *arguments],
@@ -104,8 +104,8 @@ def run(
     )
 
 
-def test_the_recipe_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Word for word; in the suite the blocks that need PyInstaller are not run."""
+def test_the_commands_of_the_docs_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite runs only the blocks that do not need PyInstaller."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("PYINSTALLER_CONFIG_DIR", str(tmp_path / "cache"))
     blocks = list(find_blocks(ROOT / "docs" / "how-to" / "freeze.md"))
@@ -131,10 +131,10 @@ def test_a_failing_rank_shows_its_traceback(
 ) -> None:
     done = run(application, "fail", start_method, cwd=tmp_path)
     assert done.returncode == 1
-    _, _, told = done.stderr.partition("ProcessRaisedException: ")
-    assert "-- Process 1 terminated with the following error:" in told
-    assert re.search(r'File ".*", line \d+, in fail\n', told)
-    assert "\nValueError: no such file\n" in told
+    _, _, message = done.stderr.partition("ProcessRaisedException: ")
+    assert "-- Process 1 terminated with the following error:" in message
+    assert re.search(r'File ".*", line \d+, in fail\n', message)
+    assert "\nValueError: no such file\n" in message
 
 
 def test_a_signal_that_kills_a_rank_is_named(
@@ -160,14 +160,14 @@ def test_backends_are_listed(application: list[str], tmp_path: Path) -> None:
         f"{name} built-in procession " for name in ("fork", "spawn", "forkserver", "command")
     ]
     frozen = "-S" not in application
-    elsewhere = lines.pop()
-    said = "through multiprocessing: the application is frozen"
-    assert all((said in line) == frozen for line in lines)
-    assert ("unavailable the application is frozen" in elsewhere) == frozen, elsewhere
+    command = lines.pop()
+    reason = "through multiprocessing: the application is frozen"
+    assert all((reason in line) == frozen for line in lines)
+    assert ("unavailable the application is frozen" in command) == frozen, command
 
 
 @frozen_only
-def test_what_is_installed_beside_a_frozen_application_is_not_seen(
+def test_a_frozen_application_ignores_plugins_that_are_installed_later(
     application: list[str], tmp_path: Path
 ) -> None:
     write_plugin(tmp_path, "late", "late-method", "late_plugin")
@@ -177,7 +177,9 @@ def test_what_is_installed_beside_a_frozen_application_is_not_seen(
 
 
 @frozen_only
-def test_what_serves_development_is_left_out(application: list[str], tmp_path: Path) -> None:
+def test_frozen_applications_leave_out_modules_for_development(
+    application: list[str], tmp_path: Path
+) -> None:
     names = "procession.cli,procession._pyinstaller,procession.testing,PyInstaller,pytest"
     assert run(application, "find", names, cwd=tmp_path).stdout == "['procession.cli']\n"
 
@@ -194,7 +196,7 @@ def test_a_zipapp_whose_ranks_cannot_import_their_function_says_so(
 
 @frozen_only
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_a_script_without_freeze_support_is_not_run_without_end(
+def test_a_frozen_script_without_freeze_support_stops_at_its_second_run(
     application: list[str], start_method: str, tmp_path: Path
 ) -> None:
     done = run(application, cwd=tmp_path, FORGETFUL=start_method)

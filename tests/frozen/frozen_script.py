@@ -1,4 +1,4 @@
-"""The application that applications.py freezes; its arguments choose what it does."""
+"""The application that applications.py freezes; its arguments say what to do."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def main(act: str, start_method: str = "") -> None:
 
 
 def forget(start_method: str) -> None:
-    """Start ranks without the call, and print how deep that leads."""
+    """Start ranks without `freeze_support`, and print how many processes deep this one is."""
     depth = int(os.environ.get("DEPTH", "1"))
     print(depth, flush=True)
     os.environ["DEPTH"] = str(depth + 1)

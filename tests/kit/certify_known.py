@@ -1,4 +1,4 @@
-"""A backend that is known to be wrong, and one thing said of it that is not so."""
+"""The kit, applied to a backend with a known failure and a wrongly expected one, and to a remote backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kit, applied to each of the wrong backends; kit_tests.py runs this file and reads what it says."""
+"""The kit, applied to each of the wrong backends; kit_tests.py runs this file and reads its output."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The kit itself is right: what is wrong fails the tests that are named for it, and no others.
+"""Each wrong backend fails the tests that it names, and no others, so the kit is right.
 
-``nox -s kit`` runs this file; it is apart from the suite for the time it takes.
+``nox -s kit`` runs this file, which is not part of the suite because it takes long.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from procession.testing.scratch import is_gone
 
 HERE = Path(__file__).parent
 pytestmark = [
-    pytest.mark.leaves_things,  # the kit runs elsewhere, and what is wrong may leave things
-    pytest.mark.timeout(600),  # two kits at a time, beside whatever else runs
+    pytest.mark.leaves_things,  # the kit runs in other processes, where a wrong backend may leave things
+    pytest.mark.timeout(600),  # two kits run at a time
 ]
 
 
@@ -30,7 +30,7 @@ def run_kit(folder: Path, *arguments: str, path: str = "") -> str:
     """Run pytest on the kit, and return what it printed."""
     options = "-q", "--tb=short", "-c", "kit.ini", "-p", "no:cacheprovider", "--basetemp"
     printed = folder / "printed"
-    with printed.open("w") as file:  # no pipe, which what is left behind would hold open
+    with printed.open("w") as file:  # no pipe, which processes left behind would hold open
         subprocess.run(
             [sys.executable, "-m", "pytest", *options, str(folder / "base"), *arguments],
             cwd=HERE,
@@ -44,14 +44,14 @@ def run_kit(folder: Path, *arguments: str, path: str = "") -> str:
 
 
 def lines_of(output: str, kind: str) -> set[str]:
-    """Return what the summary says after a word."""
+    """Return the texts that the summary has after a word."""
     found = (line.partition(": ") for line in output.splitlines())
     return {rest for word, _, rest in found if word == kind}
 
 
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Future[str]]]:
-    """What the kit prints of each wrong backend, two at a time: mostly it waits."""
+    """Run the kit on each wrong backend, two at a time since it mostly waits; the output of each."""
     with ThreadPoolExecutor(2) as pool:
         yield {
             name: pool.submit(
@@ -63,22 +63,26 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, F
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_found(name: str, outputs: Mapping[str, Future[str]]) -> None:
+def test_a_wrong_backend_fails_the_tests_that_it_names(
+    name: str, outputs: Mapping[str, Future[str]]
+) -> None:
     output = outputs[name].result()
     assert lines_of(output, "failed") == WRONG[name].fails, output
     assert lines_of(output, "not certified" if WRONG[name].fails else "certified"), output
 
 
 @pytest.mark.parametrize("name", ["LeavesAChild", "LeavesAStranger"])
-def test_what_is_left_is_named_and_ended(name: str, outputs: Mapping[str, Future[str]]) -> None:
+def test_a_process_that_is_left_is_named_and_killed(
+    name: str, outputs: Mapping[str, Future[str]]
+) -> None:
     output = outputs[name].result()
-    # under CI pytest's summary repeats the message
+    # in CI the summary of pytest repeats the message
     (pid,) = set(re.findall(r"^process (\d+): sleep 77$", output, re.MULTILINE))
     assert is_gone(int(pid))
 
 
 @pytest.mark.parametrize("name", ["RunsInItsCaller", "RunsInItsCallerAtTimes", "RunsAllInOne"])
-def test_ranks_that_share_a_process_stop_the_rest(
+def test_no_further_test_runs_if_ranks_share_a_process(
     name: str, outputs: Mapping[str, Future[str]]
 ) -> None:
     output = outputs[name].result()
@@ -88,11 +92,10 @@ def test_ranks_that_share_a_process_stop_the_rest(
     assert re.search("^not certified: [0-9]+ tests passed$", output, re.MULTILINE), output
 
 
-def test_the_remote_part_must_be_run(tmp_path: Path) -> None:
-    """All but it does not certify a backend that claims to be remote."""
+def test_a_remote_backend_is_not_certified_without_the_remote_part(tmp_path: Path) -> None:
     output = run_kit(tmp_path, "certify_known.py::TestFar", "-k", "is_available")
-    told = "the remote part was not run: subclass procession.testing.RemoteConformance"
-    assert told in lines_of(output, "not certified"), output
+    reason = "the remote part was not run: subclass procession.testing.RemoteConformance"
+    assert reason in lines_of(output, "not certified"), output
     assert "certified: 1 tests passed" not in output
 
 
@@ -116,14 +119,14 @@ def test_a_plugin_that_imports_an_engine_is_found(tmp_path: Path) -> None:
     assert "procession-heavy 1.0, procession " in output
 
 
-def test_expected_failures_are_strict_and_told(tmp_path: Path) -> None:
+def test_expected_failures_are_strict_and_listed(tmp_path: Path) -> None:
     output = run_kit(tmp_path, "certify_known.py", "-k", "daemons or rank_and_args or sys_exit")
     assert lines_of(output, "failed") == {"test_fn_gets_the_rank_and_args"}, output
     assert "[XPASS(strict)] it would, if it were wrong" in output
     assert lines_of(output, "known to fail") == {"test_daemons_can_not (it knows of no daemons)"}
 
 
-def test_a_broken_seam_stops_the_rest(tmp_path: Path) -> None:
+def test_no_further_test_runs_if_the_backend_is_unavailable(tmp_path: Path) -> None:
     output = run_kit(tmp_path, "certify_wrong.py::TestUnavailable")
-    told = "not run: test_it_is_available failed, and the other tests depend on it ("
-    assert any(line.startswith(told) for line in output.splitlines()), output
+    message = "not run: test_it_is_available failed, and the other tests depend on it ("
+    assert any(line.startswith(message) for line in output.splitlines()), output

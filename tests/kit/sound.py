@@ -1,4 +1,4 @@
-"""A backend that is not wrong, and what makes others of it that are wrong in one way."""
+"""A backend without faults, and the wrappers that make backends with one fault from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from procession.backends.fork import ForkBackend
 
 kept: list[Any] = []
 MANY = 12
-"""The ranks of a launch that only one test has, `test_one_rank_and_many`."""
+"""The number of ranks in `test_one_rank_and_many`; no other test has so many."""
 
 
 class Sound(ForkBackend):
-    """Not wrong at all: what the others would be without their one fault."""
+    """A backend without faults: each of the others has one more."""
 
     name = "sound"
     capabilities = ForkBackend().capabilities
@@ -26,13 +26,13 @@ class Sound(ForkBackend):
 
 
 class Far(Sound):
-    """May have ranks elsewhere, it says."""
+    """Claims that its ranks may be on other machines."""
 
     capabilities = Sound.capabilities.replace(remote=True)
 
 
 class Around:
-    """Stands around a process or a channel, and changes one thing about it."""
+    """Wraps a process or a channel; subclasses change one thing."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -43,7 +43,7 @@ class Around:
 
 @dataclass
 class Call:
-    """Stands around fn."""
+    """Wraps fn."""
 
     fn: Callable[..., Any]
     nprocs: int
@@ -53,7 +53,7 @@ class Call:
 
 
 class WrongProcess(Sound):
-    """Starts sound ranks, and gives back other processes."""
+    """Starts ranks without faults, and returns wrapped processes."""
 
     wrap: Callable[[Any], Any] = Around
 
@@ -63,7 +63,7 @@ class WrongProcess(Sound):
 
 
 class WrongCall(Sound):
-    """Starts ranks that call fn in another way."""
+    """Starts ranks that call a wrapped fn."""
 
     wrap: type[Call] = Call
 
@@ -72,7 +72,7 @@ class WrongCall(Sound):
 
 
 def swallow(call: Callable[..., Any], *args: Any) -> Any:
-    """Call a function, whatever it raises."""
+    """Call a function; return None if it raises anything."""
     try:
         return call(*args)
     except BaseException:

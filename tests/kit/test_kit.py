@@ -1,8 +1,9 @@
-"""How the conformance kit is called; tests/kit has what it finds."""
+"""The conformance kit is called in several ways; kit_tests.py tests what it finds."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,15 @@ import pytest
 from kit_runs import KIT, run_kit
 from procession.testing import BackendConformance, patience, test_backend
 from procession.testing.subject import wait_until
+from scripts import PROGRAMS
 
 
-def test_without_a_name_it_says_how(tmp_path: Path) -> None:
+def test_the_kit_asks_for_the_name_of_a_start_method(tmp_path: Path) -> None:
     done = run_kit(tmp_path, "-rs", "-k", "sentinel")
     assert "give the name of a start method: --procession-backend NAME" in done.stdout
 
 
-def test_a_name_that_there_is_not_stops_it_at_once(tmp_path: Path) -> None:
+def test_an_unknown_name_stops_the_kit_at_once(tmp_path: Path) -> None:
     done = run_kit(tmp_path, "--procession-backend", "no-such")
     assert done.returncode == 1
     assert (
@@ -31,7 +33,7 @@ def test_a_name_that_there_is_not_stops_it_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["arguments", "arguments=nice", "=1"])
-def test_an_option_that_is_none_is_refused(option: str, tmp_path: Path) -> None:
+def test_a_malformed_option_is_refused(option: str, tmp_path: Path) -> None:
     done = run_kit(tmp_path, "--procession-backend", "spawn", "--procession-option", option)
     assert done.returncode == 4
     assert "--procession-option" in done.stderr
@@ -55,69 +57,53 @@ def test_a_node_id_is_a_selection(tmp_path: Path) -> None:
     assert "certified" not in done.stdout
 
 
-def test_what_an_author_replaces_or_skips_is_not_selected(tmp_path: Path) -> None:
-    tmp_path.joinpath("test_mine.py").write_text(
-        "import pytest\n"
-        "from procession import get_backend\n"
-        "from procession.testing import BackendConformance\n"
-        "class TestMine(BackendConformance):\n"
-        "    @pytest.fixture(params=['ape', 'bee'])\n"
-        "    def backend(self):\n"
-        "        return get_backend('spawn')\n"
-        "    def test_join_returns_in_time(self, subject): pass\n"
-        "    @pytest.mark.skip\n"
-        "    def test_it_is_available(self, subject): pass\n"
-    )
+def test_tests_that_an_author_replaces_or_skips_do_not_count(tmp_path: Path) -> None:
+    shutil.copy(PROGRAMS / "certifies_spawn_in_part.py", tmp_path / "test_mine.py")
     chosen = "-k", "join_returns or is_available or is_a_backend or (can_be_released and bee)"
     done = run_kit(tmp_path, "test_mine.py", *chosen, kit=KIT[2:])
     assert done.stdout.count("not certified: 1 of ") == 1, done.stdout  # [ape]
     assert done.stdout.count("not certified: 2 of ") == 1, done.stdout  # [bee]
 
 
-def test_a_run_that_is_cut_short_is_no_success(tmp_path: Path) -> None:
-    """However the process of the tests is ended."""
-    for how in ("os._exit(0)", "ctypes.CDLL(None).exit(0)", "os.execvp('true', ['true'])"):
-        write_fork(tmp_path, f"{how} if launch.nprocs == 1 else None")
-        done = run_kit(tmp_path, "test_mine.py", kit=KIT[2:])
-        assert done.returncode == 1, done.stdout
-        assert (
-            "not certified: the run was cut short: the process that runs the tests ended with"
-            in (done.stdout)
-        )
-        assert "test_mine.py::TestMine::test_a_process_is_alive_until_it_has_ended" in done.stdout
+@pytest.fixture
+def cut_short(tmp_path: Path) -> None:
+    """Copy certifies_cut_short.py to test_mine.py."""
+    shutil.copy(PROGRAMS / "certifies_cut_short.py", tmp_path / "test_mine.py")
 
 
-def test_a_run_that_is_stopped_is_no_success(tmp_path: Path) -> None:
-    write_fork(tmp_path, "pytest.exit('enough', returncode=0) if launch.nprocs == 1 else None")
+@pytest.mark.usefixtures("cut_short")
+@pytest.mark.parametrize("act", ["_exit", "exit in C", "exec"])
+def test_a_run_whose_process_ends_early_is_no_success(
+    act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACT", act)
+    done = run_kit(tmp_path, "test_mine.py", kit=KIT[2:])
+    assert done.returncode == 1, done.stdout
+    message = "not certified: the run was cut short: the process that runs the tests ended with"
+    assert message in done.stdout
+    assert "test_mine.py::TestMine::test_a_process_is_alive_until_it_has_ended" in done.stdout
+
+
+@pytest.mark.usefixtures("cut_short")
+def test_a_run_that_pytest_ends_early_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACT", "pytest.exit")
     done = run_kit(tmp_path, "test_mine.py", kit=KIT[2:])
     assert done.returncode == 1
     assert "not certified: the run was cut short; " in done.stdout
 
 
-def write_fork(folder: Path, begin: str) -> None:
-    """Write a test file for `fork` that does something more at each start."""
-    folder.joinpath("test_mine.py").write_text(
-        "import ctypes, os, pytest\n"
-        "from procession.backends.fork import ForkBackend\n"
-        "from procession.testing import BackendConformance\n"
-        "class Mine(ForkBackend):\n"
-        "    def start(self, launch):\n"
-        f"        {begin}\n"
-        "        return super().start(launch)\n"
-        "class TestMine(BackendConformance):\n"
-        "    @pytest.fixture\n"
-        "    def backend(self):\n"
-        "        return Mine()\n"
-    )
-
-
-def test_signals_reach_the_process_that_tests(tmp_path: Path) -> None:
-    """Its parent passes them on, and exits as it does."""
-    write_fork(tmp_path, "open('begun', 'w').close() or __import__('time').sleep(60)")
+@pytest.mark.usefixtures("cut_short")
+def test_signals_reach_the_process_that_runs_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parent passes them on, and exits with the same status."""
+    monkeypatch.setenv("ACT", "sleep")
     command = [sys.executable, "-m", "pytest", *KIT[2:], "--rootdir", str(tmp_path), "test_mine.py"]
     for number, status in ((signal.SIGINT, 2), (signal.SIGTERM, 128 + signal.SIGTERM)):
         run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-        wait_until((tmp_path / "begun").exists, "the tests have not begun")
+        wait_until((tmp_path / "begun").exists, "the tests have not started")
         (tmp_path / "begun").unlink()
         run.send_signal(number)
         output, _ = run.communicate(timeout=60)
@@ -125,7 +111,7 @@ def test_signals_reach_the_process_that_tests(tmp_path: Path) -> None:
         assert "not certified: " in output
 
 
-def test_interrupts_reach_ranks_though_the_shell_ignores_them(tmp_path: Path) -> None:
+def test_interrupts_reach_ranks_although_the_shell_ignores_them(tmp_path: Path) -> None:
     command = f"trap '' INT; exec {sys.executable} -m pytest {' '.join(KIT)} --rootdir {tmp_path} "
     chosen = "--procession-backend spawn -k 'rank_fault and SIGINT'"
     done = subprocess.run(
@@ -134,12 +120,12 @@ def test_interrupts_reach_ranks_though_the_shell_ignores_them(tmp_path: Path) ->
     assert "1 passed" in done.stdout, done.stdout
 
 
-def test_what_is_expected_to_fail_must_be_a_test() -> None:
+def test_an_expected_failure_must_name_a_test() -> None:
     with pytest.raises(TypeError, match="there is no test 'test_nonsense"):
         type("Wrong", (BackendConformance,), {"expected_failures": {"test_nonsense[a]": "why"}})
 
 
-def test_the_kit_has_one_name() -> None:
+def test_the_kit_refuses_unknown_attributes() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         __import__("procession.testing").testing.nonsense  # noqa: B018
 

@@ -1,4 +1,4 @@
-"""Backends that are each wrong in one way, and the tests of the kit that must find it, and no others."""
+"""Backends with one fault each, and the tests of the kit that must fail because of it; no others may."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sound import MANY, Around, Call, Sound, WrongCall, WrongProcess, faults, ke
 from procession import Availability, Launch, Report, Started
 from procession.backends.spawn import SpawnBackend
 
-# What the seam's own tests find
+# Faults that the tests of the protocol find
 
 
 class NoCode(Around):
@@ -33,7 +33,7 @@ class LosesTheExitCode(WrongProcess):
 
 
 class ClaimsNoCode(LosesTheExitCode):
-    """Says so, and is not held to it."""
+    """Declares that it lacks exit codes and signals, so that no test asks for them."""
 
     capabilities = Sound.capabilities.replace(signals=False, exit_codes=False)
     fails = set()
@@ -93,7 +93,7 @@ class IgnoresTerminate(WrongProcess):
 
 
 class RunsInItsCaller(Sound):
-    """Calls fn in a thread of the process that tests, where one that ends its process would end the tests."""
+    """Calls fn in a thread of the process that runs the tests, which an fn that exits would end."""
 
     fails = {"test_each_rank_has_a_process_of_its_own"}
 
@@ -111,7 +111,7 @@ class RunsInItsCaller(Sound):
 
 
 class RunsInItsCallerAtTimes(RunsInItsCaller):
-    fails = {"test_one_rank_and_many"}  # then nothing more is run
+    fails = {"test_one_rank_and_many"}  # no further test runs
 
     def is_wrong(self, launch: Launch) -> bool:
         return launch.nprocs == MANY
@@ -125,7 +125,7 @@ class ForAll(Call):
 
 
 class RunsAllInOne(WrongCall):
-    """Has one process call fn for all ranks."""
+    """Calls fn for all ranks in each process."""
 
     wrap = ForAll
     fails = {"test_each_rank_has_a_process_of_its_own"}
@@ -166,7 +166,7 @@ class Unavailable(Sound):
         return Availability(False, "of no use")
 
 
-# Lies about capabilities
+# Wrong claims about capabilities
 
 
 class LiesAboutDaemons(Sound):
@@ -184,7 +184,7 @@ class LiesAboutTheEnvironment(Sound):
 
 
 class Plain:
-    """What a process must have, and no more."""
+    """A process with the attributes that the protocol requires, and no more."""
 
     def __init__(self, inner: Any) -> None:
         for name in ("pid", "is_alive", "join", "terminate", "kill", "release"):
@@ -211,11 +211,11 @@ class LiesAboutDescendants(Sound):
         return super().start(launch.replace(keep_daemons=True))
 
 
-# What is late, or dear
+# Faults of time and cost
 
 
 class Late(Around):
-    """A channel that becomes readable with the end of its rank."""
+    """A channel that becomes readable only when its rank ends."""
 
     def __init__(self, inner: Any, sentinel: Any) -> None:
         super().__init__(inner)
@@ -260,7 +260,9 @@ class PicklesTooOften(SpawnBackend):
         for _ in range(launch.nprocs):
             try:
                 pickle.dumps(launch.args)
-            except RuntimeError:  # a lock, which only a process that is starting may have
+            except (
+                RuntimeError
+            ):  # args have a lock, which pickles only while a process is being started
                 pass
         return super().start(launch)
 

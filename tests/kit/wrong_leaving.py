@@ -1,4 +1,4 @@
-"""Backends that leave something behind: each is wrong in one way, and fails the tests that it names."""
+"""Backends that leave something behind: each has one fault, and fails the tests that it names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Unreaped(Around):
             self._look()
 
     def _look(self) -> bool:
-        """Learn how it ended, and leave it a zombie."""
+        """Note how the process ended without reaping it."""
         if self.inner._exitcode is None:
             how = os.waitid(os.P_PID, self.inner.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if how is None:
@@ -40,9 +40,8 @@ class LeavesAZombie(WrongProcess):
     wrap = Unreaped
     fails = {
         "test_nothing_is_left[child]",
-        *faults(
-            "all well, program left", "all well, fork left"
-        ),  # a zombie's group is no sign of it
+        # `leaves_group` is set when a process is reaped; without it, processes of its group are not ended
+        *faults("all well, program left", "all well, fork left"),
     }
 
 
@@ -75,14 +74,14 @@ class LeavesAChild(Sound):
 
 
 class LeavesAStranger(LeavesAChild):
-    """Leaves a process without parent and environment, in a session of its own."""
+    """Leaves a process in a new session, without a parent and without its environment."""
 
     command = ["sh", "-c", "setsid sleep 77 >/dev/null 2>&1 </dev/null &"]
     fails = {"test_one_rank_and_many"}
 
 
 class LeavesOneALaunch(Sound):
-    """Leaves a process that could pass for a helper, if there were not so many."""
+    """Leaves one process at each launch; a single one would count as a helper."""
 
     fails = {"test_there_is_one_of_each_a_rank", "test_the_index_is_the_rank"}
 
@@ -93,7 +92,7 @@ class LeavesOneALaunch(Sound):
 
 
 class HasAHelper(Sound):
-    """Not wrong: a process serves all its launches."""
+    """Has no fault: one process serves all launches."""
 
     fails = set()
     helper: ClassVar[Any] = None

@@ -1,4 +1,4 @@
-"""Large buffers beside the pickle: whole, one copy for all ranks, and each rank's own once it writes."""
+"""Large buffers travel beside the pickle; ranks share one copy, and a rank that writes gets its own."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ MANY = bytes(range(256)) * 4096
 """A mebibyte."""
 
 
-def tell(rank: int, value: Any) -> tuple[str, bytes]:
-    """Say what has come, and write to it if that can be done."""
+def describe_and_write(rank: int, value: Any) -> tuple[str, bytes]:
+    """Return the type and the content of a value; write to it if it is writable."""
     view = memoryview(value)
     content = view.tobytes()
     if not view.readonly and view.nbytes:
@@ -42,7 +42,7 @@ def tell(rank: int, value: Any) -> tuple[str, bytes]:
 
 @SIZES
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, array.array])
-def test_what_has_a_buffer_travels(start_method: str, kind: Any, size: int) -> None:
+def test_objects_with_a_buffer_travel(start_method: str, kind: Any, size: int) -> None:
     content = MANY[:size]
     made: dict[Any, Any] = {
         bytes: content,
@@ -51,8 +51,8 @@ def test_what_has_a_buffer_travels(start_method: str, kind: Any, size: int) -> N
         array.array: array.array("i", content),
     }
     own = made[kind]
-    told = run(tell, (own,), 2, start_method=start_method)
-    assert told == [(kind.__name__, content)] * 2  # what the other wrote is the other's
+    seen = run(describe_and_write, (own,), 2, start_method=start_method)
+    assert seen == [(kind.__name__, content)] * 2  # no rank sees what the other wrote
     assert memoryview(own).tobytes() == content
 
 
@@ -70,11 +70,9 @@ def test_what_has_a_buffer_travels(start_method: str, kind: Any, size: int) -> N
     ],
     ids=["whole", "every third", "reversed", "doubles", "three dimensions", "empty", "empty of q"],
 )
-def test_views_keep_format_shape_and_whether_they_can_be_written(
-    start_method: str, view: memoryview
-) -> None:
-    (told,) = run(describe, (view,), start_method=start_method)
-    assert told == describe(0, view)
+def test_views_keep_format_shape_and_writability(start_method: str, view: memoryview) -> None:
+    (seen,) = run(describe, (view,), start_method=start_method)
+    assert seen == describe(0, view)
 
 
 def describe(rank: int, view: memoryview) -> tuple[Any, ...]:
@@ -88,12 +86,12 @@ def test_a_view_that_no_rank_could_rebuild_is_refused_before_anything_starts(
     numpy = pytest.importorskip("numpy", reason="pip install numpy")
     view = memoryview(numpy.zeros(3, dtype=[("a", "i4"), ("b", "f8")]))
     with pytest.raises(ValueError, match="destination format") as caught:
-        start_processes(tell, (view,), start_method=start_method)
-    told = [str(caught.value), *ranks.notes_on(caught.value)]
-    assert "args[0] (memoryview) cannot be pickled" in "\n".join(told)
+        start_processes(describe_and_write, (view,), start_method=start_method)
+    texts = [str(caught.value), *ranks.notes_on(caught.value)]
+    assert "args[0] (memoryview) cannot be pickled" in "\n".join(texts)
 
 
-def test_arrays_of_numpy_keep_what_they_are(start_method: str) -> None:
+def test_numpy_arrays_keep_shape_type_order_and_writability(start_method: str) -> None:
     numpy = pytest.importorskip("numpy", reason="pip install numpy")
     plain = numpy.arange(100_000, dtype="float64").reshape(100, -1)
     locked = plain.copy()
@@ -107,8 +105,8 @@ def test_arrays_of_numpy_keep_what_they_are(start_method: str) -> None:
         "records": numpy.zeros(20_000, dtype=[("a", "i4"), ("b", "f8")]),
         "scalar": numpy.array(5.0),
     }
-    for told in run(flags_of, (several,), 2, start_method=start_method):
-        assert told == flags_of(0, several)
+    for seen in run(flags_of, (several,), 2, start_method=start_method):
+        assert seen == flags_of(0, several)
 
 
 def flags_of(rank: int, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +117,7 @@ def flags_of(rank: int, arrays: dict[str, Any]) -> dict[str, Any]:
     } | {"records": (arrays["records"].nbytes, int(arrays["records"]["a"].sum()))}
 
 
-def test_tables_of_pyarrow_travel(start_method: str) -> None:
+def test_pyarrow_tables_travel(start_method: str) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
     table = pyarrow.table({"number": range(50_000), "text": [str(n) for n in range(50_000)]})
     assert run(sum_column, (table,), 2, start_method=start_method) == [sum(range(50_000))] * 2
@@ -130,13 +128,13 @@ def sum_column(rank: int, table: Any) -> int:
 
 
 class Holder:
-    """An object of a user's, with a buffer, a queue and a lock in containers."""
+    """A user's object with a buffer, a queue and a lock in containers."""
 
     def __init__(self, context: Any, content: bytearray) -> None:
         self.parts = [{"content": content}, (context.Lock(), context.Queue())]
 
 
-def test_buffers_go_along_with_queues_and_locks_in_containers(start_method: str) -> None:
+def test_buffers_travel_with_queues_and_locks_in_containers(start_method: str) -> None:
     content = bytearray(MANY)
     holder = Holder(get_context(start_method), content)
     view = memoryview(content)
@@ -147,7 +145,7 @@ def test_buffers_go_along_with_queues_and_locks_in_containers(start_method: str)
     queue.close()
     queue.join_thread()
     view.release()
-    content.append(1)  # nobody holds on to it
+    content.append(1)  # a BufferError if something still holds it
 
 
 def use_holder(rank: int, holder: Any, nested: dict[str, list[memoryview]]) -> None:
@@ -171,7 +169,7 @@ def test_all_ranks_share_one_copy_as_long_as_they_only_read(start_method: str) -
 
 
 def weigh(rank: int, view: memoryview, meeting: Any) -> int:
-    """Return this rank's share of the memory it uses for the view, while the others use it as well."""
+    """Return this rank's share of the memory for the view, while the other ranks use the view as well."""
     before = own_memory()
     assert not any(view[:: 4096 // view.itemsize])
     meeting.wait()
@@ -189,7 +187,7 @@ def own_memory() -> int:
 
 @BY_PICKLE
 @pytest.mark.parametrize(("size", "held"), [(100, 0), (len(MANY), 1)])
-def test_the_file_is_held_by_the_ranks_that_have_mapped_it_and_nobody_else(
+def test_only_ranks_that_map_the_payload_file_keep_it_open(
     start_method: str, size: int, held: int
 ) -> None:
     arguments = (memoryview(MANY)[:size],)
@@ -201,11 +199,11 @@ def test_the_file_is_held_by_the_ranks_that_have_mapped_it_and_nobody_else(
 
 
 def look(rank: int, view: memoryview) -> int:
-    return len(payload_files())  # a mapping has a descriptor of its own
+    return len(payload_files())  # a mapping keeps a descriptor open
 
 
 def payload_files() -> list[str]:
-    """Return the payloads that this process has open."""
+    """Return the payload files that this process has open."""
     links = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -226,8 +224,8 @@ def test_a_copy_that_fails_leaves_no_rank(
     mark = tmp_path / "ran"
     with pytest.raises(OSError, match="No space left") as caught:
         start_processes(touch, (memoryview(MANY), str(mark)), 3, start_method=start_method)
-    told = [str(caught.value), *ranks.notes_on(caught.value)]
-    assert "while copying the buffers in args into memory" in "\n".join(told)
+    texts = [str(caught.value), *ranks.notes_on(caught.value)]
+    assert "while copying the buffers in args into memory" in "\n".join(texts)
     assert not mark.exists()
 
 
@@ -236,7 +234,7 @@ def touch(rank: int, view: memoryview, path: str) -> None:
 
 
 @BY_PICKLE
-def test_a_rank_that_dies_while_the_buffers_are_copied_is_told(
+def test_a_rank_that_dies_while_the_buffers_are_copied_is_reported(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modules = {"spawn": "procession.commands", "forkserver": "procession.backends.forkserver"}
@@ -250,13 +248,17 @@ def test_a_rank_that_dies_while_the_buffers_are_copied_is_told(
 
     monkeypatch.setattr(module, "hand_over", hand_over)
     with pytest.raises(ProcessExitedException, match="process 0 terminated with signal SIGKILL"):
-        start_processes(tell, (memoryview(MANY),), 2, start_method=start_method)
+        start_processes(describe_and_write, (memoryview(MANY),), 2, start_method=start_method)
 
 
 @BY_PICKLE
-def test_an_object_that_its_rank_cannot_import_is_told_with_its_cause(start_method: str) -> None:
+def test_an_object_that_a_rank_cannot_unpickle_is_reported_with_the_cause(
+    start_method: str,
+) -> None:
     with pytest.raises(ProcessRaisedException, match="ValueError: not in this rank"):
-        start_processes(tell, (Stubborn(), memoryview(MANY)), 2, start_method=start_method)
+        start_processes(
+            describe_and_write, (Stubborn(), memoryview(MANY)), 2, start_method=start_method
+        )
 
 
 class Stubborn:
@@ -269,7 +271,7 @@ def refuse() -> None:
 
 
 @BY_PICKLE
-def test_what_is_large_without_buffers_arrives(start_method: str) -> None:
+def test_a_large_object_without_buffers_arrives(start_method: str) -> None:
     numbers = dict.fromkeys(range(300_000))
     assert run(count, (numbers,), 2, start_method=start_method) == [300_000] * 2
 

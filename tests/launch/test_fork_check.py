@@ -1,4 +1,4 @@
-"""Before a fork, what it would break is named: initialised runtimes, open drivers, other threads.
+"""Before a fork, the caller learns what it would break: initialised runtimes, open drivers, other threads.
 
 Libraries are stand-ins in `sys.modules`, since CUDA cannot be initialised where these tests run: modules with
 the attributes that torch 2.9, cupy 14.2, numba 0.68, numba-cuda 0.30, JAX 0.10 and torch_xla 2.9 have there.
@@ -24,13 +24,19 @@ import pytest
 
 import ranks
 from procession import UnsafeForkError, UnsafeForkWarning, run, start_processes
-from procession._launch import fork_check
 from procession._launch.fork_check import check_fork, find_certain, find_likely
-from scripts import execute
+from scripts import run_program
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="this platform has no /proc")
 
 StandIn = Callable[..., None]
+
+DRIVER, OTHER_DRIVER = "/dev/nvidia-uvm", "/dev/kfd"
+PROBED = (
+    *("torch.cuda", "torch.xpu", "torch_xla", "jax._src.xla_bridge"),
+    *("numba.cuda.cudadrv.driver", "cupy_backends.cuda.api.driver"),
+)
+"""The modules that the check asks."""
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 @contextmanager
 def running(*names: str, target: Callable[..., object] | None = None) -> Iterator[None]:
-    """Have threads of these names run."""
+    """Run threads of these names during the block."""
     end = threading.Event()
     threads = [threading.Thread(target=target or end.wait, name=name) for name in names]
     for thread in threads:
@@ -72,31 +78,22 @@ def no_child() -> Iterator[None]:
 
 
 def only_ours(caught: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
-    """Leave out what Python 3.12 and later say of a fork with other threads."""
+    """Leave out the warnings of Python 3.12 and later about a fork with other threads."""
     return [warning for warning in caught if warning.category is UnsafeForkWarning]
 
 
 # Where nothing is wrong
 
 
-def test_a_plain_process_forks_without_a_word() -> None:
+def test_a_plain_process_forks_without_a_warning() -> None:
     assert (find_certain(), find_likely([])) == ([], [])
     assert run(ranks.give, nprocs=2, start_method="fork") == [(0,), (1,)]
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_rank_that_was_not_forked_does_not_import_the_check(method: str, tmp_path: Path) -> None:
-    text = """
-        import sys
-        from procession import run
-
-        def look(rank):
-            return "procession._launch.fork_check" in sys.modules
-
-        if __name__ == "__main__":
-            print(run(look, start_method=sys.argv[1]))
-        """
-    assert execute(tmp_path, text, method) == "[False]\n"
+def test_a_rank_that_was_not_forked_does_not_import_the_check(method: str) -> None:
+    name = "procession._launch.fork_check"
+    assert run_program("has_module_in_ranks.py", method, name).stdout == "[False]\n"
 
 
 # Initialised runtimes
@@ -147,7 +144,7 @@ def test_an_initialised_runtime_is_an_error_and_nothing_is_started(
         assert way_out in text
 
 
-def test_libraries_are_named_together(stand_in: StandIn) -> None:
+def test_one_reason_names_all_libraries_of_a_runtime(stand_in: StandIn) -> None:
     for initialise in INITIALISE.values():
         initialise(stand_in)
     assert [reason.split(":")[0] for reason in find_certain()] == [
@@ -189,25 +186,25 @@ def raise_error() -> bool:
     ],
     ids=["empty", "None", "raises", "no bool", "half", "other version"],
 )
-def test_a_library_that_cannot_tell_does_not_break_a_launch(
+def test_a_library_that_cannot_answer_does_not_break_a_launch(
     attributes: dict[str, Any], stand_in: StandIn
 ) -> None:
-    for _, _, module, _ in fork_check._PROBES:
+    for module in PROBED:
         stand_in(module, **attributes)
     start_processes(ranks.nothing, nprocs=1, start_method="fork")
 
 
 @pytest.mark.parametrize("value", [None, object(), 3])
-def test_what_is_no_module_does_not_break_a_launch(
+def test_an_entry_of_sys_modules_that_is_no_module_does_not_break_a_launch(
     value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _, _, module, _ in fork_check._PROBES:
+    for module in PROBED:
         monkeypatch.setitem(sys.modules, module, value)
     start_processes(ranks.nothing, nprocs=1, start_method="fork")
 
 
 class Curious(ModuleType):
-    """A module that imports whatever it is asked for, as lazy ones do."""
+    """A module that imports each attribute on demand, as lazy modules do."""
 
     def __getattr__(self, name: str) -> Any:
         return importlib.import_module("this_would_have_been_imported")
@@ -220,7 +217,7 @@ def test_the_check_imports_nothing(stand_in: StandIn, monkeypatch: pytest.Monkey
     spec.loader = importlib.util.LazyLoader(spec.loader)
     lazy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lazy)
-    for _, _, module, _ in fork_check._PROBES:
+    for module in PROBED:
         monkeypatch.setitem(sys.modules, module, Curious(module))
     monkeypatch.setitem(sys.modules, "torch.cuda", lazy)
     imported: list[str] = []
@@ -245,12 +242,27 @@ def test_the_check_imports_nothing(stand_in: StandIn, monkeypatch: pytest.Monkey
 # Open drivers
 
 
+def set_drivers(monkeypatch: pytest.MonkeyPatch, *, exists: bool) -> None:
+    """Have the check see one driver's device node or none."""
+    real = os.path.exists
+    found = {DRIVER: exists, OTHER_DRIVER: False}
+    monkeypatch.setattr(
+        os.path, "exists", lambda path: found[path] if path in found else real(path)
+    )
+
+
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that the check takes for a GPU's device node."""
-    node = tmp_path / "nvidia-uvm"
+    node, real = tmp_path / "node", os.readlink
     node.touch()
-    monkeypatch.setattr(fork_check, "_DRIVERS", {str(node): "CUDA", "/dev/no-such-node": "ROCm"})
+    set_drivers(monkeypatch, exists=True)
+
+    def readlink(path: Any, **options: Any) -> Any:
+        link = real(path, **options)
+        return DRIVER if link == str(node) else link
+
+    monkeypatch.setattr(os, "readlink", readlink)
     return node
 
 
@@ -260,7 +272,7 @@ def test_an_open_driver_is_a_warning(driver: Path) -> None:
     with driver.open(), pytest.warns(UnsafeForkWarning) as caught:
         start_processes(ranks.nothing, nprocs=1, start_method="fork")
     (warning,) = only_ours(caught)
-    assert f"the CUDA driver is open in this process ({driver})" in str(warning.message)
+    assert f"the CUDA driver is open in this process ({DRIVER})" in str(warning.message)
 
 
 @needs_proc
@@ -290,10 +302,17 @@ def test_cupy_is_asked_for_a_context_only_where_a_driver_is_open(
     ] * (context != 0)
 
 
-def test_without_a_driver_no_descriptor_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_check, "_DRIVERS", {"/dev/no-such-node": "ROCm"})
-    monkeypatch.setattr(fork_check, "_read_links", pytest.fail)
+def test_without_a_driver_the_check_lists_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, listed = os.listdir, []
+
+    def listdir(path: str) -> list[str]:
+        listed.append(path)
+        return real(path)
+
+    set_drivers(monkeypatch, exists=False)
+    monkeypatch.setattr(os, "listdir", listdir)
     check_fork("error")
+    assert "/proc/self/fd" not in listed
 
 
 # The option
@@ -316,7 +335,7 @@ def test_warn_warns_of_everything_at_once(stand_in: StandIn) -> None:
     assert "(loader)" in str(warning.message)
 
 
-def test_off_says_nothing(stand_in: StandIn) -> None:
+def test_off_checks_nothing(stand_in: StandIn) -> None:
     initialise_torch(stand_in)
     with running("loader"):
         start_processes(ranks.nothing, nprocs=2, start_method="fork", options={"fork_check": "off"})
@@ -346,23 +365,12 @@ def test_other_start_methods_are_not_checked_and_have_no_such_option(stand_in: S
         start_processes(ranks.nothing, start_method="spawn", options={"fork_check": "off"})
 
 
-def test_the_check_comes_ahead_of_multiprocessings_way_too(tmp_path: Path) -> None:
-    text = """
-        import sys, types
-        from procession import UnsafeForkError, start_processes
-
-        sys.modules["torch.cuda"] = module = types.ModuleType("torch.cuda")
-        module.is_initialized = lambda: True
-        try:
-            start_processes(print, nprocs=1, start_method="fork")
-        except UnsafeForkError:
-            print("refused")
-        """
+def test_portable_launches_are_checked_too() -> None:
     environment = {**os.environ, "PROCESSION_PORTABLE": "1"}
-    assert execute(tmp_path, text, env=environment) == "refused\n"
+    assert run_program("forks_with_cuda.py", env=environment).stdout == "refused\n"
 
 
-def test_the_error_travels() -> None:
+def test_the_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(UnsafeForkError(["one", "two"])))
     assert error.reasons == ("one", "two")
     assert "\n - one\n - two\n" in str(error)

@@ -1,12 +1,10 @@
-"""What travels to ranks, and how: pickled once, descriptors beside it, by value where it must be."""
+"""fn and args travel to ranks: pickled once, with descriptors beside the pickle, by name or by value."""
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
 import os
-import subprocess
-import sys
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import pytest
 
 import ranks
 from procession import get_context, run, start_processes
-from scripts import execute
+from procession.testing import introspect
+from scripts import PROGRAMS, run_program, start
 
 BY_PICKLE = pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
 
@@ -44,7 +43,7 @@ def use_all(rank: int, queue: Any, lock: Any, event: Any, writer: Any, value: An
     event.set()
 
 
-def test_the_same_connection_twice_is_two_that_can_be_closed(start_method: str) -> None:
+def test_two_connections_to_one_pipe_can_be_closed_separately(start_method: str) -> None:
     reader, writer = get_context(start_method).Pipe(duplex=False)
     twin = multiprocessing.connection.Connection(os.dup(writer.fileno()), readable=False)
     start_processes(send_on_both, (writer, twin), 2, start_method=start_method)
@@ -61,7 +60,7 @@ def send_on_both(rank: int, one: Any, two: Any) -> None:
 
 
 def test_many_descriptors_travel(start_method: str) -> None:
-    """More than one system message takes (253)."""
+    """One message takes 253 descriptors (SCM_MAX_FD, unix(7)), and there are more."""
     pipes = [os.pipe() for _ in range(150)]
     ends = [
         multiprocessing.connection.Connection(fd, readable=fd == read, writable=fd != read)
@@ -99,7 +98,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("kind", ["partial", "method", "callable", "class"])
-def test_any_callable_is_a_function(start_method: str, kind: str) -> None:
+def test_fn_may_be_any_callable(start_method: str, kind: str) -> None:
     functions: dict[str, Any] = {
         "partial": functools.partial(ranks.give, 7),
         "method": Callable(7).method,
@@ -158,7 +157,7 @@ def sum_and_change(rank: int, array: Any) -> float:
 
 
 def test_shared_memory_made_in_a_rank_outlives_it(start_method: str) -> None:
-    get_context(start_method).Lock()  # uses the tracker of shared memory, which is then one for all
+    get_context(start_method).Lock()  # starts the resource tracker, which ranks then use as well
     (name,) = run(make_shared, start_method=start_method)
     memory: Any = shared_memory.SharedMemory(name)
     assert bytes(memory.buf[:5]) == b"alive"
@@ -173,56 +172,28 @@ def make_shared(rank: int) -> str:
     return str(memory.name)
 
 
-TRACKED_APART = """
-    import os, time
-    from multiprocessing import resource_tracker, shared_memory
-    from procession import ProcessRaisedException, start_processes
-
-    def make(rank, path):
-        memory = shared_memory.SharedMemory(create=True, size=5)
-        with open(path, "w") as file:
-            file.write(memory.name)
-        own_group = os.getpgid(resource_tracker._resource_tracker._pid) == os.getpid()
-        raise ValueError("its tracker is killed with it" if own_group else "boom")
-
-    if __name__ == "__main__":
-        assert resource_tracker._resource_tracker._fd is None
-        try:
-            start_processes(make, ("name",), start_method="fork")
-        except ProcessRaisedException as error:
-            print(str(error).splitlines()[-1])
-            path = "/dev/shm/" + open("name").read()
-        until = time.monotonic() + 10
-        while os.path.exists(path) and time.monotonic() < until:
-            time.sleep(0.01)
-        print(os.path.exists(path))
-"""
-
-
 def test_shared_memory_of_a_failed_rank_is_freed_where_its_caller_has_no_tracker(
     tmp_path: Path,
 ) -> None:
-    assert execute(tmp_path, TRACKED_APART, cwd=tmp_path).splitlines() == [
-        "ValueError: boom",
-        "False",
-    ]
+    done = run_program("makes_shared_memory_and_fails.py", cwd=tmp_path)
+    assert done.stdout.splitlines() == ["ValueError: boom", "False"]
 
 
-def test_what_is_used_of_the_resource_tracker_is_there() -> None:
-    """Names that are private to Python, and what has changed of them; see `identity` and `forking`."""
+def test_the_resource_tracker_has_the_private_names_that_the_core_uses() -> None:
+    """`_rank.identity` and `_launch.forking` use them; later Pythons have changed some."""
     tracker: Any = resource_tracker._resource_tracker
     assert {"_fd", "_pid"} <= vars(tracker).keys()
     if hasattr(tracker, "_ensure_running_and_write"):  # seen in 3.14.10 and 3.15.2
-        assert callable(
-            tracker._launch
-        )  # `register` calls no `ensure_running`, which starts nothing
+        assert callable(tracker._launch)  # there `register` does not call `ensure_running`
     else:
         assert callable(tracker.ensure_running)
-    # seen there, too: a child of a plain fork closes the descriptor, unless `_fork_intent.preserve_fd`
+    # there, too, the child of a plain fork closes the descriptor, unless `_fork_intent.preserve_fd`
     assert hasattr(resource_tracker, "_fork_intent") == hasattr(tracker, "_after_fork_in_child")
 
 
-def test_a_plain_fork_of_a_rank_is_no_rank(start_method: str) -> None:
+def test_a_plain_fork_in_a_rank_treats_the_resource_tracker_as_python_does(
+    start_method: str,
+) -> None:
     get_context(start_method).Lock()
     closes = hasattr(resource_tracker, "_fork_intent")
     assert run(fork_plainly, nprocs=1, start_method=start_method) == [closes]
@@ -239,73 +210,22 @@ def fork_plainly(rank: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
-MAIN = """
-import os, sys
-from procession import run
-
-print("imported", __name__)
-
-class Value:
-    def __init__(self, number):
-        self.number = number
-
-def double(rank, value):
-    return Value(value.number * 2)
-
-if __name__ == "__main__":
-    (result,) = run(double, (Value(4),), start_method=sys.argv[1])
-    assert type(result) is Value
-    print(result.number)
-    run(os.getpgid, start_method=sys.argv[1])
-"""
-
-
-def test_the_main_module_is_imported_where_it_is_needed_and_only_there(
-    start_method: str, tmp_path: Path
+def test_the_main_module_is_imported_only_where_it_is_needed(
+    start_method: str,
 ) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(MAIN)
-    done = subprocess.run(
-        [sys.executable, str(path), start_method], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_program("says_where_it_is_imported.py", start_method)
     expected = ["8", "imported __main__"]
     if start_method != "fork":
         expected.append("imported __mp_main__")
     assert sorted(done.stdout.splitlines()) == sorted(expected)
 
 
-BY_VALUE = """
-import linecache
-from procession import ProcessRaisedException, run
-
-class Value:
-    pass
-
-def give(rank):
-    return Value()
-
-source = "def fail(rank):\\n    raise KeyError('of a cell')  # marked\\n"
-linecache.cache["<cell 1>"] = len(source), None, source.splitlines(keepends=True), "<cell 1>"
-exec(compile(source, "<cell 1>", "exec"))
-
-if __name__ == "__main__":
-    assert type(run(give, start_method="{method}")[0]) is Value
-    try:
-        run(fail, start_method="{method}")
-    except ProcessRaisedException as error:
-        print(error)
-"""
-
-
-def test_what_goes_by_value_comes_back_as_what_it_was(start_method: str) -> None:
+def test_objects_that_go_by_value_come_back_with_their_class(
+    start_method: str, tmp_path: Path
+) -> None:
     pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
-    done = subprocess.run(
-        [sys.executable, "-c", BY_VALUE.replace("{method}", start_method)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    text = (PROGRAMS / "fails_in_a_cell.py").read_text()
+    done = start(tmp_path, "-c", text, start_method)
     assert done.returncode == 0, done.stderr
     assert 'File "<cell 1>", line 2, in fail' in done.stdout
     assert "# marked" in done.stdout  # the traceback shows a line that no file holds
@@ -313,26 +233,19 @@ def test_what_goes_by_value_comes_back_as_what_it_was(start_method: str) -> None
 
 BY_VALUE_WITH_A_PIPE = """
 from procession import get_context, run
-
-if __name__ == "__main__":
-    ours, theirs = get_context("{method}").Pipe()
-    run(lambda rank, end: end.send("from a lambda"), (theirs,), start_method="{method}")
-    print(ours.recv())
+ours, theirs = get_context("{method}").Pipe()
+run(lambda rank, end: end.send("from a lambda"), (theirs,), start_method="{method}")
+print(ours.recv())
 """
 
 
-def test_what_multiprocessing_hands_over_goes_along_by_value(start_method: str) -> None:
+def test_a_connection_travels_with_a_function_by_value(start_method: str, tmp_path: Path) -> None:
     pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
-    done = subprocess.run(
-        [sys.executable, "-c", BY_VALUE_WITH_A_PIPE.replace("{method}", start_method)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = start(tmp_path, "-c", BY_VALUE_WITH_A_PIPE.replace("{method}", start_method))
     assert done.stdout == "from a lambda\n", done.stderr
 
 
-def test_a_changed_import_path_holds_in_ranks(
+def test_ranks_have_the_callers_import_path(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "only_here.py").write_text("def tell(rank):\n    return 'found'\n")
@@ -343,7 +256,7 @@ def test_a_changed_import_path_holds_in_ranks(
 
 
 @pytest.mark.parametrize("start_method", ["forkserver"])
-def test_preload_option(start_method: str) -> None:
+def test_a_forkserver_imports_the_modules_of_the_option_preload(start_method: str) -> None:
     (modules,) = run(ranks.see_modules, start_method=start_method, options={"preload": ["wave"]})
     assert "wave" in modules
     with pytest.warns(RuntimeWarning, match="cannot import no_such_module"):
@@ -356,14 +269,14 @@ def test_preload_option(start_method: str) -> None:
 
 @pytest.mark.usefixtures("no_servers")
 def test_servers_are_kept_by_configuration_and_replaced_when_dead() -> None:
-    from procession._forkserver.client import _servers
-
-    first = run(os.getpgid, start_method="forkserver") and set(_servers)
     run(os.getpgid, start_method="forkserver")
-    assert set(_servers) == first
+    first = introspect.list_servers()
+    run(os.getpgid, start_method="forkserver")
+    assert introspect.list_servers() == first
     run(ranks.nothing, start_method="forkserver")
-    assert len(_servers) == len(first) + 1
-    for server in _servers.values():
+    servers = introspect.list_servers()
+    assert len(servers) == len(first) + 1
+    for server in servers:
         assert server.process is not None
         server.process.kill()
         server.process.join()

@@ -1,4 +1,4 @@
-"""What tells ranks of a launch: paths and strings of any class, or an error that names the wrong one."""
+"""Ranks get sys.path, sys.argv and env with paths and strings of any class; an error names other values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 import ranks
 import standin
 from procession import run
-from scripts import execute
+from scripts import run_program
 
 
 class Text(str):
-    """What libraries have in place of str: numpy's, path.py's."""
+    """A subclass of str, as numpy and path.py have."""
 
     __slots__ = ()
 
@@ -26,7 +26,7 @@ class Text(str):
 
 
 class Mode(str, Enum):
-    """The same, by way of enum."""
+    """A subclass of str that is an enum."""
 
     FAST = "/opt/fast"
 
@@ -62,7 +62,7 @@ def tell(rank: int) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", ["path", "argv"])
-def test_sys_path_and_argv_hold_anything_that_fork_can_have(
+def test_entries_of_sys_path_and_argv_arrive_as_plain_values(
     name: str, call: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, name, [*getattr(sys, name), *ODD])
@@ -76,7 +76,7 @@ def test_sys_path_and_argv_hold_anything_that_fork_can_have(
 
 
 @pytest.mark.parametrize("name", ["path", "argv"])
-def test_an_entry_that_ranks_cannot_have_is_named(
+def test_an_entry_that_cannot_be_sent_is_named(
     name: str, call: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = [*getattr(sys, name), {"a": 1}]
@@ -117,31 +117,9 @@ def test_preloaded_modules_are_strings_of_any_class() -> None:
     assert "wave" in modules
 
 
-CHANGED_FOLDER = """
-    import {first}
-    import os, sys
-    sys.path.insert(0, "")
-    sys.path.append({tests!r})
-    import only_at_the_start
-    os.chdir(sys.argv[2])
-    from procession import run
-
-    if __name__ == "__main__":
-        method = sys.argv[1]
-        options = None
-        if method == "command":
-            import standin
-            options = standin.options()
-        os.environ["STANDIN"] = ""
-        call = {{"start_method": method, "options": options}}
-        print(run(only_at_the_start.tell, nprocs=2, **call))
-        print("" in run(only_at_the_start.list_path, nprocs=1, **call)[0])
-"""
-
-
 @pytest.mark.parametrize("first", ["procession", "multiprocessing.process"])
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "command"])
-def test_the_empty_entry_is_the_folder_at_the_start(
+def test_the_empty_entry_of_sys_path_stays_the_folder_at_the_start(
     method: str, first: str, tmp_path: Path
 ) -> None:
     folder, other = tmp_path / "first", tmp_path / "other"
@@ -150,31 +128,14 @@ def test_the_empty_entry_is_the_folder_at_the_start(
     text = "import sys\n\ndef tell(rank):\n    return '{}'\n\ndef list_path(rank):\n    return sys.path\n"
     (folder / "only_at_the_start.py").write_text(text.format("right"))
     (other / "only_at_the_start.py").write_text(text.format("wrong"))
-    script = CHANGED_FOLDER.format(first=first, tests=str(Path(__file__).parents[1]))
-    told = execute(tmp_path, script, method, str(other), cwd=folder)
-    assert told == "['right', 'right']\nFalse\n"
+    arguments = (method, str(other), first)
+    done = run_program("changes_folder_before_launch.py", *arguments, cwd=folder)
+    assert done.stdout == "['right', 'right']\nFalse\n"
 
 
-def test_the_command_line_is_that_of_the_moment(call: dict[str, Any], tmp_path: Path) -> None:
-    text = f"""
-        import os, sys
-        sys.path.append({str(Path(__file__).parents[1])!r})
-        seen_at_import = list(sys.argv)
-        from procession import run
-
-        def tell(rank):
-            return sys.argv[1:], seen_at_import[1:]
-
-        if __name__ == "__main__":
-            import standin
-            method = sys.argv[1]
-            options = standin.options() if method == "command" else None
-            for argument in ("one", "two"):
-                sys.argv[1:] = [argument]
-                print(*run(tell, nprocs=1, start_method=method, options=options))
-    """
+def test_ranks_have_the_callers_command_line_of_the_moment(call: dict[str, Any]) -> None:
     method = call["start_method"]
-    one, two = execute(tmp_path, text, method).splitlines()
+    one, two = run_program("changes_its_command_line.py", method).stdout.splitlines()
     if method == "fork":
         assert (one, two) == (f"(['one'], [{method!r}])", f"(['two'], [{method!r}])")
     else:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
-import textwrap
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 
 import ranks
 from procession import get_context, run, start_processes
+from scripts import PROGRAMS, run_program, start
 
 
 @pytest.mark.parametrize(
@@ -56,22 +55,22 @@ def test_bad_input_is_named(
         run(**call)
 
 
-def test_numbers_of_other_kinds_are_numbers(start_method: str) -> None:
+def test_nprocs_may_be_an_integer_of_numpy(start_method: str) -> None:
     numpy = pytest.importorskip("numpy", reason="pip install numpy")
     assert run(ranks.give, nprocs=numpy.int64(2), start_method=start_method) == [(0,), (1,)]
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_what_does_not_pickle_is_named(start_method: str) -> None:
+def test_the_part_that_cannot_be_pickled_is_named(start_method: str) -> None:
     with pytest.raises(ValueError, match="raised while pickled") as caught:
         start_processes(ranks.give, (1, ranks.RaisesOnDump()), 2, start_method=start_method)
-    assert "args[1] (RaisesOnDump) cannot be pickled" in told(caught.value)
+    assert "args[1] (RaisesOnDump) cannot be pickled" in text_of(caught.value)
     with pytest.raises((pickle.PicklingError, TypeError)) as other:
         start_processes(partial(print, (n for n in range(3))), nprocs=2, start_method=start_method)
-    assert "fn (partial) cannot be pickled" in told(other.value)
+    assert "fn (partial) cannot be pickled" in text_of(other.value)
 
 
-def told(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     return "\n".join([str(error), *ranks.notes_on(error)])
 
 
@@ -82,191 +81,99 @@ def test_fork_needs_no_pickle() -> None:
 
 @pytest.mark.parametrize("failing", [0, 1, 3])
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_start_failing_at_any_rank_leaves_none(
+def test_a_start_that_fails_at_any_rank_leaves_none(
     start_method: str, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`os.pidfd_open` and what precedes it are let through for the first ranks only."""
-    from procession._linux import syscalls
-
+    """`os.pidfd_open` succeeds for the ranks before the one that fails."""
     pids: list[int] = []
-    real = syscalls.pidfd_open
+    real = os.pidfd_open
 
-    def fail_late(pid: int) -> int:
+    def fail_once(pid: int) -> int:
         pids.append(pid)
-        if len(pids) > failing:
+        if len(pids) == failing + 1:
             raise OSError(24, "Too many open files")
         return real(pid)
 
     start_processes(ranks.nothing, start_method=start_method)
-    monkeypatch.setattr(syscalls, "pidfd_open", fail_late)
+    monkeypatch.setattr(os, "pidfd_open", fail_once)
     with pytest.raises(OSError, match="Too many open files") as caught:
         start_processes(ranks.work, nprocs=4, start_method=start_method)
     assert caught.value.errno == 24
-    assert f"while starting rank {failing} of 4" in told(caught.value)
-    assert len(pids) == failing + 1
-    for pid in pids:
+    assert f"while starting rank {failing} of 4" in text_of(caught.value)
+    for pid in pids[: failing + 1]:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
 
-def script(tmp_path: Path, text: str) -> str:
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(text))
-    return str(path)
-
-
-def execute(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=60, **options
-    )
-
-
-LIMITED = """
-    import os, resource, sys
-    from procession import start_processes
-    import time
-
-    def nothing(rank):
-        pass
-
-    def work(rank):
-        time.sleep(60)
-
-    if __name__ == "__main__":
-        start_processes(nothing, start_method=sys.argv[1])
-        limit = getattr(resource, sys.argv[2])
-        if sys.argv[2] == "RLIMIT_NPROC":
-            os.setgid(65534); os.setuid(65534)
-        resource.setrlimit(limit, (int(sys.argv[3]), int(sys.argv[3])))
-        try:
-            start_processes(work, nprocs=300, start_method=sys.argv[1])
-        except OSError as error:
-            notes = " ".join(getattr(error, "__notes__", ()))
-            print(type(error).__name__, error, notes)
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            print("children:", len(file.read().split()))
-"""
-
-
-def test_running_out_of_descriptors_leaves_no_rank(start_method: str, tmp_path: Path) -> None:
-    path = script(tmp_path, LIMITED)
-    done = execute(path, start_method, "RLIMIT_NOFILE", "64")
-    assert done.returncode == 0, done.stderr
+def test_running_out_of_descriptors_leaves_no_rank(start_method: str) -> None:
+    done = run_program("runs_into_a_limit.py", start_method, "RLIMIT_NOFILE", "64")
     assert "Too many open files" in done.stdout
     assert "while starting rank" in done.stdout or "descriptors" in done.stdout
     stays = {"fork": 1, "spawn": 2, "forkserver": 3}  # reaper, resource tracker, forkserver
     assert f"children: {stays[start_method]}" in done.stdout
 
 
-def test_25_ranks_fit_into_64_descriptors(start_method: str, tmp_path: Path) -> None:
-    path = script(
-        tmp_path,
-        """
-        import resource, sys
-        from procession import run
-
-        def give(rank):
-            return rank
-
-        if __name__ == "__main__":
-            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-            assert run(give, nprocs=25, start_method=sys.argv[1]) == list(range(25))
-        """,
-    )
-    done = execute(path, start_method)
-    assert done.returncode == 0, done.stderr
+def test_25_ranks_fit_into_64_descriptors(start_method: str) -> None:
+    run_program("has_few_descriptors.py", start_method)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody without processes")
-@pytest.mark.parametrize("start_method", ["fork"])  # nobody may not run every interpreter
-def test_running_out_of_processes_leaves_no_rank(start_method: str, tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    done = execute(script(tmp_path, LIMITED), start_method, "RLIMIT_NPROC", "6")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without processes")
+@pytest.mark.parametrize("start_method", ["fork"])  # the user nobody cannot run every interpreter
+def test_running_out_of_processes_leaves_no_rank(start_method: str) -> None:
+    done = run_program("runs_into_a_limit.py", start_method, "RLIMIT_NPROC", "6")
     assert "BlockingIOError" in done.stdout
     assert "while starting rank" in done.stdout
     assert "children: 1" in done.stdout  # the reaper
 
 
-UNGUARDED = """
-    import sys
-    from procession import start_processes
-
-    def nothing(rank):
-        pass
-
-    start_processes(nothing, nprocs=2, start_method=sys.argv[1])
-"""
-
-
 @pytest.mark.parametrize("start_method", ["spawn"])
-def test_unguarded_main_module_is_told(start_method: str, tmp_path: Path) -> None:
-    done = execute(script(tmp_path, UNGUARDED), start_method)
+def test_a_main_module_without_a_guard_is_reported(start_method: str) -> None:
+    done = run_program("lacks_the_guard.py", start_method, check=False)
     assert done.returncode == 1
     assert "if __name__ == '__main__':" in done.stderr
     assert "ProcessRaisedException" in done.stderr
 
 
-def test_main_module_that_raises_in_ranks_is_told(tmp_path: Path) -> None:
-    path = script(
-        tmp_path,
-        """
-        from procession import start_processes
-
-        if __name__ == "__mp_main__":
-            raise ValueError("only in ranks")
-
-        def nothing(rank):
-            pass
-
-        if __name__ == "__main__":
-            start_processes(nothing, nprocs=2)
-        """,
-    )
-    done = execute(path)
+def test_a_main_module_that_raises_in_ranks_is_reported() -> None:
+    done = run_program("raises_where_ranks_import_it.py", check=False)
     assert "-- Process 0 terminated with the following error" in done.stderr or (
         "-- Process 1 terminated with the following error" in done.stderr
     )
     assert "ValueError: only in ranks" in done.stderr
 
 
-FROM_NOWHERE = """
-from procession import run
-def give(rank): return rank
-if __name__ == "__main__": print(run(give, nprocs=2, start_method="{method}"))
-"""
+PRINTS_RANKS = (PROGRAMS / "prints_ranks.py").read_text()
 
 
 @pytest.mark.parametrize("how", ["-c", "-"])
-def test_functions_of_a_main_without_a_file_go_by_value(start_method: str, how: str) -> None:
+def test_functions_of_a_main_without_a_file_go_by_value(
+    start_method: str, how: str, tmp_path: Path
+) -> None:
     pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
-    text = FROM_NOWHERE.format(method=start_method)
-    done = execute("-c", text) if how == "-c" else execute("-", input=text)
+    command = ("-c", PRINTS_RANKS) if how == "-c" else ("-",)
+    done = start(tmp_path, *command, start_method, input=PRINTS_RANKS if how == "-" else None)
     assert done.stdout == "[0, 1]\n", done.stderr
 
 
-def test_a_lambda_of_such_a_main_goes_by_value_too(start_method: str) -> None:
+def test_lambdas_of_a_main_without_a_file_go_by_value(start_method: str, tmp_path: Path) -> None:
     pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
     code = "from procession import run; print(run(lambda rank: rank, nprocs=2, start_method={!r}))"
-    assert execute("-c", code.format(start_method)).stdout == "[0, 1]\n"
+    assert start(tmp_path, "-c", code.format(start_method)).stdout == "[0, 1]\n"
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_without_cloudpickle_both_ways_out_are_named(start_method: str) -> None:
-    text = "import sys; sys.modules['cloudpickle'] = None\n" + FROM_NOWHERE.format(
-        method=start_method
-    )
-    done = execute("-c", text)
+def test_without_cloudpickle_the_error_names_both_remedies(
+    start_method: str, tmp_path: Path
+) -> None:
+    done = start(tmp_path, "-c", PRINTS_RANKS, start_method, cloudpickle="without")
     assert done.returncode == 1
     assert "pip install cloudpickle" in done.stderr
     assert "start_method='fork'" in done.stderr
 
 
 def test_functions_of_a_module_run_by_name(start_method: str, tmp_path: Path) -> None:
-    script(tmp_path, FROM_NOWHERE.format(method=start_method))
-    done = execute("-m", "script", cwd=tmp_path)
+    shutil.copy(PROGRAMS / "prints_ranks.py", tmp_path / "script.py")
+    done = start(tmp_path, "-m", "script", start_method)
     assert done.stdout == "[0, 1]\n", done.stderr
 
 

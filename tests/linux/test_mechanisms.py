@@ -1,4 +1,4 @@
-"""The small parts: signals' names, OOM counters, descriptors, system calls, waiting, stopping."""
+"""Names of signals, descriptors, memory files and system calls."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
 
 from procession._linux import fds, memory, syscalls
 from procession._linux.signals import name_signal
-from procession._python.defer_signals import defer_sigint
-from procession._rank.fork_signals import Inheritance
-from procession._supervise import oom
-from procession._supervise.waiter import HandleWaiter, SelectorWaiter
 
 
 @pytest.mark.parametrize(
@@ -36,20 +30,7 @@ def test_signals_have_names(number: int, name: str) -> None:
     assert name_signal(number) == name
 
 
-def test_oom_counters_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counters = oom.count_kills()
-    assert counters, "this kernel has at least /proc/vmstat"
-    assert "did not move" in oom.tell_kills(counters)
-    path = next(iter(counters))
-    assert f"{path} went from -1 to" in oom.tell_kills({**counters, path: -1})
-    assert "no counter" in oom.tell_kills({})
-    events = tmp_path / "memory.events"
-    events.write_text("low 0\noom 3\noom_kill 2\n")
-    assert oom._read_counter(str(events)) == 2
-    assert oom._read_counter(str(tmp_path / "absent")) is None
-
-
-def test_descriptors_that_are_kept_close_in_forked_children() -> None:
+def test_kept_descriptors_close_in_forked_children() -> None:
     read, write = fds.open_pipe()
     fds.keep(write)
     pid = os.fork()
@@ -61,26 +42,41 @@ def test_descriptors_that_are_kept_close_in_forked_children() -> None:
             os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     fds.drop(write)
-    fds.drop(write)  # once is enough
+    fds.drop(write)  # a second time does nothing
     assert os.read(read, 1) == b""
     os.close(read)
 
 
-def test_runs_of_descriptors_are_closed_and_no_others() -> None:
+def test_forked_children_close_kept_descriptors_and_no_others() -> None:
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(7)]
-    fds._close_runs(sorted([opened[0], opened[1], opened[3], opened[6]]))
-    fds._close_runs([])
-    still = []
-    for index, fd in enumerate(opened):
+    for index in (6, 0, 3, 1):  # adjacent ones are closed by one call
+        fds.keep(opened[index])
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
         try:
-            os.close(fd)
-            still.append(index)
-        except OSError:
-            pass
-    assert still == [2, 4, 5]
+            os.write(write, bytes(index for index, fd in enumerate(opened) if is_open(fd)))
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert os.read(read, 9) == bytes([2, 4, 5])
+    assert all(map(is_open, opened))
+    for fd in opened:
+        fds.forget(fd)
+        os.close(fd)
+    os.close(read)
+    os.close(write)
 
 
-def test_descriptors_stay_clear_of_the_streams() -> None:
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_descriptors_stay_above_the_standard_streams() -> None:
     code = (
         "import os; os.close(0); os.close(1)\n"
         "from procession._linux import fds\n"
@@ -90,7 +86,7 @@ def test_descriptors_stay_clear_of_the_streams() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_memory_files_hold_what_they_were_given_and_cannot_change() -> None:
+def test_memory_files_cannot_be_changed() -> None:
     fd = memory.file_of("test", b"onetwo")
     assert os.pread(fd, 9, 0) == b"onetwo"
     with pytest.raises(PermissionError):
@@ -98,10 +94,10 @@ def test_memory_files_hold_what_they_were_given_and_cannot_change() -> None:
     os.close(fd)
 
 
-def test_an_exit_status_that_is_there_a_little_later_is_waited_for() -> None:
-    """As where the kernel itself reaps: who polls may be earlier than the status."""
+def test_an_exit_status_that_becomes_available_late_is_awaited() -> None:
+    """Where the kernel itself reaps, a poll may return before the status is available."""
     if tuple(map(int, platform.release().split("-")[0].split(".")[:2])) < (6, 15):
-        pytest.skip("Linux 6.15 tells the exit status of a process that somebody has reaped")
+        pytest.skip("before Linux 6.15 the exit status of a reaped process is lost")
     pid = os.fork()
     if pid == 0:
         os._exit(7)
@@ -115,7 +111,7 @@ def test_an_exit_status_that_is_there_a_little_later_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("missing", ["pidfd_open", "pidfd_send_signal", "memfd_create"])
-def test_builds_of_python_without_a_call_make_it_themselves(
+def test_system_calls_work_where_python_lacks_them(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (os, signal):
@@ -133,62 +129,3 @@ def test_builds_of_python_without_a_call_make_it_themselves(
     assert os.pread(fd, 9, 0) == b"one"
     os.close(fd)
     assert syscalls.pidfds_work()
-
-
-@pytest.mark.parametrize("kind", [SelectorWaiter, HandleWaiter])
-def test_waiters_tell_what_is_ready(kind: type[SelectorWaiter | HandleWaiter]) -> None:
-    waiter = kind()
-    pipes = [os.pipe() for _ in range(3)]
-    for rank, (read, _) in enumerate(pipes):
-        waiter.add(read, ("channel", rank))
-    assert waiter.wait(0) == []
-    os.write(pipes[2][1], b"x")
-    assert waiter.wait(None) == [("channel", 2)]
-    waiter.discard(("channel", 2))
-    waiter.discard(("channel", 2))
-    assert waiter.wait(0) == []
-    threading.Timer(0.05, waiter.wake).start()
-    assert waiter.wait(30) == []
-    waiter.close()
-    waiter.wake()
-    for pipe in pipes:
-        for fd in pipe:
-            os.close(fd)
-
-
-def test_one_descriptor_may_have_two_keys() -> None:
-    """A remote rank's sentinel and channel can be one socket."""
-    waiter = SelectorWaiter()
-    read, write = os.pipe()
-    waiter.add(read, ("sentinel", 0))
-    waiter.add(read, ("channel", 0))
-    os.write(write, b"x")
-    assert sorted(waiter.wait(None)) == [("channel", 0), ("sentinel", 0)]
-    waiter.discard(("channel", 0))
-    assert waiter.wait(None) == [("sentinel", 0)]
-    waiter.close()
-    os.close(read)
-    os.close(write)
-
-
-def test_interrupts_are_held_back_and_then_raised() -> None:
-    reached = []
-    with pytest.raises(KeyboardInterrupt), defer_sigint():  # noqa: PT012  # what goes on is the point
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        reached.append(True)
-    assert reached
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_handlers_of_forked_children_are_their_own() -> None:
-    with defer_sigint():
-        inheritance = Inheritance(keep_handlers=True)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                inheritance.reset()
-                os._exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
-            finally:
-                os._exit(2)
-    assert os.waitpid(pid, 0)[1] == 0

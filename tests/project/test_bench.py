@@ -1,4 +1,4 @@
-"""The benchmark of a launch, on its cheap rows: that it runs and says what it should, not how fast we are."""
+"""The benchmark of a launch runs its cheap rows and prints what it should, whatever the times are."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_cheap_rows_have_times(tmp_path: Path) -> None:
     assert times["import", "procession", "seconds with the interpreter"] > 0
 
 
-def test_names_are_resolved_among_so_many_distributions(tmp_path: Path) -> None:
+def test_rows_of_names_have_times_for_each_number_of_distributions(tmp_path: Path) -> None:
     rows = measure(tmp_path / "results.json", "resolve-first-party", "resolve-third-party")
     for row in rows.values():
         lines = [line for line in row["lines"] if line["contestant"] in ("bare", "procession")]
@@ -78,7 +78,7 @@ def test_names_are_resolved_among_so_many_distributions(tmp_path: Path) -> None:
             )
 
 
-def test_goals_are_judged_by_the_ratio_of_each_round(tmp_path: Path) -> None:
+def test_a_goal_is_met_by_the_ratio_within_a_round(tmp_path: Path) -> None:
     row = measure(tmp_path / "results.json", "fork")["fork"]
     ours, limit = (by_contestant(row)[one] for one in ("procession", "bare"))
     ratio = ours["answers"][0]["seconds"] / limit["answers"][0]["seconds"]
@@ -93,15 +93,13 @@ def test_all_rows_are_listed() -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == ROWS
 
 
-def test_an_unknown_row_is_an_error_that_names_the_rows() -> None:
+def test_the_error_of_an_unknown_row_names_the_rows() -> None:
     done = bench("frok")
     assert done.returncode == 1
     assert "no such row: frok; there are fork, spawn" in done.stderr
 
 
-def test_what_goes_wrong_in_a_worker_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_of_a_worker_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "numpy.py").write_text("raise ImportError('no numpy today')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     done = bench("array", "--repeat", "1")

@@ -1,6 +1,6 @@
-"""Every code block of the documentation is run, and does what the text says it does.
+"""Every code block of the documentation runs, and does what the page says.
 
-A page that begins with ``<!-- needs: MODULE -->`` is of a plugin, whose session of nox runs it.
+A page that begins with ``<!-- needs: MODULE -->`` belongs to a plugin, whose session of nox runs it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAGES = sorted(
 def test_blocks_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
     needed = re.match(r"<!-- needs: (\w+) -->", page.read_text(encoding="utf-8"))
     if needed and not is_installed(needed[1]):
-        pytest.skip(f"{needed[1]} is not here: a session of nox runs this page")
+        pytest.skip(f"{needed[1]} is not installed: a session of nox runs this page")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     folder = Folder(tmp_path)
     for block in find_blocks(page):
@@ -38,6 +38,6 @@ def test_blocks_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_to_files_lead_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""Pages agree with the source: the picture of a launch, the map of modules, the promises."""
+"""The picture of a launch, the map of modules and the promises agree with the source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAP = CONTRIBUTING.partition("## Module map")[2]
 
 
-def test_the_picture_of_a_launch_is_what_its_script_draws(tmp_path: Path) -> None:
+def test_the_script_draws_the_picture_of_a_launch(tmp_path: Path) -> None:
     folder = ROOT / "docs" / "images"
     script = tmp_path / "launch.py"
     script.write_bytes((folder / "launch.py").read_bytes())
@@ -45,7 +45,7 @@ def test_every_promise_has_a_heading_and_a_text() -> None:
 PROMISE = re.compile(r"^Promises?: (.*?)\.$", re.MULTILINE | re.DOTALL)
 
 
-def test_tests_name_promises_that_there_are() -> None:
+def test_promises_that_tests_name_have_a_heading() -> None:
     page = (ROOT / "docs" / "explanation" / "promises.md").read_text(encoding="utf-8")
     headings = set(re.findall(r"^## (.*)$", page, re.MULTILINE))
     named = {

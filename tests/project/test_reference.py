@@ -1,4 +1,4 @@
-"""The reference lists all that is public, and says of it what the source says."""
+"""The reference lists everything public, with the texts of the source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "reference.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    """``python docs/generate_reference.py`` makes it so."""
+    """``python docs/generate_reference.py`` updates it."""
     command = [sys.executable, str(ROOT / "docs" / "generate_reference.py"), "--check"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -22,6 +22,6 @@ def test_environment_variables_are_listed() -> None:
     read: set[str] = set()
     for path in (ROOT / "src").rglob("*.py"):
         read.update(re.findall(r'"(PROCESSION_[A-Z_]+)"', path.read_text(encoding="utf-8")))
-    read.discard("PROCESSION_KIT")  # which the kit sets in ranks to see whether it arrives
+    read.discard("PROCESSION_KIT")  # the kit sets it to test whether ranks get it
     listed = re.findall(r"^\| `(PROCESSION_\w+)`", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(read)

@@ -1,4 +1,4 @@
-"""The rooms of the package keep their order, and nothing but its own code imports what is private."""
+"""Modules import from rooms below their own, and no other code than the package imports private rooms."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ EXCEPTIONS = {
         "procession",
     ): "the first working directory, noted at the first import",
 }
-"""What may look upward, and why; the first two name a module in a string, and import nothing."""
+"""Modules that name one of a room above, and why; the first two name it in a string, without an import."""
 
 IN_A_RANK = {"_rank", "_python", "_linux", "_cleanup", "protocol"}
-"""What `_rank` may import where it is imported itself."""
+"""The rooms that modules of `_rank` may import at their top."""
 
 
 def test_a_module_imports_from_rooms_below_its_own() -> None:
@@ -37,7 +37,7 @@ def test_every_module_is_in_a_room() -> None:
     assert {room_of(name) for name in list_modules()} == set(ROOMS)
 
 
-def test_a_rank_imports_no_more_than_it_must_have() -> None:
+def test_a_rank_imports_only_the_rooms_that_it_needs() -> None:
     top = {
         room_of(one.target)
         for one in list_imports()
@@ -65,11 +65,11 @@ CIRCLES = {
         "procession._supervise.launches",
     ): "only at the caller's exit",
 }
-"""Pairs of modules of which one imports the other late, and why."""
+"""Pairs of modules of which one imports the other in a function, and when."""
 
 
 def list_circles() -> Iterator[tuple[str, str]]:
-    """Return the pairs of modules that import each other, of whatever room."""
+    """Return the pairs of modules that import each other."""
     pairs = {(one.source, one.target) for one in list_imports() if one.how in ("top", "lazy")}
     for source, target in pairs:
         if source < target and (target, source) in pairs and source != "procession":
@@ -81,7 +81,7 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 DOOR = "procession.testing.introspect"
-"""By which tests reach what is private."""
+"""The one module of the kit that imports private rooms."""
 
 PUBLIC = (
     "procession",
@@ -90,7 +90,7 @@ PUBLIC = (
     "procession.remote",
     "procession.remote.relay",
 )
-"""The modules whose ``__all__`` an author of a backend may import, beside the kit."""
+"""The modules, besides the kit, whose ``__all__`` an author of a backend may import."""
 
 
 def list_foreign_imports() -> Iterator[tuple[str, str, str]]:
@@ -105,7 +105,7 @@ def list_foreign_imports() -> Iterator[tuple[str, str, str]]:
                     yield path.relative_to(root).as_posix(), str(node.module), alias.name
 
 
-def test_plugins_import_what_is_documented() -> None:
+def test_plugins_import_documented_names_only() -> None:
     wrong = []
     for path, module, name in list_foreign_imports():
         if not path.startswith("plugins/") or module.startswith("procession.testing"):
@@ -117,7 +117,7 @@ def test_plugins_import_what_is_documented() -> None:
     assert wrong == []
 
 
-def test_the_kit_reaches_private_rooms_by_one_door() -> None:
+def test_only_introspect_imports_private_rooms_for_the_kit() -> None:
     wrong = [
         f"{path}: {module}.{name}"
         for path, module, name in list_foreign_imports()
@@ -129,6 +129,6 @@ def test_the_kit_reaches_private_rooms_by_one_door() -> None:
 
 
 @pytest.mark.parametrize("module", [*PUBLIC[1:], DOOR])
-def test_what_is_listed_is_there(module: str) -> None:
+def test_every_name_in_all_exists(module: str) -> None:
     found = importlib.import_module(module)
     assert all(hasattr(found, name) for name in found.__all__)

@@ -1,4 +1,4 @@
-"""The comparison with other launchers, on a few cases: that it runs, and finds nothing to say of us."""
+"""The comparison with other launchers runs on a few cases, and finds no defect in procession."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "side_by_side.py"
 
 
 @pytest.mark.faults
-def test_telling_cases_are_clean() -> None:
+def test_the_quick_cases_find_no_defect() -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--quick", "--markdown", "--peers", "procession:*"],
         capture_output=True,

@@ -12,7 +12,7 @@ SOAK = Path(__file__).parents[1] / "benchmarks" / "soak.py"
 
 
 @pytest.mark.faults
-def test_some_launches_with_random_faults_leave_nothing() -> None:
+def test_launches_with_random_faults_leave_nothing() -> None:
     done = subprocess.run(
         [sys.executable, str(SOAK), "--launches", "300", "--report-every", "50", "--seed", "1"],
         capture_output=True,

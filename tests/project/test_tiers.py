@@ -1,4 +1,4 @@
-"""The table of tier one names tests that there are; what runs by default is short; paths and -k run all."""
+"""The table of tier one names existing tests; tier one runs by default, and paths and -k run all tests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tiers
 
 ROOT = Path(__file__).parents[2]
 MOST = 500
-"""Tests that tier one may have."""
+"""The most tests that tier one may have."""
 
 
 @pytest.mark.parametrize("name", [*tiers.ON_FORK, tiers.ON_EVERY_METHOD])
-def test_the_table_names_what_there_is(name: str) -> None:
+def test_the_table_names_existing_tests(name: str) -> None:
     text = (ROOT / "tests" / name).read_text(encoding="utf-8")
     for slow in tiers.ON_FORK.get(name, ()):
         assert f"\ndef {slow}(" in text
@@ -32,7 +32,7 @@ def collect(*arguments: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
-def test_tier_one_is_what_runs_by_default() -> None:
+def test_tier_one_runs_by_default() -> None:
     found = collect()
     assert len(found) <= MOST
     for method in ("fork", "spawn", "forkserver", "command"):
@@ -41,7 +41,7 @@ def test_tier_one_is_what_runs_by_default() -> None:
     assert all(tiers.ON_EVERY_METHOD in one for one in others)
 
 
-def test_what_is_named_runs_on_all_methods() -> None:
+def test_a_test_that_is_named_runs_on_all_methods() -> None:
     name = "test_a_stopped_rank_is_continued_to_its_end"
     for chosen in (["tests/supervise/test_stopping.py", "-k", name], ["-k", name]):
         methods = {one.partition("[")[2].rstrip("]") for one in collect(*chosen)}

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md has every exception that procession raises, and messages that the source has."""
+"""docs/troubleshooting.md has every exception that procession raises, and only messages of the source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import procession
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 ELSEWHERE = ("Messages of Python", "No message")
-"""Sections whose messages are not ours."""
+"""Sections whose messages are not procession's."""
 
 
 def list_sections() -> dict[str, str]:
@@ -24,14 +24,14 @@ def list_sections() -> dict[str, str]:
 
 
 def list_excerpts() -> list[str]:
-    """Return the messages of our own: the code in the first cell of each row."""
+    """Return procession's own messages: the code in the first cell of each row."""
     ours = [text for name, text in list_sections().items() if name not in ELSEWHERE]
     return re.findall(r"^\| `([^`]+)` \|", "\n".join(ours), re.MULTILINE)
 
 
 @cache
 def list_texts() -> tuple[str, ...]:
-    """Return the strings of the source, docstrings aside; what is filled in at run time is empty."""
+    """Return the strings of the source without docstrings; f-strings without their variable parts."""
     files = [*ROOT.glob("src/procession/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")]
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
     return tuple(text for tree in trees for text in read_strings(tree))
@@ -54,7 +54,7 @@ def occurs(excerpt: str) -> bool:
     return any(pattern.search(text) for text in list_texts())
 
 
-def test_every_exception_has_its_entries_and_no_other() -> None:
+def test_the_page_has_an_entry_for_each_exception_and_no_other() -> None:
     public = {name: getattr(procession, name) for name in procession.__all__}
     raised = {
         name
@@ -74,5 +74,5 @@ def test_the_source_has_the_message(excerpt: str) -> None:
     assert occurs(excerpt)
 
 
-def test_an_invented_message_is_found_out() -> None:
+def test_an_invented_message_is_not_found() -> None:
     assert not occurs("the ranks ... are tired")

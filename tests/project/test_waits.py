@@ -1,4 +1,4 @@
-"""No lock and no blocking read of the caller waits without an end: all are listed here, with the reason."""
+"""Every wait of the caller, for a lock or a read, has an end: one in the code, or a reason listed here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SOURCE = Path(procession.__file__).parent
 
 ELSEWHERE = re.compile(
     r"(testing|_pyinstaller|_rank)/|(.*/)?(server|reaper)\.py"
-    r"|remote/(agent|agent_session|worker_agent|handshake)\.py"  # ranks, servers, agents; the last for both
+    r"|remote/(agent|agent_session|worker_agent|handshake)\.py"
 )
-"""Modules that the caller does not wait in."""
+"""Modules of ranks, servers and agents, in which the caller does not wait."""
 
 WAITS = {
     "acquire",
@@ -33,24 +33,26 @@ BOUNDED = re.compile(
     r"timeout|patience|until|pause|_WAIT|PATIENCE|WNOHANG|DONTWAIT|MSG_PEEK|blocking=False"
     r"|(join|poll|wait)\([0-9.]+\)|SETTLING"
 )
-"""What shows that a wait has an end."""
+"""Text in a call that shows that its wait has an end."""
 
 LOCKS = {
     "fds.LOCK": "held while descriptors are made, and for the reaper's start and answer (1 s)",
     "LOCK": "fds.LOCK",
-    "held_back()": "no lock",
     "_lock": "held for no call that waits",
-    "self._stop_lock": "held while a step of a stop sends signals",
-    "self._stacks_lock": "held while ranks are asked for stacks, for `inquiry.PATIENCE`",
+    "self._stacks_lock": "held while ranks are asked for stacks, for `stack_request.PATIENCE`",
 }
+"""Locks by their text, and why a wait for one ends."""
+
 MODULES_OF_LOCKS = {
-    "_supervise/supervisor": "its callers hold the lock, which `run` waits for with a deadline",
+    "_supervise/supervisor": "its callers hold the lock, and `run` waits for it with a deadline",
     "_supervise/process": "held for no call that waits",
     "_forkserver/handles": "held while a server is waited for, for `_PATIENCE` a launch",
     "_supervise/stopping": "held while a step of a stop sends signals",
-    "remote/link": "held while there is something to read or room to write: nothing of a link blocks",
-    "remote/process": "held while what has come is looked at",
+    "remote/link": "held while there is data to read or room to write: no call of a link blocks",
+    "remote/process": "held while frames that have arrived are read",
 }
+"""Modules whose ``self._lock`` has an end, and why."""
+
 REASONS = {
     "api: context.wait()": "a launch's own deadline ends it",
     "_supervise/at_exit: unpatched.poll()": "makes a poll object",
@@ -79,7 +81,7 @@ REASONS = {
     "remote/process: control.receive()": "a link never blocks",
     "remote/process: self._control.receive()": "a link never blocks",
     "remote/relay/ends: self._listener.accept()": "the selector has said that there is a connection",
-    "remote/relay/tunnel: self._thread.join()": "its loop is told to end, and waits for nothing else",
+    "remote/relay/tunnel: self._thread.join()": "`close` has woken its loop, which ends without another wait",
     "remote/relay/tunnel: stream.sock.recv(_CHUNK)": "the socket does not block",
     "_linux/credentials: unpatched.read(fd, 1 << 16)": "a file of /proc",
     "_python/unpatched: poller.poll(seconds * 1000)": "its caller gives the end",
@@ -90,6 +92,7 @@ REASONS = {
     "_supervise/waiter: self._selector.select(0)": "looks only",
     "_supervise/waiter: unpatched.read(self._wake_read, 4096)": "the pipe does not block",
 }
+"""Other waits, and why each ends."""
 
 
 def list_waits() -> Iterator[tuple[str, str, bool]]:
@@ -131,5 +134,7 @@ def test_no_wait_of_the_caller_is_without_an_end() -> None:
 
 
 def test_every_reason_is_still_needed() -> None:
-    there = {f"{module}: {text}" for module, text, _ in list_waits()}
-    assert set(REASONS) <= there
+    waits = list(list_waits())
+    assert set(REASONS) <= {f"{module}: {text}" for module, text, _ in waits}
+    assert set(LOCKS) <= {text for _, text, is_lock in waits if is_lock}
+    assert set(MODULES_OF_LOCKS) <= {module for module, _, is_lock in waits if is_lock}

@@ -1,4 +1,4 @@
-"""What the exceptions say beyond the fault suite (tests/faults), and which is the root cause.
+"""What the exceptions say beyond the fault suite (tests/faults), and which failure is the root cause.
 
 Promises: The cause reaches the caller; All failures are reported, the root cause first; Exit codes and
 signals have names; Success is explicit.
@@ -23,7 +23,6 @@ import pytest
 import ranks
 from procession import (
     Launch,
-    ProcessContext,
     ProcessExitedException,
     ProcessRaisedException,
     Started,
@@ -31,11 +30,12 @@ from procession import (
     run,
     start_processes,
 )
-from procession._supervise.supervisor import SETTLING
+from procession.testing.introspect import SETTLING
 from procession.testing.scratch import Stage, is_gone
+from through import Through
 
 
-def test_traceback_begins_in_fn(start_method: str) -> None:
+def test_the_traceback_begins_in_fn(start_method: str) -> None:
     with pytest.raises(ProcessRaisedException) as caught:
         start_processes(ranks.fail_in, (0, "ValueError"), 1, start_method=start_method)
     lines = caught.value.msg.splitlines()
@@ -43,7 +43,9 @@ def test_traceback_begins_in_fn(start_method: str) -> None:
     assert lines[-1] == "ValueError: boom"
 
 
-def test_text_of_sys_exit_is_told(start_method: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_exception_has_the_text_of_sys_exit(
+    start_method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.fail_in, (0, "exit text"), 1, start_method=start_method)
     assert caught.value.failures[0].message == "the reason"
@@ -51,13 +53,13 @@ def test_text_of_sys_exit_is_told(start_method: str, capfd: pytest.CaptureFixtur
     assert "the reason" in capfd.readouterr().err  # as Python itself prints it
 
 
-def test_a_code_that_would_be_cut_to_zero_is_told(start_method: str) -> None:
+def test_an_exit_code_that_the_kernel_would_cut_to_zero_is_a_failure(start_method: str) -> None:
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.fail_in, (0, "exit 256"), 1, start_method=start_method)
     assert caught.value.failures[0].message == "256"
 
 
-def test_leaving_early_is_told_and_can_be_allowed(start_method: str) -> None:
+def test_an_early_exit_is_a_failure_unless_it_is_allowed(start_method: str) -> None:
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.fail_in, (0, "_exit 0"), 1, start_method=start_method)
     assert "before its function returned" in caught.value.failures[0].message
@@ -75,14 +77,14 @@ def exit_well(rank: int, code: int | None) -> None:
     sys.exit(code)
 
 
-def test_sigkill_says_what_the_oom_counter_did(start_method: str) -> None:
+def test_after_sigkill_the_exception_says_what_the_oom_counter_did(start_method: str) -> None:
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.fail_in, (0, "SIGKILL"), 1, start_method=start_method)
     assert "OOM" in caught.value.failures[0].evidence
     assert caught.value.failures[0].evidence in "".join(ranks.notes_on(caught.value))
 
 
-def test_root_cause_is_the_first_to_raise_not_the_first_to_leave(start_method: str) -> None:
+def test_the_root_cause_is_the_first_to_raise_not_the_first_to_exit(start_method: str) -> None:
     event = get_context(start_method).Event()
     with pytest.raises(ProcessRaisedException) as caught:
         start_processes(ranks.cascade, (event,), 2, start_method=start_method, grace_period=5)
@@ -92,7 +94,9 @@ def test_root_cause_is_the_first_to_raise_not_the_first_to_leave(start_method: s
 
 
 @pytest.mark.parametrize("killer", [9, 11])
-def test_a_hard_death_is_the_root_of_what_its_peers_raise(start_method: str, killer: int) -> None:
+def test_a_hard_death_is_the_root_cause_of_what_its_peers_raise(
+    start_method: str, killer: int
+) -> None:
     pids = get_context(start_method).SimpleQueue()
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(ranks.die_in_cascade, (pids, killer), 4, start_method=start_method)
@@ -111,7 +115,7 @@ def test_all_failures_are_on_the_exception(start_method: str) -> None:
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])  # fork unpickles nothing
-def test_failures_before_fn_are_told(start_method: str) -> None:
+def test_failures_before_fn_reach_the_caller(start_method: str) -> None:
     with pytest.raises(ProcessRaisedException, match="raised while unpickled"):
         start_processes(ranks.give, (ranks.RaisesOnLoad(),), 2, start_method=start_method)
 
@@ -127,7 +131,7 @@ def test_the_exception_object_is_rebuilt_when_asked_for_and_possible(start_metho
     assert caught.value.failures[0].load_exception() is None
 
 
-def test_a_broken_stdout_is_a_failure_that_is_told(start_method: str) -> None:
+def test_a_broken_stdout_is_a_failure_with_its_cause(start_method: str) -> None:
     with pytest.raises(ProcessRaisedException, match="BrokenPipeError"):
         start_processes(print_into_a_broken_pipe, nprocs=1, start_method=start_method)
 
@@ -137,7 +141,7 @@ def print_into_a_broken_pipe(rank: int) -> None:
     os.close(read)
     os.dup2(write, 1)
     sys.stdout = open(1, "w", closefd=False)
-    print("nobody reads this")
+    print("unread")
 
 
 def test_a_death_after_fn_returned_is_a_failure(start_method: str) -> None:
@@ -152,7 +156,7 @@ def die_at_exit(rank: int) -> None:
 
 
 def test_a_rank_stopped_after_it_returned_is_not_the_cause(start_method: str) -> None:
-    """Its process had yet to leave when it was stopped for another's failure."""
+    """Its process has not exited yet when it is stopped because another fails."""
     event = get_context(start_method).Event()
     with pytest.raises(ProcessRaisedException) as caught:
         start_processes(return_then_linger, (event,), 2, start_method=start_method)
@@ -168,7 +172,7 @@ def return_then_linger(rank: int, event: Any) -> None:
     raise ValueError("boom")
 
 
-def test_an_exit_code_is_told_though_the_exit_hangs(start_method: str) -> None:
+def test_the_exception_has_the_exit_code_though_the_exit_hangs(start_method: str) -> None:
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(exit_and_hang, nprocs=2, start_method=start_method)
     assert (caught.value.exit_code, caught.value.signal_name) == (3, None)
@@ -179,8 +183,10 @@ def exit_and_hang(rank: int) -> None:
     sys.exit(3)
 
 
-def test_who_aborts_for_want_of_a_peer_is_not_the_cause(start_method: str, tmp_path: Path) -> None:
-    """Though its end is seen first: of a process that ends, the connections are closed before."""
+def test_a_rank_that_aborts_because_a_peer_ended_is_not_the_cause(
+    start_method: str, tmp_path: Path
+) -> None:
+    """Even if its end is seen first: the kernel closes a process's connections before its end is visible."""
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(leave_or_abort, (str(tmp_path),), 2, start_method=start_method)
     assert (caught.value.error_index, caught.value.exit_code) == (0, 7)
@@ -198,8 +204,10 @@ def leave_or_abort(rank: int, folder: str) -> None:
     os.kill(os.getpid(), signal.SIGABRT)
 
 
-def test_who_was_ending_when_it_was_stopped_is_the_cause(start_method: str, tmp_path: Path) -> None:
-    """A peer saw its connections closed, and raised, before its end could be seen."""
+def test_a_rank_that_was_ending_when_it_was_stopped_is_the_cause(
+    start_method: str, tmp_path: Path
+) -> None:
+    """A peer sees its connections closed, and raises, before its end is visible."""
     with pytest.raises(ProcessExitedException) as caught:
         start_processes(raise_or_end_late, (str(tmp_path),), 2, start_method=start_method)
     assert (caught.value.error_index, caught.value.exit_code) == (1, 7)
@@ -225,15 +233,16 @@ def end_once_stopped() -> None:
 
 
 class Seen:
-    """A process whose end is seen some time (in seconds) after it has been; and its channel."""
+    """A process that has ended, which is seen ``after`` seconds; its sentinel; and its channel."""
 
     host = None
 
     def __init__(self, code: int, after: float) -> None:
         self._code = code
-        self._popen = subprocess.Popen(["sh", "-c", "exit 0"])  # nobody reaps it: it is seen to end
+        self._popen = subprocess.Popen(["sh", "-c", "exit 0"])  # a zombie until `close`
         self.pid = self._popen.pid
         self.sentinel, end = multiprocessing.Pipe(duplex=False)
+        self.was_stopped = False
         self._timer = threading.Timer(after, end.close)
         self._timer.start()
 
@@ -248,7 +257,7 @@ class Seen:
         self.sentinel.poll(timeout)
 
     def terminate(self) -> None:
-        pass
+        self.was_stopped = True
 
     kill = terminate
 
@@ -266,20 +275,27 @@ class Seen:
         self.sentinel.close()
 
 
-def test_who_aborts_is_not_the_cause_while_another_is_seen_to_end() -> None:
-    """A forkserver's server that has no processor tells it late."""
-    processes = [Seen(7, SETTLING + 0.3), Seen(-signal.SIGABRT, 0)]
-    launch = Launch(print, (), 2, "seen")
-    context = ProcessContext._of_launch(
-        launch, Started(processes, [one.sentinel for one in processes], processes)
-    )
+class SeenBackend(Through):
+    """A backend of two such processes, of which the first has failed and the second was aborted."""
+
+    def start(self, launch: Launch) -> Started:
+        processes = [Seen(7, SETTLING + 0.3), Seen(-signal.SIGABRT, 0)]
+        return Started(processes, [one.sentinel for one in processes], processes)
+
+
+def test_a_rank_that_aborts_is_not_the_cause_while_another_is_ending() -> None:
+    """A forkserver that gets no processor time reports that end late."""
+    backend = SeenBackend("fork")
+    context = start_processes(print, nprocs=2, join=False, start_method=backend)
     with context, pytest.raises(ProcessExitedException) as caught:
         context.wait()
     assert (caught.value.error_index, caught.value.exit_code) == (0, 7)
+    ending: Any = context.processes[0]
+    assert not ending.was_stopped  # the launch waited for its end first
 
 
 def test_of_two_deaths_the_first_is_the_cause(start_method: str) -> None:
-    """Though nobody was waiting when they happened, and both are found at once."""
+    """Even if no call waits when they happen, so that both are found at once."""
     context = start_processes(sleep_on, (), 2, join=False, start_method=start_method)
     with context:
         for pid in (context.pids()[1], context.pids()[0]):

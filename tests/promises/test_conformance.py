@@ -1,4 +1,4 @@
-"""The core's own start methods pass the conformance kit, as anybody's must."""
+"""The built-in start methods pass the conformance kit, as every backend must."""
 
 from __future__ import annotations
 

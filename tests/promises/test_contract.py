@@ -31,11 +31,10 @@ from procession import (
     get_context,
     start_processes,
 )
-from procession._launch.checks import KEYWORDS
 from procession.testing.scratch import Stage
 
 
-def test_signature_is_torchs_and_then_some() -> None:
+def test_the_signature_is_torchs_and_keywords_follow() -> None:
     parameters = inspect.signature(start_processes).parameters
     positional = [one for one in parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
     assert [(one.name, one.default) for one in positional[1:]] == [
@@ -47,18 +46,25 @@ def test_signature_is_torchs_and_then_some() -> None:
     ]
     assert positional[0].name == "fn"
     assert [one.name for one in parameters.values() if one.kind is one.VAR_KEYWORD] == ["launch"]
-    assert set(LaunchOptions.__annotations__) == set(KEYWORDS)
     spawned = [
         (one.name, one.default) for one in inspect.signature(procession.spawn).parameters.values()
     ]
     assert spawned[1:] == [(one.name, one.default) for one in positional[1:]]
 
 
-def test_joined_call_returns_none(start_method: str) -> None:
+def test_an_unknown_keyword_is_an_error_that_names_those_of_launch_options() -> None:
+    keywords: dict[str, Any] = {"xyz": 1}
+    with pytest.raises(TypeError, match=r"'xyz'.*known: ") as caught:
+        start_processes(ranks.nothing, **keywords)
+    known = str(caught.value).partition("known: ")[2].split(", ")
+    assert set(known) == set(LaunchOptions.__annotations__)
+
+
+def test_a_joined_call_returns_none(start_method: str) -> None:
     assert start_processes(ranks.nothing, nprocs=2, start_method=start_method) is None
 
 
-def test_first_argument_is_the_rank_and_queues_fit(start_method: str) -> None:
+def test_the_first_argument_is_the_rank_and_queues_may_be_arguments(start_method: str) -> None:
     queue = get_context(start_method).SimpleQueue()
     start_processes(ranks.put, args=(queue,), nprocs=3, start_method=start_method)
     assert sorted(queue.get() for _ in range(3)) == [0, 1, 2]
@@ -69,7 +75,7 @@ def test_args_may_be_a_list(start_method: str) -> None:
     start_processes(ranks.give, args=[1, 2], nprocs=1, start_method=start_method)
 
 
-def test_context_has_torchs_attributes(start_method: str) -> None:
+def test_the_context_has_torchs_attributes(start_method: str) -> None:
     context = start_processes(ranks.work, (), 2, False, False, start_method)
     with context:
         assert isinstance(context, ProcessContext)
@@ -93,7 +99,7 @@ def test_wait_after_success_stays_true(start_method: str) -> None:
     assert [process.exitcode for process in context.processes] == [0, 0]
 
 
-def test_poll_until_the_end(start_method: str) -> None:
+def test_join_can_poll_until_the_end(start_method: str) -> None:
     context = start_processes(ranks.nothing, nprocs=2, join=False, start_method=start_method)
     while not context.join(-1):
         pass
@@ -153,7 +159,7 @@ def wait_if_second(rank: int, event: Any) -> None:
         event.wait()
 
 
-def test_what_a_caller_pops_is_joins_affair_alone(start_method: str) -> None:
+def test_what_a_caller_pops_from_sentinels_concerns_join_alone(start_method: str) -> None:
     context = start_processes(ranks.work, nprocs=2, join=False, start_method=start_method)
     context.sentinels.clear()
     assert context.join() is True  # torch's: nothing is left to join
@@ -190,14 +196,14 @@ def test_no_warning_if_all_end_within_the_grace_period(
 ) -> None:
     caplog.set_level(logging.WARNING)
     event = get_context(start_method).Event()
-    context = start_processes(leave_when_told, (event,), 2, join=False, start_method=start_method)
+    context = start_processes(leave_on_event, (event,), 2, join=False, start_method=start_method)
     with pytest.raises(ProcessRaisedException):
         context.wait(grace_period=20)
     assert caplog.records == []
     assert sorted(process.exitcode or 0 for process in context.processes) == [0, 1]
 
 
-def leave_when_told(rank: int, event: Any) -> None:
+def leave_on_event(rank: int, event: Any) -> None:
     if rank == 0:
         event.wait()
         return
@@ -233,7 +239,7 @@ def test_exceptions_take_torchs_arguments_and_survive_pickle(start_method: str) 
         assert (str(copy), copy.__dict__) == (str(caught.value), caught.value.__dict__)
 
 
-def test_message_ends_with_the_traceback(start_method: str) -> None:
+def test_the_message_ends_with_the_traceback(start_method: str) -> None:
     with pytest.raises(ProcessRaisedException) as caught:
         start_processes(ranks.fail_in, (0, "ValueError"), 2, start_method=start_method)
     assert re.search(r"\nValueError: boom$", str(caught.value))
@@ -281,9 +287,7 @@ def save_slowly(rank: int, folder: str) -> None:
         time.sleep(0.1)
 
 
-def test_none_is_multiprocessings_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    import multiprocessing
-
+def test_none_is_the_default_of_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROCESSION_START_METHOD", raising=False)
     expected = multiprocessing.get_context(None).get_start_method()
     context = start_processes(ranks.nothing, join=False, start_method=None)
@@ -295,15 +299,15 @@ def test_none_is_multiprocessings_default(monkeypatch: pytest.MonkeyPatch) -> No
     assert " spawn " in repr(context)
 
 
-def test_nested_launches_and_daemons(start_method: str) -> None:
+def test_ranks_may_launch_ranks_unless_they_are_daemons(start_method: str) -> None:
     results = procession.run(ranks.nested, (start_method,), 2, start_method=start_method)
     assert results == [[(0, 0), (1, 0)], [(0, 1), (1, 1)]]
     with pytest.raises(ProcessRaisedException, match="daemonic processes are not allowed"):
         start_processes(ranks.start_from_daemon, daemon=True, start_method=start_method)
 
 
-def test_call_of_torch_elastic(start_method: str) -> None:
-    """Keyword call with join=False, then polls, as torch.distributed.elastic makes them."""
+def test_the_call_of_torch_elastic_works(start_method: str) -> None:
+    """torch.distributed.elastic calls with keywords and join=False, then polls."""
     context = start_processes(
         fn=ranks.give,
         args=("entrypoint", {0: (1,)}),

@@ -1,4 +1,4 @@
-"""The examples do on real input what they say, the same under every start method."""
+"""The examples give right results on real input, the same under every start method."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = "json"
 
 
 def count_alone(folder: str) -> Counter[str]:
-    """Count identifiers with no code of the example's."""
+    """Count identifiers without the example's code."""
     found: Counter[str] = Counter()
     for path in Path(sysconfig.get_path("stdlib"), folder).rglob("*.py"):
         with path.open("rb") as source:

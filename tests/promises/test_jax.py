@@ -1,4 +1,4 @@
-"""JAX: a fork of a process that has initialised it, which hangs, is refused; on two hosts, it computes."""
+"""The fork of a process that has initialised JAX would hang, and is refused; on two hosts JAX computes."""
 
 from __future__ import annotations
 
@@ -13,62 +13,28 @@ import pytest
 import standin
 from procession import run
 from procession.testing.hosts import NAME, FarHost, far_host, why_none
-from scripts import execute
+from scripts import run_program
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="could not import 'jax': pip install jax"
 )
 
 
-def test_jax_that_is_imported_only_forks_without_a_word(tmp_path: Path) -> None:
-    text = """
-        import threading, warnings
-        import jax, jax.numpy as jnp
-        from procession import run
-
-        def add(rank):
-            return float(jnp.ones(3).sum())
-
-        warnings.simplefilter("error", RuntimeWarning)
-        print(run(add, nprocs=2, start_method="fork"), threading.active_count())
-        """
-    assert execute(tmp_path, text) == "[3.0, 3.0] 1\n"
+def test_a_fork_after_the_import_of_jax_gives_no_warning() -> None:
+    assert run_program("jax_in_forks.py", "imported").stdout == "[3.0, 3.0] 1\n"
 
 
-def test_jax_that_is_initialised_is_an_error(tmp_path: Path) -> None:
-    text = """
-        import jax
-        from procession import UnsafeForkError, run
-
-        jax.devices()
-        try:
-            run(print, nprocs=2, start_method="fork")
-        except UnsafeForkError as error:
-            print(*error.reasons)
-        """
-    assert execute(tmp_path, text).startswith("XLA is initialised in this process (jax): ")
+def test_a_fork_once_jax_is_initialised_is_an_error() -> None:
+    printed = run_program("jax_in_forks.py", "refused").stdout
+    assert printed.startswith("XLA is initialised in this process (jax): ")
 
 
-def test_what_the_error_of_jax_says_is_so(tmp_path: Path) -> None:
-    text = """
-        import jax, jax.numpy as jnp
-        from procession import ProcessTimeoutError, run
-
-        def multiply(rank):
-            square = jnp.ones((300, 300))  # JAX 0.12 computes a sum of three in the calling thread
-            return float((square @ square).sum())
-
-        jax.devices()
-        try:
-            run(multiply, start_method="fork", options={"fork_check": "off"}, timeout=3)
-        except ProcessTimeoutError:
-            print("hung")
-        """
-    assert execute(tmp_path, text) == "hung\n"
+def test_an_unchecked_fork_of_initialised_jax_hangs_as_the_error_says() -> None:
+    assert run_program("jax_in_forks.py", "hangs").stdout == "hung\n"
 
 
 def add_up(rank: int) -> tuple[float, str]:
-    """Return the sum of all ranks' numbers, of which the first is 1, and the name of this host."""
+    """Return the sum of all ranks' numbers (1 for the first, 2 for the second), and this host's name."""
     import jax
     import jax.numpy as jnp
     from jax.experimental import multihost_utils
@@ -81,7 +47,7 @@ def add_up(rank: int) -> tuple[float, str]:
 
 
 def name_hosts(far: FarHost, path: Path) -> list[str]:
-    """Return what to put before a command for it to know both hosts by name, as JAX's gloo needs."""
+    """Return a prefix for a command, with which it knows both hosts by name, as JAX's gloo needs."""
     names = {
         "localhost": "127.0.0.1",
         socket.gethostname(): far.near_address,

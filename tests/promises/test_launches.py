@@ -17,7 +17,7 @@ METHODS = ("fork", "spawn", "forkserver", "command")
 
 @pytest.fixture(params=METHODS)
 def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `run` is given: a start method, and its options."""
+    """Arguments for `run`: a start method, and its options."""
     monkeypatch.setenv("STANDIN", "")
     options = standin.options() if request.param == "command" else None
     return {"start_method": request.param, "options": options}

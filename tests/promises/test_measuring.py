@@ -1,4 +1,4 @@
-"""Ranks are measured and profiled as the page on it says, under every start method."""
+"""Ranks can be measured and profiled as the page on it says, under every start method."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 import ranks
 from procession import start_processes
+from scripts import PROGRAMS
 
 pytest.importorskip("coverage")
 
@@ -25,50 +26,14 @@ source = .
 sigterm = true
 """
 
-SCRIPT = """
-import os, signal, sys, threading
-from pathlib import Path
-from procession import ProcessRaisedException, run, start_processes
-
-def work(rank, how):
-    before = rank
-    if how == "raises":
-        raise_it()
-    if how == "exits":
-        sys.exit(3)
-    if how == "is stopped":
-        if rank == 0:
-            while not Path("ready").exists():
-                pass
-            raise ValueError("boom")
-        Path("ready").touch()
-        threading.Event().wait()
-    if how == "nests":
-        run(inner, nprocs=1, start_method=sys.argv[1])
-    return before
-
-def raise_it():
-    raise ValueError("boom")
-
-def inner(rank):
-    deep = rank
-    return deep
-
-if __name__ == "__main__":
-    if sys.argv[2] == "elsewhere":
-        os.chdir("folder")
-    try:
-        start_processes(work, (sys.argv[2],), 2, start_method=sys.argv[1])
-    except Exception as error:
-        print(type(error).__name__)
-"""
+SCRIPT = PROGRAMS / "is_measured.py"
 
 
 def measure(folder: Path, *arguments: str, settings: str = SETTINGS) -> set[int]:
     """Return the lines of the script that coverage has seen, in any process."""
     (folder / "folder").mkdir(exist_ok=True)
     (folder / ".coveragerc").write_text(settings)
-    (folder / "train.py").write_text(SCRIPT)
+    shutil.copy(SCRIPT, folder / "train.py")  # `source` in the settings is this folder
     environment = {**os.environ, "COVERAGE_FILE": ""}
     for variable in ("COVERAGE_FILE", "COVERAGE_RCFILE", "COVERAGE_PROCESS_CONFIG"):
         environment.pop(variable, None)
@@ -96,7 +61,10 @@ def measure(folder: Path, *arguments: str, settings: str = SETTINGS) -> set[int]
 
 
 def line(text: str) -> int:
-    return next(i for i, one in enumerate(SCRIPT.splitlines(), 1) if one.strip() == text)
+    """Return the number of the script's line that is this text, or begins with it and a comment."""
+    lines = SCRIPT.read_text().splitlines()
+    (number,) = [i for i, one in enumerate(lines, 1) if one.partition("#")[0].strip() == text]
+    return number
 
 
 BEFORE, AFTER = line("before = rank"), line("return before")
@@ -112,30 +80,30 @@ BEFORE, AFTER = line("before = rank"), line("return before")
         ("nests", line("deep = rank")),
     ],
 )
-def test_what_ranks_run_is_measured_as_multiprocessings_is(
+def test_coverage_sees_what_ranks_run_as_it_sees_multiprocessings(
     start_method: str, how: str, seen: int, tmp_path: Path
 ) -> None:
     assert {BEFORE, seen} <= measure(tmp_path, start_method, how)
 
 
-def test_data_of_ranks_lie_beside_their_callers(start_method: str, tmp_path: Path) -> None:
+def test_data_of_ranks_lie_beside_those_of_their_caller(start_method: str, tmp_path: Path) -> None:
     settings = SETTINGS.replace("source = .\n", "")
     assert {BEFORE, AFTER} <= measure(tmp_path, start_method, "elsewhere", settings=settings)
 
 
-def test_the_portable_way_is_multiprocessings(
+def test_coverage_sees_ranks_that_multiprocessing_starts(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROCESSION_PORTABLE", "1")
     assert {BEFORE, AFTER} <= measure(tmp_path, start_method, "returns")
 
 
-def test_nothing_is_measured_unasked(start_method: str, tmp_path: Path) -> None:
+def test_coverage_sees_no_rank_without_the_setting(start_method: str, tmp_path: Path) -> None:
     settings = SETTINGS.replace("concurrency = multiprocessing\n", "")
     assert not {BEFORE, AFTER} & measure(tmp_path, start_method, "returns", settings=settings)
 
 
-def test_patched_processes_are_measured_as_well(start_method: str, tmp_path: Path) -> None:
+def test_coverage_sees_ranks_by_its_patches_too(start_method: str, tmp_path: Path) -> None:
     settings = SETTINGS.replace("concurrency = multiprocessing", "patch = subprocess, _exit")
     assert {BEFORE, AFTER} <= measure(tmp_path, start_method, "returns", settings=settings)
 
@@ -167,26 +135,11 @@ def test_py_spy_shows_where_a_rank_is(start_method: str) -> None:
     assert "work (ranks.py" in seen
 
 
-BUSY = """
-import sys, time
-from procession import start_processes
-
-def work(rank):
-    until = time.monotonic() + 1.5
-    while time.monotonic() < until:
-        pass
-
-if __name__ == "__main__":
-    start_processes(work, nprocs=2, start_method=sys.argv[1])
-"""
-
-
 def test_py_spy_records_ranks(start_method: str, tmp_path: Path) -> None:
     path = find_py_spy()
-    (tmp_path / "busy.py").write_text(BUSY)
     command = [path, "record", "--subprocesses", "--format", "raw", "--output", "found", "--"]
     subprocess.run(
-        [*command, sys.executable, "busy.py", start_method],
+        [*command, sys.executable, str(PROGRAMS / "is_busy.py"), start_method],
         cwd=tmp_path,
         check=True,
         capture_output=True,

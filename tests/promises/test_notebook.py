@@ -1,4 +1,4 @@
-"""A notebook in a real kernel: functions of a cell as ranks."""
+"""Functions of a notebook's cells run as ranks, in a real kernel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ for method in ("spawn", "forkserver"):
 
 
 def execute(book: Path, folder: Path) -> list[str]:
-    """Run a notebook and return what each of its code cells put out, as text."""
+    """Run a notebook and return the output of each of its code cells, as text."""
     done = folder / "done.ipynb"
     command = [sys.executable, "-c", EXECUTE, str(book), str(done)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
@@ -42,7 +42,7 @@ def execute(book: Path, folder: Path) -> list[str]:
 
 
 def read_output(output: dict[str, Any]) -> str:
-    """Return the text of one output, whatever its kind."""
+    """Return the text of one output, of either kind."""
     text = output.get("text") or output.get("data", {}).get("text/plain", "")
     return "".join(text)
 
@@ -67,7 +67,7 @@ def test_functions_of_cells_run_under_every_start_method(examples: Path, tmp_pat
     assert failures.count("return share / (1 - rank)  # rank 1 fails here") == 3
 
 
-def test_without_cloudpickle_the_error_names_both_ways_out(examples: Path, tmp_path: Path) -> None:
+def test_without_cloudpickle_the_error_names_both_remedies(examples: Path, tmp_path: Path) -> None:
     book = rewrite(
         examples / "notebook.ipynb", tmp_path, block=WITHOUT_CLOUDPICKLE, show=SHOW_ERROR
     )
@@ -79,7 +79,7 @@ def test_without_cloudpickle_the_error_names_both_ways_out(examples: Path, tmp_p
 
 @pytest.mark.skipif(
     importlib.util.find_spec("procession_xla") is None,
-    reason="procession_xla is not here: nox -s xla runs this test",
+    reason="procession_xla is not installed: nox -s xla runs this test",
 )
 def test_cells_train_through_xla(examples: Path, tmp_path: Path) -> None:
     _, trained, multiplied, failed = execute(examples / "xla.ipynb", tmp_path)

@@ -1,4 +1,4 @@
-"""The contract where procession's own mechanisms are missing: the same tests, on multiprocessing's."""
+"""The contract holds where procession's own mechanisms are missing: the same tests, by multiprocessing's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from procession import list_backends
 
 HERE = Path(__file__).parent
 CAUSES = (
-    "test_traceback_begins_in_fn",
-    "test_root_cause_is_the_first_to_raise_not_the_first_to_leave",
+    "test_the_traceback_begins_in_fn",
+    "test_the_root_cause_is_the_first_to_raise_not_the_first_to_exit",
     "test_all_failures_are_on_the_exception",
-    "test_leaving_early_is_told_and_can_be_allowed",
+    "test_an_early_exit_is_a_failure_unless_it_is_allowed",
     "test_sys_exit_0_and_none_are_success",
 )
-FAULTS = (  # what backends/portable.py does not say it is weaker at
+FAULTS = (  # those at which such ranks are not weaker, see backends/portable.py
     "ValueError", "chained", "local", "interrupts", "nothing works", "KeyboardInterrupt", "SIGKILL",
     "SIGSEGV",
 )  # fmt: skip
@@ -32,12 +32,12 @@ SELECTIONS = {
         f"test_conformance.py::{one}::test_rank_fault[{name}]" for one in CLASSES for name in FAULTS
     ],
 }
-"""What runs: whole files, or tests by their full names, of which pytest finds each or fails."""
+"""The files and tests to run; pytest fails if it does not find one of them."""
 
 
-@pytest.mark.leaves_things  # the resource tracker that a subprocess starts ends a little after it
+@pytest.mark.leaves_things  # the resource tracker of a subprocess ends a little after it
 @pytest.mark.parametrize("selection", SELECTIONS.values(), ids=list(SELECTIONS))
-def test_what_holds_without_our_own_mechanisms(selection: list[str]) -> None:
+def test_the_contract_holds_by_multiprocessings_mechanisms(selection: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *selection],
         cwd=HERE,
@@ -49,7 +49,7 @@ def test_what_holds_without_our_own_mechanisms(selection: list[str]) -> None:
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-def test_backends_say_so() -> None:
+def test_the_list_of_backends_says_that_they_go_through_multiprocessing() -> None:
     code = (
         "from procession import list_backends\n"
         "print([(one.status, one.reason) for one in list_backends() if one.origin == 'built-in'])"

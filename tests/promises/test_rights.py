@@ -1,4 +1,4 @@
-"""Ranks never have more rights than their caller at the call, and its settings of that moment.
+"""Ranks have no more rights than their caller has at the call, and its settings of that moment.
 
 Promise: Ranks have no more rights than their caller.
 """
@@ -9,289 +9,110 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from procession.testing.scratch import state_of
 from procession.testing.times import patience
-from scripts import execute
+from scripts import PROGRAMS, environment_of_program, run_program
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop its rights")
 
-FACTS = """
-    import ctypes, os, resource, sys
-    from procession import run, start_processes
+SAME = "{}\n{}\n"
+"""What the program prints if neither of two ranks differs from its caller."""
 
-    def read_umask():
-        umask = os.umask(0)
-        os.umask(umask)
-        return umask
 
-    def read_status(*names):
-        with open("/proc/self/status") as file:
-            fields = dict(line.rstrip().partition(":")[::2] for line in file)
-        return [fields[name] for name in names]
-
-    def facts(rank):
-        return {
-            "ids": read_status("Uid", "Gid", "Groups", "CapEff", "CapPrm", "NoNewPrivs"),
-            "umask": read_umask(),
-            "limits": [resource.getrlimit(n) for n in range(16) if n != 10],
-            "nice": os.getpriority(os.PRIO_PROCESS, 0),
-            "cpus": sorted(os.sched_getaffinity(0)),
-            "policy": os.sched_getscheduler(0),
-            "folder": os.getcwd(),
-        }
-
-    def drop_capability(number):
-        sets = [int(text, 16) for text in read_status("CapEff", "CapPrm", "CapInh")]
-        kept = [one & ~(1 << number) for one in sets]
-        head = (ctypes.c_uint * 2)(0x20080522, 0)
-        words = [one >> shift & 0xFFFFFFFF for shift in (0, 32) for one in kept]
-        assert ctypes.CDLL(None).capset(head, (ctypes.c_uint * 6)(*words)) == 0
-
-    def tell_parent(rank):
-        return os.getppid()
-
-    def is_gone(pid):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in "XZ"
-"""
-
-CHANGES = {
-    "umask": "os.umask(0o077)",
-    "soft limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (512, HARD))",
-    "hard limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))",
-    "no core": "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
-    "nice": "os.nice(3)",
-    "cpus": "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])",
-    "policy": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
-    "folder": "os.chdir('/')",
-    "no new privileges": "assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0",
-}
-DROPS = {
-    "groups": "os.setgroups([12345])",
-    "gid": "os.setgid(65534)",
-    "effective gid": "os.setegid(65534)",
-    "capability": "drop_capability(21)",
-    "bounding set": "assert ctypes.CDLL(None).prctl(24, 21, 0, 0, 0) == 0",  # PR_CAPBSET_DROP
-}
-
-SCRIPT = (
-    FACTS
-    + """
-    HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if __name__ == "__main__":
-        method = sys.argv[1]
-        run(facts, nprocs=1, start_method=method)
-        CHANGE
-        mine = facts(0)
-        for one in run(facts, nprocs=2, start_method=method):
-            print({name: (mine[name], one[name]) for name in mine if mine[name] != one[name]})
-"""
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("umask", "soft limit", "hard limit", "no core", "nice", "cpus", "policy", "folder"),
+        "no new privileges",
+    ],
 )
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_the_caller_has_changed_holds_in_ranks(
-    start_method: str, change: str, tmp_path: Path
+def test_ranks_have_the_settings_that_their_caller_has_changed(
+    start_method: str, change: str
 ) -> None:
-    text = SCRIPT.replace("CHANGE", CHANGES[change])
-    assert execute(tmp_path, text, start_method) == "{}\n{}\n"
+    assert run_program("compares_rights.py", start_method, change).stdout == SAME
 
 
 @needs_root
-@pytest.mark.parametrize("change", DROPS)
-def test_rights_that_the_caller_has_dropped_are_dropped_in_ranks(
-    start_method: str, change: str, tmp_path: Path
+@pytest.mark.parametrize("change", ["groups", "gid", "effective gid", "capability", "bounding set"])
+def test_ranks_lack_the_rights_that_their_caller_has_dropped(
+    start_method: str, change: str
 ) -> None:
     if start_method != "fork" and change in ("bounding set", "effective gid"):
         pytest.skip("exec changes them again (execve(2), capabilities(7))")
-    text = SCRIPT.replace("CHANGE", DROPS[change])
-    assert execute(tmp_path, text, start_method) == "{}\n{}\n"
-
-
-DROP_USER = "os.chdir('/'); os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    assert run_program("compares_rights.py", start_method, change).stdout == SAME
 
 
 @needs_root
-def test_ranks_of_another_user_are_that_users(start_method: str, tmp_path: Path) -> None:
+def test_ranks_have_the_user_that_their_caller_has_become(start_method: str) -> None:
     if start_method != "fork" and not can_nobody_run_python():
-        pytest.skip("nobody but root may run this interpreter")
-    text = SCRIPT.replace("CHANGE", DROP_USER)
-    assert execute(tmp_path, text, start_method) == "{}\n{}\n"
+        pytest.skip("only root may run this interpreter, or read these tests")
+    assert run_program("compares_rights.py", start_method, "user").stdout == SAME
 
 
 @needs_root
-def test_a_folder_that_the_caller_may_no_longer_enter_is_the_ranks_too(
+def test_ranks_run_in_a_folder_that_their_caller_may_no_longer_enter(
     start_method: str, tmp_path: Path
 ) -> None:
     if start_method != "fork" and not can_nobody_run_python():
-        pytest.skip("nobody but root may run this interpreter")
+        pytest.skip("only root may run this interpreter, or read these tests")
     folder = tmp_path / "closed"
     folder.mkdir(0o700)
-    text = SCRIPT.replace("CHANGE", DROP_USER.replace("os.chdir('/')", "os.chdir(sys.argv[2])"))
-    assert execute(tmp_path, text, start_method, str(folder)) == "{}\n{}\n"
+    done = run_program("compares_rights.py", start_method, "user", str(folder))
+    assert done.stdout == SAME
 
 
 def can_nobody_run_python() -> bool:
     try:
-        done = subprocess.run([sys.executable, "-c", "import procession"], user=65534, cwd="/")
+        done = subprocess.run(
+            [sys.executable, "-c", "import procession, rights"],
+            env=environment_of_program(),
+            user=65534,
+            cwd="/",
+        )
     except OSError:
         return False
     return done.returncode == 0
 
 
-def test_settings_that_ranks_can_copy_need_no_new_server(tmp_path: Path) -> None:
-    text = (
-        FACTS
-        + """
-    if __name__ == "__main__":
-        before = run(tell_parent, start_method="forkserver")
-        os.umask(0o027)
-        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
-        os.environ["CHANGED"] = "1"
-        os.nice(1)
-        print(run(tell_parent, start_method="forkserver") == before)
-    """
-    )
-    assert execute(tmp_path, text) == "True\n"
+def test_settings_that_ranks_can_copy_need_no_new_server() -> None:
+    done = run_program("changes_between_launches.py", "change_what_ranks_can_copy")
+    assert done.stdout == "True\n"
 
 
 @needs_root
-def test_settings_that_ranks_cannot_copy_need_a_new_server(tmp_path: Path) -> None:
-    text = (
-        FACTS
-        + """
-    if __name__ == "__main__":
-        os.nice(1)
-        before = run(tell_parent, start_method="forkserver")
-        os.nice(-1)
-        print(run(facts, start_method="forkserver")[0] == facts(0))
-        print(run(tell_parent, start_method="forkserver") == before)
-    """
-    )
-    assert execute(tmp_path, text) == "True\nFalse\n"
+def test_settings_that_ranks_cannot_copy_need_a_new_server() -> None:
+    done = run_program("changes_between_launches.py", "change_what_ranks_cannot_copy")
+    assert done.stdout == "True\nFalse\n"
 
 
-def test_an_idle_server_of_other_rights_ends(tmp_path: Path) -> None:
-    text = (
-        FACTS
-        + """
-    if __name__ == "__main__":
-        (before,) = run(tell_parent, start_method="forkserver")
-        busy = start_processes(sys.stdin.readline if False else wait, (sys.argv[1],), join=False,
-                               start_method="forkserver", options={"preload": ["wave"]})
-        ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
-        print(run(tell_parent, start_method="forkserver") != [before], is_gone(before))
-        open(sys.argv[1], "w").close()
-        while not busy.wait():
-            pass
-        print("served to the end")
-    """.replace("sys.stdin.readline if False else wait", "wait")
-    )
-    text = text.replace(
-        "    def tell_parent",
-        "    def wait(rank, path):\n"
-        "        import time\n"
-        "        while not os.path.exists(path):\n"
-        "            time.sleep(0.01)\n\n"
-        "    def tell_parent",
-    )
-    assert execute(tmp_path, text, str(tmp_path / "go")) == "True True\nserved to the end\n"
+def test_an_idle_server_with_other_rights_ends_and_a_busy_one_serves_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "go")
+    done = run_program("changes_between_launches.py", "drop_rights", path)
+    assert done.stdout == "True True\nserved to the end\n"
 
 
-SECRET = (
-    FACTS
-    + """
-    def list_secrets(rank):
-        found = []
-        for pid in ("self", str(os.getppid())):
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                found.append(b"a secret" in file.read())
-        return found, "SECRET" in os.environ, os.environ.get("OTHER")
-
-    if __name__ == "__main__":
-        from procession._cleanup import reaper_client
-        method = sys.argv[1]
-        os.environ["SECRET"], os.environ["OTHER"] = "a secret", "1"
-        seen = run(list_secrets, start_method=method)
-        print(seen[0][1])
-        REMOVE
-        os.environ["OTHER"] = "2"
-        (found, _, other), = run(list_secrets, start_method=method)
-        print(found[0], other)
-        with open(f"/proc/{reaper_client._line[3]}/environ", "rb") as file:
-            print(b"a secret" in file.read())
-"""
-)
+@pytest.mark.parametrize("how", ["deleted", "emptied"])
+def test_no_later_process_has_a_variable_that_was_removed(start_method: str, how: str) -> None:
+    done = run_program("removes_a_variable.py", start_method, how)
+    assert done.stdout == "True\n[False, False] 2\nFalse\n"
 
 
-@pytest.mark.parametrize("removal", ["del os.environ['SECRET']", "os.environ['SECRET'] = ''"])
-def test_a_variable_that_was_removed_is_seen_nowhere(
-    start_method: str, removal: str, tmp_path: Path
-) -> None:
-    text = SECRET.replace("REMOVE", removal)
-    assert execute(tmp_path, text, start_method) == "True\nFalse 2\nFalse\n"
-
-
-def test_a_server_stays_for_variables_that_come_and_change(tmp_path: Path) -> None:
-    text = (
-        FACTS
-        + """
-    if __name__ == "__main__":
-        seen = set()
-        for value in ("1", "2", "3"):
-            os.environ["CHANGING"] = value
-            seen.update(run(tell_parent, start_method="forkserver"))
-            os.environ["NEW " + value] = value
-        print(len(seen))
-        for value in ("4", "5"):  # one new server, which never had it
-            del os.environ["CHANGING"]
-            seen.update(run(tell_parent, start_method="forkserver"))
-            os.environ["CHANGING"] = value
-            seen.update(run(tell_parent, start_method="forkserver"))
-        print(len(seen))
-    """
-    )
-    assert execute(tmp_path, text) == "1\n2\n"
-
-
-KILLED = """
-    import os, subprocess, sys, time
-    from procession import run, start_processes
-
-    def work(rank):
-        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        os.write(1, f"{os.getpid()} {child.pid}\\n".encode())
-        time.sleep(600)
-
-    if __name__ == "__main__":
-        run(abs, nprocs=2, start_method="fork")
-        os.chdir("/"); os.setgroups([]); os.setgid(65534); os.setuid(65534)
-        start_processes(work, (), 3, start_method="fork", keep_daemons=len(sys.argv) > 1)
-"""
+def test_a_server_serves_on_as_variables_come_and_change() -> None:
+    done = run_program("changes_between_launches.py", "change_variables")
+    assert done.stdout == "1\n2\n"
 
 
 @needs_root
-@pytest.mark.parametrize("guarded", ["by the reaper as well", "alone"])
-def test_ranks_end_with_a_caller_that_had_been_root(guarded: str, tmp_path: Path) -> None:
-    """The reaper is root's still, as the first death pipe is, which ranks of another user cannot open."""
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(KILLED))
-    alone = [] if guarded != "alone" else ["keep daemons"]
-    command = [sys.executable, str(script), *alone]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
+@pytest.mark.parametrize("end", ["by the reaper as well", "alone"])
+def test_ranks_end_with_a_caller_that_was_root_at_first(end: str) -> None:
+    """The reaper still is root's.  So is the first death pipe, which ranks of another user cannot open."""
+    alone = end == "alone"
+    with start_program("user", "fork", *(["keep daemons"] if alone else [])) as caller:
         assert caller.stdout is not None
         ranks, others = zip(*(caller.stdout.readline().split() for _ in range(3)), strict=True)
         caller.send_signal(signal.SIGKILL)
@@ -300,39 +121,13 @@ def test_ranks_end_with_a_caller_that_had_been_root(guarded: str, tmp_path: Path
         os.kill(int(pid), signal.SIGKILL)
 
 
-EFFECTIVE = """
-    import os, subprocess, sys, time
-    from procession import start_processes
-
-    def work(rank):
-        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        os.write(1, f"{os.getpid()} {child.pid}\\n".encode())
-        time.sleep(600)
-
-    if __name__ == "__main__":
-        if sys.argv[1] == "fork":  # what it imports, that user may not be able to read
-            with start_processes(abs, (), 1, start_method="fork", join=False) as context:
-                context.wait(0.1)
-        os.chdir("/"); os.setegid(65534)
-        if sys.argv[1] == "fork":
-            os.seteuid(65534)
-        context = start_processes(work, (), 2, start_method=sys.argv[1], join=False)
-        if sys.stdin.readline() == "stop\\n":
-            with context:
-                pass
-        context.wait()
-"""
-
-
 @needs_root
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_what_ranks_start_ends_where_the_effective_user_is_another(
-    start_method: str, end: str, tmp_path: Path
+    start_method: str, end: str
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(EFFECTIVE))
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, str(script), start_method], **pipes) as caller:
+    how = "effective user" if start_method == "fork" else "effective group"
+    with start_program(how, start_method) as caller:
         assert caller.stdout is not None
         assert caller.stdin is not None
         pids = [int(pid) for _ in range(2) for pid in caller.stdout.readline().split()]
@@ -342,6 +137,16 @@ def test_what_ranks_start_ends_where_the_effective_user_is_another(
             await_ends(pids)
         caller.kill()
     await_ends(pids)
+
+
+def start_program(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAMS / "launches_as_another_user.py"), *arguments],
+        env=environment_of_program(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def await_ends(pids: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""torch travels to ranks, and torch.multiprocessing's own functions can be swapped for ours."""
+"""Tensors travel to and from ranks, and our functions can replace those of torch.multiprocessing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def total(rank: int, tensor: Any, nested: dict[str, list[Any]]) -> float:
     return float(tensor.sum() + nested["nested"][0].sum())
 
 
-def test_a_shared_tensor_is_one_that_the_caller_sees_changed(start_method: str) -> None:
+def test_the_caller_sees_what_ranks_write_to_a_shared_tensor(start_method: str) -> None:
     tensor = torch.zeros(4)
     tensor.share_memory_()
     start_processes(write_own_place, (tensor,), 4, start_method=start_method)
@@ -40,7 +40,7 @@ def make(rank: int) -> Any:
     return torch.full((2,), float(rank))
 
 
-def test_swapped_into_torch_multiprocessing(
+def test_our_functions_replace_those_of_torch_multiprocessing(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch.multiprocessing as mp
@@ -85,7 +85,7 @@ def all_reduce(rank: int, store: str) -> float:
     return float(tensor)
 
 
-def test_a_failure_is_told_with_torch_loaded(start_method: str) -> None:
+def test_failures_have_their_cause_with_torch_imported(start_method: str) -> None:
     with pytest.raises(ProcessRaisedException, match="boom") as caught:
         start_processes(fail, nprocs=2, start_method=start_method)
     assert caught.value.failures[0].traceback.endswith("ValueError: boom\n")

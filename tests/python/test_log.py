@@ -1,4 +1,4 @@
-"""A launch can be followed on the logger `procession`; what nobody follows costs and prints nothing."""
+"""The logger `procession` gets a line for each step of a launch; by default nothing is printed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,7 @@ import pytest
 
 import ranks
 from procession import ProcessRaisedException, run, start_processes
-
-SCRIPT = """
-import sys
-from procession import run
-
-def work(rank):
-    return rank
-
-if __name__ == "__main__":
-    print(run(work, nprocs=2, start_method=sys.argv[1]))
-"""
+from scripts import run_program
 
 
 def test_the_log_names_each_step(start_method: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -51,32 +41,26 @@ def test_a_failure_and_its_stop_are_in_the_log(
     assert "fail_in: stopping ranks [0" in text
 
 
-def execute(tmp_path: Path, method: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    return subprocess.run(
-        [sys.executable, str(script), method],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+def execute(method: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a launch of two ranks in a process with these variables."""
+    return run_program("prints_ranks.py", method, check=False, env={**os.environ, **variables})
 
 
-def test_a_variable_prints_the_log_with_times(start_method: str, tmp_path: Path) -> None:
-    done = execute(tmp_path, start_method, PROCESSION_LOG="debug")
+def test_a_variable_prints_the_log_with_times(start_method: str) -> None:
+    done = execute(start_method, PROCESSION_LOG="debug")
     assert done.stdout == "[0, 1]\n"
     lines = done.stderr.splitlines()
     assert len(lines) >= 6
-    for line in lines:  # of the caller alone: ranks follow no launch
+    for line in lines:  # only the caller logs
         assert re.match(r"\d\d:\d\d:\d\d\.\d{3} procession: ", line), line
 
 
-def test_nothing_is_printed_unasked(start_method: str, tmp_path: Path) -> None:
-    assert execute(tmp_path, start_method).stderr == ""
+def test_nothing_is_printed_by_default(start_method: str) -> None:
+    assert execute(start_method).stderr == ""
 
 
-def test_a_level_must_be_one(tmp_path: Path) -> None:
-    done = execute(tmp_path, "fork", PROCESSION_LOG="loud")
+def test_an_unknown_level_is_an_error() -> None:
+    done = execute("fork", PROCESSION_LOG="loud")
     assert "PROCESSION_LOG must be debug, info, warning or error, not 'loud'" in done.stderr
 
 
@@ -89,7 +73,7 @@ def test_the_command_line_follows_a_launch(tmp_path: Path) -> None:
 def test_ranks_that_their_caller_stops_have_not_failed(
     start_method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for _ in range(12):  # it is a race between two threads
+    for _ in range(12):  # two threads race
         context = start_processes(
             ranks.work, nprocs=2, join=False, start_method=start_method, supervise=True
         )

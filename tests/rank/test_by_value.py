@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 import threading
 import types
@@ -14,7 +15,7 @@ import pytest
 import ranks
 from procession import ProcessRaisedException, ResultError, run
 from procession.testing.times import patience
-from scripts import start
+from scripts import PROGRAMS, start
 
 NEEDS_CLOUDPICKLE = pytest.mark.skipif(
     "not __import__('importlib.util').util.find_spec('cloudpickle')",
@@ -22,94 +23,21 @@ NEEDS_CLOUDPICKLE = pytest.mark.skipif(
 )
 BY_PICKLE = pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
 
-SCRIPT = """
-import functools, sys, threading
-from procession import run
-
-LOCK = threading.Lock()  # a function that goes by value must not take it along
-COUNT = [0]
-
-class Value:
-    def __init__(self, number):
-        self.number = number
-
-def twice(value):
-    COUNT[0] += 1
-    return Value(value.number * 2)
-
-def count_calls(rank, *fns):
-    for fn in fns:
-        fn(rank)
-    return COUNT[0]
-
-def make(value):
-    class Local:
-        def __init__(self, other):
-            self.other = other
-
-    def inner(rank):
-        return inner_most(rank), twice(value), Local(rank), inner is not None
-
-    def inner_most(rank):
-        with LOCK:
-            return rank + value.number
-
-    return inner, Local
-
-if __name__ == "__main__":
-    method = sys.argv[1]
-    options = {"nprocs": 2, "start_method": method, "timeout": 50}
-    if method == "command":
-        import standin
-        options["options"] = standin.options()
-    assert run(lambda rank: rank, **options) == [0, 1]
-
-    under_guard = 10
-    class Guarded:
-        pass
-    def helper(rank):
-        return rank + under_guard, Guarded()
-    got = run(lambda rank: helper(rank), **options)
-    assert [one[0] for one in got] == [10, 11]
-    assert all(type(one[1]) is Guarded for one in got)
-
-    inner, Local = make(Value(5))
-    for number, value, local, itself in run(inner, **options):
-        assert type(value) is Value and value.number == 10
-        assert type(local) is Local or method == "fork"  # a fork's copy of a class has no name
-        assert number == 5 + local.other
-        assert itself
-    assert run(functools.partial(lambda a, rank: a + rank, 4), **options) == [4, 5]
-
-    def take(rank, value, local):
-        return value, local
-    (value, local), _ = run(take, (Value(1), Local(2)), **options)
-    assert type(value) is Value and local.other == 2
-    assert type(local) is Local or method == "fork"
-
-    # what goes by value shares the globals of the script with what goes by name
-    counted = run(count_calls, (lambda rank: twice(Value(1)), lambda rank: COUNT.append(0)), **options)
-    assert counted == [1, 1]
-    (lambda_, bound), _ = run(lambda rank: ((lambda: rank + under_guard), Value(rank).__init__), **options)
-    assert lambda_() == 10
-    print("fine")
-"""
-
 
 @NEEDS_CLOUDPICKLE
 @pytest.mark.parametrize("how", [["script.py"], ["-m", "script"], ["-m", "cProfile", "script.py"]])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "command"])
-def test_they_go_by_value_and_what_has_a_name_by_name(
+def test_nameless_functions_go_by_value_and_named_ones_by_name(
     method: str, how: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
+    shutil.copy(PROGRAMS / "functions_by_value.py", tmp_path / "script.py")
     done = start(tmp_path, *how, method)
     assert "fine" in done.stdout, done.stderr
 
 
 @BY_PICKLE
 @pytest.mark.parametrize("what", ["run(lambda rank: rank", "run(make()", "run(print, (make(),)"])
-def test_without_cloudpickle_the_error_names_it(
+def test_the_error_names_cloudpickle_where_it_is_missing(
     start_method: str, what: str, tmp_path: Path
 ) -> None:
     (tmp_path / "script.py").write_text(
@@ -130,7 +58,7 @@ def test_without_cloudpickle_the_error_names_it(
 
 
 @NEEDS_CLOUDPICKLE
-def test_functions_of_modules_keep_the_globals_of_these(start_method: str) -> None:
+def test_a_function_by_value_keeps_the_globals_of_its_module(start_method: str) -> None:
     STATE.append(start_method)
     try:
         expected = [start_method] if start_method == "fork" else []
@@ -151,12 +79,12 @@ def make_reader() -> Any:
 def test_large_buffers_stay_out_of_a_pickle_by_value(start_method: str) -> None:
     numpy = pytest.importorskip("numpy", reason="pip install numpy")
     array = numpy.arange(1_000_000)
-    (told,) = run(lambda rank, a: (a.sum(), a.flags.owndata), (array,), start_method=start_method)
-    assert told == (array.sum(), start_method == "fork")
+    (seen,) = run(lambda rank, a: (a.sum(), a.flags.owndata), (array,), start_method=start_method)
+    assert seen == (array.sum(), start_method == "fork")
 
 
 @NEEDS_CLOUDPICKLE
-def test_results_that_have_no_name_come_by_value(start_method: str) -> None:
+def test_nameless_results_come_by_value(start_method: str) -> None:
     for one in run(make_nameless, nprocs=2, start_method=start_method):
         assert one() == "made in a rank"
 
@@ -165,7 +93,7 @@ def make_nameless(rank: int) -> Any:
     return lambda: "made in a rank"
 
 
-def test_a_result_that_no_way_takes_is_named(start_method: str) -> None:
+def test_a_result_that_cannot_be_pickled_is_named(start_method: str) -> None:
     with pytest.raises(ResultError, match=r"cannot be pickled: TypeError: cannot pickle '_thread"):
         run(make_lock, start_method=start_method)
 
@@ -191,14 +119,14 @@ class Holder:
         (ranks.RaisesOnDump(), "pickling it raised ValueError: fix that"),
     ],
 )
-def test_the_advice_fits_what_is_in_the_way(start_method: str, held: Any, text: str) -> None:
+def test_the_advice_fits_the_obstacle(start_method: str, held: Any, text: str) -> None:
     with pytest.raises(Exception, match="pickle") as caught:
         run(ranks.give, (Holder([held]),), start_method=start_method)
-    told = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
-    assert "args[0] (Holder) cannot be pickled" in told
-    assert text in told
-    assert "or use start_method='fork'" in told
-    assert "top of a module" not in told  # which would not help
+    message = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
+    assert "args[0] (Holder) cannot be pickled" in message
+    assert text in message
+    assert "or use start_method='fork'" in message
+    assert "top of a module" not in message  # that would not help
 
 
 def wrapped(function: Any) -> Any:
@@ -217,14 +145,14 @@ original, renamed = renamed, wrapped(renamed)
 
 
 @BY_PICKLE
-def test_a_name_that_stands_for_another_object_is_explained(
+def test_a_name_that_refers_to_another_object_is_explained(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(Exception, match="not the same object") as caught:
         run(original, start_method=start_method)
-    told = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
-    assert "test_by_value.renamed is now another object" in told
+    message = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
+    assert "test_by_value.renamed is now another object" in message
 
 
 @BY_PICKLE
@@ -241,7 +169,7 @@ def test_a_module_made_at_run_time_goes_by_value(
 
 
 @BY_PICKLE
-def test_without_cloudpickle_the_error_names_the_module(
+def test_the_error_names_a_module_made_at_run_time(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = make_module(monkeypatch)
@@ -259,7 +187,7 @@ def make_module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @BY_PICKLE
-def test_what_a_module_lacks_in_ranks_is_explained(start_method: str) -> None:
+def test_a_name_that_a_module_lacks_in_ranks_is_explained(start_method: str) -> None:
     vars(ranks)["added_late"] = late
     try:
         with pytest.raises(ProcessRaisedException) as caught:

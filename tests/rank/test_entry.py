@@ -1,4 +1,4 @@
-"""What backends ask of ranks beyond fn: an entry that comes first, leaving together."""
+"""What backends ask of ranks beyond fn: an entry that runs first, and an exit barrier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ from procession import (
     run,
     start_processes,
 )
-from scripts import execute
+from scripts import run_program
 from through import Through
 
 seen: list[object] = []
@@ -42,14 +41,16 @@ def fail(rank: int) -> None:
     raise ValueError(f"of rank {rank}")
 
 
-def test_the_entry_comes_first_and_last(start_method: str, tmp_path: Path) -> None:
+def test_the_entry_runs_before_fn_and_what_it_returns_after(
+    start_method: str, tmp_path: Path
+) -> None:
     backend = Through(start_method, ("test_entry:greet", str(tmp_path)))
-    told = run(look, nprocs=2, start_method=backend, env={"FLAVOUR": "salt"})
-    assert told == [(rank, str(tmp_path), "salt") for rank in range(2)]
+    found = run(look, nprocs=2, start_method=backend, env={"FLAVOUR": "salt"})
+    assert found == [(rank, str(tmp_path), "salt") for rank in range(2)]
     assert [(tmp_path / f"left {rank}").read_text() for rank in range(2)] == ["True", "True"]
 
 
-def test_it_is_told_of_a_failure(start_method: str, tmp_path: Path) -> None:
+def test_what_the_entry_returns_learns_of_a_failure(start_method: str, tmp_path: Path) -> None:
     backend = Through(start_method, ("test_entry:greet", str(tmp_path)))
     with pytest.raises(ProcessRaisedException, match="of rank 0"):
         start_processes(fail, nprocs=1, start_method=backend)
@@ -66,7 +67,7 @@ def fail_first(rank: int, argument: object) -> None:
     raise LookupError(argument)
 
 
-def test_an_end_that_raises_is_the_ranks_failure(
+def test_what_the_entry_returns_may_fail_the_rank(
     start_method: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     backend = Through(start_method, ("test_entry:fail_last", None))
@@ -85,53 +86,27 @@ def fail_last(rank: int, argument: object) -> Callable[[bool], None]:
     return leave
 
 
-@pytest.mark.parametrize(
-    ("base", "options"), [("spawn", {}), ("forkserver", {"preload_main": False})]
-)
-def test_it_comes_before_the_main_module(
-    tmp_path: Path, base: str, options: dict[str, Any]
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_the_entry_is_imported_before_the_main_module(
+    tmp_path: Path, start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "first.py").write_text(
         "import multiprocessing\ndef nothing(rank, argument): pass\n"
     )
-    text = f"""
-        import sys
-        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-        came_after = "first" in sys.modules
-
-        def tell(rank):
-            return came_after
-
-        if __name__ == "__main__":
-            from procession import run
-            from through import Through
-            backend = Through({base!r}, ("first:nothing", None), options={options!r})
-            print(run(tell, start_method=backend, options={options!r}))
-        """
-    assert execute(tmp_path, text) == "[True]\n"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert run_program("came_before_main_module.py", start_method).stdout == "[True]\n"
 
 
 @pytest.mark.parametrize("preloads", [True, False])
 def test_a_forkserver_leaves_the_callers_modules_to_the_ranks(
-    tmp_path: Path, preloads: bool
+    tmp_path: Path, preloads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "theirs.py").write_text(
         "import os\nwhere = os.getpid()\n\ndef tell(rank):\n    return where != os.getpid()\n"
     )
-    text = f"""
-        import theirs
-        from procession import run
-
-        where = theirs.os.getpid()
-
-        def tell(rank):
-            return where != theirs.os.getpid()
-
-        if __name__ == "__main__":
-            options = {{"preload_main": {preloads}}}
-            print(*(run(fn, start_method="forkserver", options=options) for fn in (tell, theirs.tell)))
-        """
-    assert execute(tmp_path, text) == f"[{preloads}] [{preloads}]\n"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    done = run_program("imported_in_ranks.py", str(preloads))
+    assert done.stdout == f"[{preloads}] [{preloads}]\n"
 
 
 def test_preload_main_is_a_bool() -> None:
@@ -140,7 +115,7 @@ def test_preload_main_is_a_bool() -> None:
 
 
 @pytest.mark.parametrize("rank_that_returns_at_once", [0, 1])
-def test_ranks_leave_together(
+def test_ranks_wait_for_each_other_at_the_exit_barrier(
     start_method: str, tmp_path: Path, rank_that_returns_at_once: int
 ) -> None:
     backend = Through(start_method, ("test_entry:greet", str(tmp_path)), exit_barrier=True)
@@ -170,7 +145,7 @@ def work_unless(rank: int, quick: int, folder: str) -> int:
     return rank
 
 
-def test_a_rank_that_waits_for_others_is_stopped_if_one_fails(
+def test_a_rank_at_the_exit_barrier_is_stopped_if_another_fails(
     start_method: str, tmp_path: Path
 ) -> None:
     backend = Through(start_method, exit_barrier=True)
@@ -187,15 +162,14 @@ def fail_second(rank: int, folder: str) -> None:
     Path(folder, "first").touch()
 
 
-def test_a_rank_that_waits_can_have_started_what_stays(start_method: str) -> None:
-    """A process that fn has forked does not keep the others waiting."""
+def test_a_process_that_a_rank_forked_does_not_hold_up_the_exit_barrier(start_method: str) -> None:
     backend = Through(start_method, exit_barrier=True)
     start_processes(fork_and_return, nprocs=2, start_method=backend)
 
 
 def fork_and_return(rank: int) -> None:
     if os.fork() == 0:
-        time.sleep(60)  # the launch's end is its end
+        time.sleep(60)  # the launch ends it
         os._exit(0)
 
 
@@ -222,7 +196,7 @@ def test_launches_from_threads_do_not_wait_for_each_other(start_method: str) -> 
         for _ in range(8)
     ]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # fork says that other threads run
+        warnings.simplefilter("ignore", RuntimeWarning)  # fork warns about other threads
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -236,7 +210,7 @@ def wait_for_word(rank: int) -> None:
     time.sleep(60)
 
 
-def test_ranks_leave_together_though_nobody_stands_by(start_method: str) -> None:
+def test_the_exit_barrier_needs_no_supervision(start_method: str) -> None:
     backend = Through(start_method, exit_barrier=True)
     context = start_processes(abs, nprocs=2, join=False, start_method=backend)
     for process in context.processes:
@@ -245,7 +219,7 @@ def test_ranks_leave_together_though_nobody_stands_by(start_method: str) -> None
     context.wait()
 
 
-def test_ranks_that_exit_leave_together_too(start_method: str, tmp_path: Path) -> None:
+def test_ranks_that_exit_pass_the_exit_barrier(start_method: str, tmp_path: Path) -> None:
     backend = Through(start_method, exit_barrier=True)
     start_processes(exit_or_leave, (0,), 3, start_method=backend)
     start_processes(exit_or_leave, (1,), 3, start_method=backend, allow_early_exit=True)
@@ -257,7 +231,7 @@ def exit_or_leave(rank: int, early: int) -> None:
 
 
 @pytest.mark.parametrize("base", ["fork", "forkserver"])
-def test_its_module_is_imported_once_for_all_ranks(
+def test_the_module_of_the_entry_is_imported_once_for_all_ranks(
     base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "once.py").write_text(

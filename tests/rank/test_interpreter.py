@@ -1,18 +1,16 @@
-"""Ranks run under the interpreter that the caller has, with its options; what becomes of them without one."""
+"""Ranks run under the caller's interpreter, with its options; without one, errors say what to do."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import standin
 from procession import list_backends
-from scripts import execute
+from scripts import HELPERS, run_program
 
 METHODS = ("fork", "spawn", "forkserver", "command", "command by python")
 
@@ -30,85 +28,29 @@ OPTIONS = [
 if sys.version_info >= (3, 11):
     OPTIONS.append(["-P"])
 
-FACTS = """
-    import _imp, sys
-    sys.path.append({tests!r})
-    sys.path.append({source!r})
-    from procession import run
-
-    def facts():
-        names = [name for name in dir(sys.flags) if not name.startswith(("_", "n_"))]
-        leave = ("count", "index", "interactive", "inspect", "hash_randomization")
-        return [
-            {{name: getattr(sys.flags, name) for name in names if name not in leave}},
-            sys._xoptions, sys.warnoptions, sys.pycache_prefix, _imp.check_hash_based_pycs,
-            sys.stdout.write_through,
-        ]
-
-    def work(rank):
-        return facts()
-
-    if __name__ == "__main__":
-        method, mine = sys.argv[1], work(0)
-        options = None
-        if method.startswith("command"):
-            import standin
-            options = standin.options()
-            if method != "command":  # agents whose own options are others
-                options["python"] = sys.executable
-        (theirs,) = run(work, nprocs=1, start_method=method.split()[0], options=options)
-        print([pair for pair in zip(mine, theirs) if pair[0] != pair[1]])
-"""
-
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: options[0])
-def test_the_callers_options_are_the_ranks(options: list[str], tmp_path: Path) -> None:
+def test_ranks_run_with_the_interpreter_options_of_the_caller(
+    options: list[str], tmp_path: Path
+) -> None:
     import procession
 
-    source, tests = Path(procession.__file__).parents[1], Path(standin.__file__).parent
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(FACTS.format(source=str(source), tests=str(tests))))
+    folders = (str(Path(procession.__file__).parents[1]), str(HELPERS))
     options = [option.replace("FOLDER", str(tmp_path / "pyc")) for option in options]
     environment = {**os.environ, "STANDIN": ""}
     environment.pop("PYTHONUNBUFFERED", None)
     for method in METHODS:
         if method.startswith("command") and "-S" in options:
-            continue  # it needs what is installed
-        done = subprocess.run(
-            [sys.executable, *options, str(script), method],
-            capture_output=True,
-            text=True,
-            timeout=60,
+            continue  # an agent imports what is installed
+        arguments = (method, *folders)
+        done = run_program(
+            "compares_interpreter_options.py",
+            *arguments,
+            flags=options,
+            check=False,
             env=environment,
         )
         assert done.stdout == "[]\n", f"{method}: {done.stdout}{done.stderr}"
-
-
-QUIET = """
-    import sys
-    from procession import run, start_processes
-
-    def len_of(rank, data):
-        return len(data)
-
-    def fail(rank):
-        raise ValueError("on purpose")
-
-    if __name__ == "__main__":
-        method = sys.argv[1]
-        options = None
-        if method == "command":
-            sys.path.append({tests!r})
-            import standin
-            options = standin.options()
-        call = {{"start_method": method, "options": options}}
-        for size in (1, 1 << 20):
-            assert run(len_of, (bytearray(size),), 2, **call) == [size, size]
-        try:
-            run(fail, nprocs=2, **call)
-        except Exception as error:
-            assert "on purpose" in str(error)
-"""
 
 
 @pytest.mark.parametrize(
@@ -116,16 +58,13 @@ QUIET = """
     [["-X", "dev", "-W", "error"], ["-X", "dev", "-X", "tracemalloc=5"], ["-bb", "-W", "error"]],
     ids=" ".join,
 )
-def test_strict_options_find_nothing_at_any_process_end(options: list[str], tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(QUIET.format(tests=str(Path(__file__).parents[1]))))
+def test_strict_options_report_nothing_when_processes_end(
+    options: list[str], tmp_path: Path
+) -> None:
+    env = {**os.environ, "STANDIN": ""}
     for method in METHODS[:4]:
-        done = subprocess.run(
-            [sys.executable, *options, str(script), method],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "STANDIN": ""},
+        done = run_program(
+            "succeeds_and_fails_quietly.py", method, flags=options, check=False, env=env
         )
         lines = [line for line in done.stderr.splitlines() if not line.startswith("Terminating")]
         assert (done.returncode, lines, done.stdout) == (0, [], ""), method
@@ -133,27 +72,10 @@ def test_strict_options_find_nothing_at_any_process_end(options: list[str], tmp_
 
 # Without an interpreter
 
-EMBEDDED = """
-    import os, sys
-    real, (method, how, *rest) = sys.executable, sys.argv[1:]
-    sys.executable = {"none": None, "empty": ""}.get(how, how)
-    if rest:
-        import multiprocessing, pathlib
-        kinds = {"str": str, "bytes": os.fsencode, "Path": pathlib.Path}
-        multiprocessing.set_executable(kinds[rest[0]](real))
-    from procession import list_backends, run
 
-    def work(rank):
-        return rank
-
-    if __name__ == "__main__":
-        reasons = {one.name: (one.status, one.reason) for one in list_backends()}
-        print(*reasons[method])
-        try:
-            print(run(work, nprocs=2, start_method=method, timeout=30))
-        except Exception as error:
-            print(type(error).__name__, error)
-"""
+def embed(*arguments: str, **options: Any) -> str:
+    """Run the program that launches under another sys.executable, and return what it printed."""
+    return run_program("embeds_python.py", *arguments, **options).stdout
 
 
 @pytest.fixture
@@ -165,11 +87,11 @@ def server_program(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("how", ["none", "empty", "another program", "/nowhere/server"])
-def test_without_an_interpreter_fork_works_and_others_name_the_way_out(
+def test_without_an_interpreter_fork_works_and_the_others_say_what_to_do(
     start_method: str, how: str, tmp_path: Path, server_program: str
 ) -> None:
     how = server_program if how == "another program" else how
-    said, outcome = execute(tmp_path, EMBEDDED, start_method, how).splitlines()
+    said, outcome = embed(start_method, how).splitlines()
     if start_method == "fork":
         assert outcome == "[0, 1]"
         assert said.startswith("ok sys.executable is")
@@ -180,65 +102,58 @@ def test_without_an_interpreter_fork_works_and_others_name_the_way_out(
         assert "sys.executable is" in outcome
         assert "multiprocessing.set_executable" in outcome
     started = Path(f"{server_program}.started")
-    assert not started.exists() or started.read_text() == "x\n"  # to see what it is, and once
+    assert (
+        not started.exists() or started.read_text() == "x\n"
+    )  # started once at most, to find out what it is
 
 
 @pytest.mark.parametrize("kind", ["str", "bytes", "Path"])
 @pytest.mark.parametrize("how", ["none", "empty", "another program"])
-def test_with_set_executable_all_work(
+def test_all_methods_work_with_set_executable(
     start_method: str, how: str, kind: str, tmp_path: Path, server_program: str
 ) -> None:
     how = server_program if how == "another program" else how
-    assert execute(tmp_path, EMBEDDED, start_method, how, kind) == "ok \n[0, 1]\n"
+    assert embed(start_method, how, kind) == "ok \n[0, 1]\n"
     assert not Path(f"{server_program}.started").exists()
 
 
 @pytest.mark.parametrize("status", ["0", "1"])
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_a_program_that_only_looks_like_python_is_named_in_the_error(
+def test_the_error_names_a_program_that_is_only_named_like_python(
     start_method: str, status: str, tmp_path: Path, server_program: str
 ) -> None:
     path = os.path.join(os.path.dirname(server_program), "python-server")
     os.rename(server_program, path)
     environment = {**os.environ, "STATUS": status}
-    told = execute(tmp_path, EMBEDDED, start_method, path, env=environment)
-    assert f"is {path!r} a Python interpreter?" in told
-    assert "multiprocessing.set_executable" in told
+    text = embed(start_method, path, env=environment)
+    assert f"is {path!r} a Python interpreter?" in text
+    assert "multiprocessing.set_executable" in text
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_an_interpreter_that_is_not_there_is_named_in_the_error(
+def test_the_error_names_an_interpreter_that_does_not_exist(
     start_method: str, tmp_path: Path
 ) -> None:
-    told = execute(tmp_path, EMBEDDED, start_method, "/nowhere/python").splitlines()[1]
-    assert told.startswith("FileNotFoundError")
-    assert "multiprocessing.set_executable" in told
-    assert "'/nowhere/python'" in told
+    text = embed(start_method, "/nowhere/python").splitlines()[1]
+    assert text.startswith("FileNotFoundError")
+    assert "multiprocessing.set_executable" in text
+    assert "'/nowhere/python'" in text
 
 
-def test_python_by_another_name_is_python(tmp_path: Path) -> None:
+def test_an_interpreter_may_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / "trainer"
     path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     path.chmod(0o755)
     for method in ("fork", "spawn", "forkserver"):
-        assert execute(tmp_path, EMBEDDED, method, str(path)) == "ok \n[0, 1]\n"
+        assert embed(method, str(path)) == "ok \n[0, 1]\n"
 
 
-def test_agents_are_not_asked_for_without_an_interpreter(tmp_path: Path) -> None:
-    text = """
-        import sys
-        sys.executable = None
-        from procession import run
-        try:
-            run(abs, nprocs=2, start_method="command", options={"command": ["touch", sys.argv[1]]})
-        except RuntimeError as error:
-            print(error)
-    """
-    told = execute(tmp_path, text, str(tmp_path / "started"))
-    assert "sys.executable is None" in told
-    assert "multiprocessing.set_executable" in told
+def test_no_agent_is_placed_without_an_interpreter(tmp_path: Path) -> None:
+    text = run_program("places_agents_without_python.py", str(tmp_path / "started")).stdout
+    assert "sys.executable is None" in text
+    assert "multiprocessing.set_executable" in text
     assert not (tmp_path / "started").exists()
 
 
-def test_backends_say_nothing_where_there_is_one() -> None:
+def test_backends_give_no_reason_where_there_is_an_interpreter() -> None:
     assert not any(one.reason for one in list_backends() if one.origin == "built-in")

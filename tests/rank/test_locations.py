@@ -16,6 +16,7 @@ from procession._rank.locations import locate
 from procession.protocol import Launch
 from scripts import block_cloudpickle, start
 
+# text, because the relative import resolves only in the folders that the test makes
 TEST = """
 import pytest
 from procession import run
@@ -32,14 +33,14 @@ def work(rank, value, held):
 def test_it(method):
     value = {"key": [Own()]}
     assert type(run(work, (value, Held()), start_method=method, timeout=50)[0]) is Own
-    run(print, (value,), start_method=method, timeout=50)  # of this module is what is in args alone
+    run(print, (value,), start_method=method, timeout=50)  # only args need this module
 """
 
 
 @pytest.mark.parametrize("package", [False, True])
 def test_tests_run_in_pytests_importlib_mode(package: bool, tmp_path: Path) -> None:
     blocked = block_cloudpickle(tmp_path)
-    for folder in ("one", "two"):  # of the same name, which the modes of other names do not bear
+    for folder in ("one", "two"):  # equal names of modules, which other import modes refuse
         tests = tmp_path / "tests" / folder
         tests.mkdir(parents=True)
         (tests / "test_it.py").write_text(TEST)
@@ -68,7 +69,7 @@ def load_from(path: Path, name: str, *, register: bool, monkeypatch: pytest.Monk
     return module
 
 
-def test_a_plugin_that_was_loaded_from_its_file(
+def test_ranks_import_a_plugin_that_was_loaded_from_its_file(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file.py"
@@ -81,7 +82,7 @@ def test_a_plugin_that_was_loaded_from_its_file(
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_one_that_is_not_in_sys_modules_is_explained(
+def test_a_module_that_is_not_in_sys_modules_is_explained(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file.py"
@@ -90,12 +91,12 @@ def test_one_that_is_not_in_sys_modules_is_explained(
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(Exception, match="unregistered") as caught:
         run(module.work, start_method=start_method)
-    told = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
-    assert "its module 'unregistered' is not in sys.modules" in told
+    message = "\n".join([str(caught.value), *ranks.notes_on(caught.value)])
+    assert "its module 'unregistered' is not in sys.modules" in message
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_what_ranks_cannot_import_is_explained(
+def test_a_module_that_ranks_cannot_import_is_explained(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file.py"
@@ -124,7 +125,7 @@ def test_an_import_that_fails_in_a_users_module_gets_no_advice(
     assert "ranks cannot import" not in done.stderr
 
 
-def test_modules_that_imports_find_are_not_located() -> None:
+def test_importable_modules_are_not_located() -> None:
     import json
 
     numpy = pytest.importorskip("numpy", reason="pip install numpy")
@@ -146,7 +147,7 @@ def test_modules_that_imports_find_are_not_located() -> None:
     assert locate(made) == ({}, frozenset())
 
 
-def test_ranks_whose_modules_are_on_the_path_import_nothing_for_it() -> None:
+def test_ranks_import_nothing_more_for_modules_on_the_path() -> None:
     code = (
         "import json, sys\nfrom procession import run\nimport ranks\n"
         "modules, = run(ranks.see_modules)\n"

@@ -1,12 +1,14 @@
-"""What a rank reports is what `traceback` would have written, whether or not the rank has imported it."""
+"""A rank reports the text that `traceback` would make, whether or not the rank has imported `traceback`."""
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+from scripts import run_program
 
 RAISES = {
     "plain": "raise ValueError('plain')",
@@ -31,28 +33,7 @@ RAISES = {
     "of code without a file": "exec('def inner():\\n    raise ValueError(5)\\ninner()', {})",
 }
 
-SCRIPT = """
-import os, sys
-sys.path[:0] = {paths!r}
-import failing
-from procession._rank.report import describe
-
-try:
-    failing.fail(0)
-except BaseException as caught:
-    error = caught
-assert "traceback" not in sys.modules
-text = describe(error)
-if sys.version_info < (3, 11):  # the one thing that differs
-    text = text.replace("<exception str() failed>", "<unprintable Unprintable object>")
-early = "traceback" not in sys.modules
-import traceback
-expected = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-assert text == expected, text + "\\n---\\n" + expected
-print(early)
-"""
-
-
+# a template: each test inserts another way to fail
 MODULE = """
 class Outer:
     class Inner(Exception):
@@ -83,12 +64,9 @@ def fail(rank):
 @pytest.mark.parametrize("name", RAISES)
 def test_text_is_that_of_traceback(name: str, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(MODULE.format(how=RAISES[name]), encoding="utf-8")
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(paths=[str(tmp_path), *filter(None, sys.path)]))
-    done = subprocess.run(
-        [sys.executable, "-S", str(script)], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    paths = [str(tmp_path), *filter(None, sys.path)]  # -S leaves out what is installed
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = run_program("compares_with_traceback.py", flags=["-S"], env=env)
     lean = sys.version_info < (3, 13) and name != "of code without a file"
     if not (name == "a group" and sys.version_info < (3, 11)):
         assert done.stdout.strip() == str(lean)

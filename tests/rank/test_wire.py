@@ -1,4 +1,4 @@
-"""Frames: what goes in comes out, in whatever pieces; what is no frame is refused."""
+"""A frame decodes to what was encoded, once all of it is there; other data is refused."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import pytest
 from procession._rank import wire
 
 
-def test_frames_come_out_as_they_went_in() -> None:
+def test_frames_decode_to_what_was_encoded() -> None:
     frame = wire.encode(wire.RAISED, 12, b"one", b"", b"\0three")
     assert wire.decode(frame) == (wire.RAISED, 12, [b"one", b"", b"\0three"])
     assert wire.decode(wire.encode(wire.RETURNED_FILE, 0)) == (wire.RETURNED_FILE, 0, [])
+    short = wire.encode(b"D", 5, b"xy")
+    assert short == b"\0\0\0\x0fD\0\0\0\0\0\0\0\x05\0\0\0\x02xy"
+    assert wire.decode(short, 15) == wire.decode(short, None) == (b"D", 5, [b"xy"])
+    with pytest.raises(ValueError, match="a frame of 15 bytes"):
+        wire.decode(short, 14)
 
 
-def test_incomplete_frames_are_waited_for() -> None:
+def test_an_incomplete_frame_is_no_frame_yet() -> None:
     frame = wire.encode(wire.RETURNED, 1, b"value")
     for end in range(len(frame)):
         assert wire.decode(frame[:end]) is None
@@ -23,6 +28,7 @@ def test_incomplete_frames_are_waited_for() -> None:
     "data",
     [
         b"\0\0\0\0",
+        b"\0\0\0\x08R1234567",
         b"\xff\xff\xff\xff12345",
         b"\0\0\0\x0dR12345678\0\0\0\x05",
     ],
@@ -53,3 +59,20 @@ def test_texts_are_shortened_in_the_middle(text: str) -> None:
     else:
         assert "left out ...]" in shown
         assert shown[0] == text.encode("utf-8", "backslashreplace").decode()[0]
+
+
+def test_a_text_is_cut_to_its_limit_and_no_further() -> None:
+    assert wire.shorten("0123456789", 10) == b"0123456789"
+    cut = b"01234\n[... 1 characters left out ...]\n6789a"
+    assert wire.shorten("0123456789a", 10) == cut
+    assert wire.shorten("€" * 32 + "a" * 68, 100) == "€".encode() * 32 + b"a" * 68
+    half = "€".encode() * 16
+    longer = b"%b\xe2\x82\n[... 200 bytes left out ...]\n\x82\xac%b" % (half, half)
+    assert wire.shorten("€" * 100, 100) == longer
+    longer = b"%b\xe2\x82\n[... 66 bytes left out ...]\n%b" % (half, b"a" * 50)
+    assert wire.shorten("€" * 33 + "a" * 67, 100) == longer
+
+
+def test_buffers_begin_at_the_next_page() -> None:
+    positions = [0, 1, 4095, 4096, 4097, 8193]
+    assert [*map(wire.start_of_page, positions)] == [0, 4096, 4096, 4096, 8192, 12288]

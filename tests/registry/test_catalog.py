@@ -1,4 +1,4 @@
-"""Who provides a start method, and who wins, over real folders of metadata."""
+"""The catalog chooses the distribution that provides a start method; plugins are folders of metadata."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from procession._registry.builtin import BUILT_IN
 from procession._registry.catalog import FIRST_PARTY
 from procession._registry.listing import check_backend
 
-# Names that are claimed twice
+# Names that two distributions claim
 
 
-def test_two_distributions_that_claim_a_name_are_ambiguous(plugin: WritePlugin) -> None:
+def test_a_name_that_two_distributions_claim_is_ambiguous(plugin: WritePlugin) -> None:
     plugin("one", "both")
     plugin("two", "both")
     with pytest.raises(AmbiguousBackendError, match="'one:both' or 'two:both'") as caught:
@@ -37,14 +37,14 @@ def test_two_distributions_that_claim_a_name_are_ambiguous(plugin: WritePlugin) 
     assert check_backend("both").status == "ambiguous"
 
 
-def test_the_same_target_twice_is_one(site: Path, plugin: WritePlugin) -> None:
+def test_two_claims_with_the_same_target_are_not_ambiguous(site: Path, plugin: WritePlugin) -> None:
     module = plugin("one", "same")
     write_distribution(site, "two", {"same": f"{module}:Backend"})
     assert get_backend("same") is get_backend("two:same")
     assert status_of("same") == ["ok", "shadowed"]
 
 
-def test_an_ambiguity_harms_no_other_name(plugin: WritePlugin) -> None:
+def test_an_ambiguous_name_does_not_affect_other_names(plugin: WritePlugin) -> None:
     plugin("one", "both")
     plugin("two", "both")
     plugin("three", "other")
@@ -65,7 +65,7 @@ def test_the_first_version_on_the_path_is_used(
 # First-party names
 
 
-def test_a_first_party_name_tells_what_to_install(site: Path) -> None:
+def test_the_error_of_a_first_party_name_says_what_to_install(site: Path) -> None:
     for name, distribution in FIRST_PARTY.items():
         with pytest.raises(
             UnknownBackendError, match=rf"pip install \./plugins/{distribution} in a clone"
@@ -88,17 +88,17 @@ def test_a_third_party_cannot_take_a_first_party_name(plugin: WritePlugin) -> No
 
 
 def test_a_first_party_name_reads_one_distribution(site: Path, plugin: WritePlugin) -> None:
-    write_distribution(site, "killer", text=TORCH_KILLER)  # would warn
+    write_distribution(site, "killer", text=TORCH_KILLER)  # reading it would warn
     plugin("procession-ray", "ray")
     assert get_backend("ray").name == "ray"
-    (info,) = (info for info in [check_backend("ray")])
+    info = check_backend("ray")
     assert (info.origin, info.distribution) == ("first-party", "procession-ray")
 
 
 # Unknown names
 
 
-def test_an_unknown_name_is_explained(plugin: WritePlugin) -> None:
+def test_the_error_of_an_unknown_name_suggests_a_similar_one(plugin: WritePlugin) -> None:
     plugin("some", "some-engine")
     with pytest.raises(UnknownBackendError) as caught:
         get_backend("some-engin")
@@ -110,20 +110,20 @@ def test_an_unknown_name_is_explained(plugin: WritePlugin) -> None:
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_a_misspelt_first_party_name_tells_what_to_install(site: Path) -> None:
+def test_the_error_of_a_misspelt_first_party_name_says_what_to_install(site: Path) -> None:
     with pytest.raises(UnknownBackendError) as caught:
         get_backend("slrum")
     assert (caught.value.suggestion, caught.value.install) == ("slurm", "procession-slurm")
 
 
 @pytest.mark.parametrize("name", [":fork", "fork:", ":", "", "a:b:fork", "none:fork", "../x:y"])
-def test_odd_names_are_unknown(site: Path, name: str) -> None:
+def test_malformed_names_are_unknown(site: Path, name: str) -> None:
     with pytest.raises(UnknownBackendError):
         get_backend(name)
 
 
 @pytest.mark.parametrize("value", [3, b"fork", ["fork"], abs, multiprocessing])
-def test_what_is_neither_name_nor_backend_is_a_type_error(value: object) -> None:
+def test_a_value_that_is_no_name_and_no_backend_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError, match="start_method"):
         get_backend(value)  # type: ignore[arg-type]
 
@@ -160,10 +160,10 @@ def test_the_list_resolves_an_ambiguity(
     assert type(get_backend("both")).__module__ == module
 
 
-def test_none_forbids_all_and_reads_nothing(
+def test_the_list_none_forbids_all_plugins_and_reads_no_metadata(
     site: Path, plugin: WritePlugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_distribution(site, "killer", text=TORCH_KILLER)  # would warn
+    write_distribution(site, "killer", text=TORCH_KILLER)  # reading it would warn
     plugin("some", "some")
     monkeypatch.setenv("PROCESSION_PLUGINS", "none")
     for name in ("some", "some:some", "mpi"):
@@ -175,7 +175,7 @@ def test_none_forbids_all_and_reads_nothing(
 
 
 @pytest.mark.parametrize("value", ["", "a,", "a b", "none,a", "-x", "a;b"])
-def test_a_list_that_is_none_is_refused(
+def test_an_invalid_list_is_refused(
     site: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("PROCESSION_PLUGINS", value)

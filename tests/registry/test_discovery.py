@@ -1,4 +1,4 @@
-"""Reading entry points from real folders of metadata, good and bad."""
+"""The registry reads entry points from folders of metadata, well-formed or not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def read(site: Path) -> Read:
-    """Read all distributions, and return what was found in the folder of the test."""
+    """Read all distributions, and return the claims and defects of those in the folder of the test."""
 
     def read_site() -> Scan:
         entry_points.refresh()
@@ -48,13 +48,13 @@ def names(scan: Scan) -> list[str]:
     return [f"{each.distribution} {each.version} {each.method}" for each in scan.claims]
 
 
-def test_a_claim_tells_all_that_the_registry_needs(site: Path, read: Read) -> None:
+def test_a_claim_has_all_that_the_registry_needs(site: Path, read: Read) -> None:
     info = write_distribution(site, "Good.Plugin", {"good": "good_plugin:Backend"}, version="2.1")
     (claim,) = read().claims
     assert claim == Claim("good", "good_plugin:Backend", "good-plugin", "2.1", str(info))
 
 
-def test_other_groups_and_comments_are_passed_over(site: Path, read: Read) -> None:
+def test_other_groups_and_comments_are_ignored(site: Path, read: Read) -> None:
     text = f"# a = b\n[console_scripts]\nx = y:z\n\n[{GROUP}]\n  # c\n good=a:b [extra]\n[z]\nq=r\n"
     write_distribution(site, "mixed", text=text)
     (claim,) = read().claims
@@ -71,7 +71,7 @@ def test_other_groups_and_comments_are_passed_over(site: Path, read: Read) -> No
     ],
     ids=["torch-killer", "own group", "not UTF-8", "twice"],
 )
-def test_a_malformed_file_costs_one_warning_that_names_it(
+def test_a_malformed_file_causes_one_warning_that_names_it(
     site: Path, read: Read, text: str | bytes, reason: str
 ) -> None:
     info = write_distribution(site, "malformed", text=text)
@@ -88,13 +88,13 @@ def test_a_malformed_file_costs_one_warning_that_names_it(
     assert defect.relevant == (text is not TORCH_KILLER)
 
 
-def test_the_torch_killer_kills_entry_points_indeed(site: Path) -> None:
+def test_entry_points_of_importlib_metadata_fails_on_the_torch_killer(site: Path) -> None:
     write_distribution(site, "killer", text=TORCH_KILLER)
     code = "from importlib.metadata import entry_points; entry_points()"
     assert "TypeError" in run_python("-c", code, path=site).stderr
 
 
-def test_the_claims_of_a_malformed_file_are_known_as_broken(site: Path, read: Read) -> None:
+def test_the_claims_of_a_malformed_file_have_a_problem(site: Path, read: Read) -> None:
     write_distribution(site, "malformed", text=f"[{GROUP}]\nhalf = a:b\n<<<<<<< HEAD\n")
     with pytest.warns(RuntimeWarning, match="malformed"):
         (claim,) = read().claims
@@ -102,7 +102,7 @@ def test_the_claims_of_a_malformed_file_are_known_as_broken(site: Path, read: Re
     assert "<<<<<<< HEAD" in claim.problem
 
 
-def test_a_warning_is_given_once(site: Path) -> None:
+def test_a_warning_is_raised_once(site: Path) -> None:
     write_distribution(site, "killer", text=TORCH_KILLER)
     with pytest.warns(RuntimeWarning, match="killer"):
         assert list(entry_points.scans())
@@ -119,17 +119,17 @@ def test_a_warning_that_is_an_error_is_raised_once(site: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [".dist-info", "~lugin-1.0.dist-info", "-1.0.dist-info"])
-def test_a_folder_without_a_name_is_passed_over(site: Path, read: Read, folder: str) -> None:
+def test_a_folder_without_a_name_is_ignored(site: Path, read: Read, folder: str) -> None:
     write_distribution(site, "leftover", {"left": "over:Backend"}, metadata=False, folder=folder)
     assert read() == Scan()
 
 
-def test_metadata_may_be_missing(site: Path, read: Read) -> None:
+def test_a_claim_is_read_without_a_metadata_file(site: Path, read: Read) -> None:
     write_distribution(site, "bare", {"bare": "bare:Backend"}, version="3.0", metadata=False)
     assert names(read()) == ["bare 3.0 bare"]
 
 
-def test_a_file_may_stand_where_a_folder_should(site: Path, read: Read) -> None:
+def test_a_file_in_place_of_a_folder_is_ignored(site: Path, read: Read) -> None:
     site.joinpath("flat-1.0.egg-info").write_text("Metadata-Version: 1.0\nName: flat\n")
     site.joinpath("file-1.0.dist-info").write_bytes(b"\xff")
     assert read() == Scan()
@@ -156,7 +156,7 @@ def test_a_version_without_claims_shadows_too(
     assert [claim.shadowed for claim in read().claims] == [True]
 
 
-def test_of_two_versions_in_one_folder_the_newest_wins(site: Path, read: Read) -> None:
+def test_the_newest_of_several_versions_in_one_folder_wins(site: Path, read: Read) -> None:
     for version in ("1.9", "1.10", "1.2"):
         write_distribution(site, "twice", {"it": f"v{version}:Backend"}, version=version)
     assert [each.version for each in read().claims if not each.shadowed] == ["1.10"]
@@ -168,7 +168,7 @@ def test_an_intact_version_wins_over_a_leftover(site: Path, read: Read) -> None:
     assert [each.version for each in read().claims if not each.shadowed] == ["1.0"]
 
 
-def test_a_malformed_version_that_is_shadowed_does_not_matter(site: Path, read: Read) -> None:
+def test_a_malformed_version_that_is_shadowed_causes_no_warning(site: Path, read: Read) -> None:
     write_distribution(site, "twice", text=TORCH_KILLER, version="1.0")
     write_distribution(site, "twice", {"it": "new:Backend"}, version="2.0")
     scan = read()
@@ -204,8 +204,8 @@ def test_a_zipped_distribution_is_found(tmp_path: Path) -> None:
     assert "method='zip', target='z:B', distribution='zipped', version='4.0'" in out
 
 
-def test_what_is_not_there_is_not_opened(tmp_path: Path) -> None:
-    """Python's own archive, mostly: `importlib_metadata` would try it as a zip file."""
+def test_a_missing_archive_is_not_opened(tmp_path: Path) -> None:
+    """`sys.path` names Python's own archive, often missing; `importlib_metadata` would try to open it."""
     missing = tmp_path / "no-such.zip"
     code = (
         "import sys; opened = []\n"
@@ -216,7 +216,7 @@ def test_what_is_not_there_is_not_opened(tmp_path: Path) -> None:
     assert run_python("-c", code, path=missing).stdout == "0 True\n"
 
 
-def test_a_finder_that_fails_costs_a_warning(
+def test_a_finder_that_fails_causes_a_warning(
     site: Path, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Finder:
@@ -250,7 +250,7 @@ def test_the_memo_holds_until_the_path_changes(
     assert "late 1.0 late" in names(next(entry_points.scans()))
 
 
-def test_whoever_goes_on_gets_a_fresh_reading(site: Path) -> None:
+def test_the_scan_after_the_remembered_one_is_new(site: Path) -> None:
     next(entry_points.scans())
     write_distribution(site, "late", {"late": "late:Backend"})
     known, fresh = entry_points.scans()
@@ -259,7 +259,7 @@ def test_whoever_goes_on_gets_a_fresh_reading(site: Path) -> None:
     assert next(entry_points.scans()) is fresh
 
 
-def test_without_a_memo_there_is_one_reading(site: Path) -> None:
+def test_without_a_memo_there_is_one_scan(site: Path) -> None:
     assert len(list(entry_points.scans())) == 1
 
 
@@ -278,7 +278,7 @@ def test_a_distribution_that_was_missing_is_found_later(site: Path) -> None:
     assert next(entry_points.scans("late")).claims
 
 
-def test_unreadable_folders_are_passed_over(
+def test_unreadable_folders_are_ignored(
     site: Path, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() == 0:
@@ -290,7 +290,8 @@ def test_unreadable_folders_are_passed_over(
     assert read() == Scan()
 
 
-def test_a_frozen_copy_without_importlib_metadata_goes_on() -> None:
+def test_built_ins_are_listed_without_importlib_metadata() -> None:
+    """A frozen application may lack it."""
     code = (
         "import sys; sys.modules['importlib_metadata'] = None\n"
         "from procession import list_backends; print([b.name for b in list_backends()])"

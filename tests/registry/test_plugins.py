@@ -1,4 +1,4 @@
-"""Ranks under the start methods of real distributions, in tests/distributions."""
+"""Plugins that pip installs, from tests/distributions, start ranks or fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from procession._registry import entry_points
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two of the distributions of tests/distributions and a malformed one."""
+    """A folder with two of these distributions and a malformed one."""
     target = tmp_path_factory.mktemp("installed")
     install(target, "procession-test-echo", "procession-test-broken")
     write_distribution(target, "procession-test-malformed", text=TORCH_KILLER)
@@ -25,13 +25,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rank_and_arguments(rank: int, *arguments: str) -> tuple[int, tuple[str, ...], str]:
     if "fail" in arguments:
-        raise LookupError(f"rank {rank} was told to fail")
+        raise LookupError(f"rank {rank} fails")
     return rank, arguments, os.environ.get("ECHO", "")
 
 
 @pytest.fixture
 def with_installed(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The installed distributions are on the path; the malformed one has warned already."""
+    """Put the installed distributions on the path, and raise the warning of the malformed one."""
     monkeypatch.syspath_prepend(str(installed))
     entry_points.refresh()
     with pytest.warns(RuntimeWarning, match="procession-test-malformed"):
@@ -53,7 +53,9 @@ def test_ranks_run_under_a_third_party_start_method() -> None:
 
 @pytest.mark.usefixtures("with_installed")
 def test_a_rank_fails_under_a_third_party_start_method() -> None:
-    with pytest.raises(procession.ProcessRaisedException, match="was told to fail") as caught:
+    with pytest.raises(
+        procession.ProcessRaisedException, match=r"LookupError: rank \d fails"
+    ) as caught:
         procession.start_processes(
             rank_and_arguments, args=("fail",), nprocs=2, start_method="echo-process"
         )
@@ -63,7 +65,7 @@ def test_a_rank_fails_under_a_third_party_start_method() -> None:
 
 
 @pytest.mark.usefixtures("with_installed")
-def test_a_broken_plugin_harms_only_who_asks_for_it() -> None:
+def test_a_broken_plugin_fails_only_when_it_is_used() -> None:
     with pytest.raises(BackendLoadError, match="cannot import name 'engine'"):
         get_backend("broken-process")
     assert get_backend("procession-test-echo:echo-process").name == "echo-process"
@@ -72,7 +74,7 @@ def test_a_broken_plugin_harms_only_who_asks_for_it() -> None:
     assert statuses["echo-process"] == "ok"
 
 
-def test_the_guide_shows_the_example_plugin_as_it_is() -> None:
+def test_the_guide_shows_the_source_of_the_example_plugin() -> None:
     root = Path(__file__).parents[2]
     guide = (root / "docs/how-to/write-a-backend.md").read_text()
     source = root / "plugins/procession-example/src/procession_example/__init__.py"

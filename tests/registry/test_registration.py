@@ -1,8 +1,11 @@
-"""Backends that a process registers itself."""
+"""A process registers backends of its own, for a while or for good."""
 
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import threading
 import weakref
 from collections.abc import Iterator
 
@@ -37,7 +40,7 @@ class Nothing:
 
 @pytest.fixture(autouse=True)
 def no_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep the machine's own plugins out, and see that each test takes back what it registers."""
+    """Hide installed plugins, and check that each test undoes its registrations."""
     monkeypatch.setenv("PROCESSION_PLUGINS", "none")
     yield
     assert {info.origin for info in list_backends()} == {"built-in"}
@@ -62,7 +65,7 @@ def test_a_registration_is_a_context_manager() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
-def test_registrations_nest_and_may_be_undone_in_any_order(order: tuple[int, ...]) -> None:
+def test_registrations_of_one_name_can_be_undone_in_any_order(order: tuple[int, ...]) -> None:
     backends = [Nothing() for _ in range(3)]
     registrations = [register_backend("mine", each, replace=True) for each in backends]
     left = [0, 1, 2]
@@ -74,7 +77,7 @@ def test_registrations_nest_and_may_be_undone_in_any_order(order: tuple[int, ...
         get_backend("mine")
 
 
-def test_a_factory_is_called_once_and_only_when_it_is_needed() -> None:
+def test_a_factory_is_called_once_at_the_first_use() -> None:
     made: list[Nothing] = []
 
     def make() -> Nothing:
@@ -94,7 +97,7 @@ def test_a_class_is_a_factory() -> None:
 
 
 @pytest.mark.parametrize("name", ["mine", "fork", "mpi"])
-def test_a_name_that_is_taken_needs_replace(name: str) -> None:
+def test_a_name_in_use_needs_replace(name: str) -> None:
     with register_backend("mine", Nothing()):
         with pytest.raises(ValueError, match="replace=True"):
             register_backend(name, Nothing())
@@ -115,7 +118,7 @@ def test_a_built_in_can_be_replaced_for_a_while() -> None:
     assert get_backend("fork").name == "fork"
 
 
-def test_what_is_no_backend_is_refused_at_once() -> None:
+def test_an_object_that_is_no_backend_is_refused_at_once() -> None:
     backend = Nothing()
     backend.capabilities = None  # type: ignore[assignment]
     with pytest.raises(InvalidBackendError, match="capabilities must be"):
@@ -135,19 +138,52 @@ def test_a_name_must_be_a_str() -> None:
         register_backend(3, Nothing())  # type: ignore[arg-type]
 
 
-def test_an_undone_backend_is_forgotten() -> None:
+def test_the_registry_keeps_no_reference_to_an_undone_backend() -> None:
     backend = Nothing()
     reference = weakref.ref(backend)
     registration = register_backend("mine", backend)
+    registered = weakref.ref(registration)
     registration.undo()
-    del backend
+    del backend, registration
     gc.collect()
-    assert reference() is None
+    assert (reference(), registered()) == (None, None)
 
 
-def test_a_registered_name_is_proposed() -> None:
+def test_the_error_of_an_unknown_name_suggests_a_registered_one() -> None:
     with (
         register_backend("my-engine", Nothing()),
         pytest.raises(UnknownBackendError, match="did you mean 'my-engine'"),
     ):
         get_backend("my-engin")
+
+
+class Slow(str):
+    """A name whose look-up another thread holds up."""
+
+    __slots__ = ("begun", "end")
+
+    begun: threading.Event
+    end: threading.Event
+
+    def __hash__(self) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            self.begun.set()
+            self.end.wait(20)
+        return str.__hash__(self)
+
+
+def test_a_fork_made_while_another_thread_registers_a_backend_can_register_one() -> None:
+    name = Slow("mine")
+    name.begun, name.end = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: register_backend(name, Nothing()).undo())
+    thread.start()
+    assert name.begun.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout's handler is inherited
+        signal.alarm(10)
+        register_backend("other", Nothing())
+        os._exit(0)
+    name.end.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0

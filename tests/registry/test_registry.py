@@ -1,4 +1,4 @@
-"""From a start method's name to its backend, over real folders of metadata."""
+"""The registry finds the backend of a start method's name; plugins are folders of metadata."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from procession._registry import loading
 from procession._registry.builtin import BUILT_IN, import_built_in
 from procession._registry.listing import check_backend
 from procession._registry.loading import import_target
+from scripts import run_program
 
 # Built-in names
 
@@ -50,7 +51,7 @@ def test_a_built_in_is_found(name: str) -> None:
     assert backend is get_backend(f"procession:{name}")
 
 
-def test_built_ins_are_those_that_the_core_declares() -> None:
+def test_built_ins_are_the_entry_points_of_procession() -> None:
     text = Path(__file__).parents[2].joinpath("pyproject.toml").read_text(encoding="utf-8")
     section = text.partition('[project.entry-points."procession.start_methods"]\n')[2]
     declared = re.findall(r'^(\w+) = "(.+)"$', section.partition("\n[")[0], re.MULTILINE)
@@ -63,46 +64,21 @@ def test_a_built_in_needs_no_metadata() -> None:
     code = (
         "import sys, procession\n"
         "for name in ('fork', 'spawn', 'forkserver', None): procession.get_backend(name)\n"
-        "heavy = {'importlib_metadata', 'importlib.metadata', 'procession._registry.entry_points', 'difflib',"
-        " 'typing_extensions'}\n"
+        "heavy = {'importlib_metadata', 'importlib.metadata', 'difflib', 'typing_extensions'}\n"
+        "heavy.add('procession._registry.entry_points')\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     ended = run_python("-c", code, PROCESSION_PLUGINS="none")
     assert ended.stdout == "[]\n", ended.stderr
 
 
-LAUNCH = """
-import sys
-from procession import run
-
-run(abs, start_method={name!r})
-print({{"procession._registry.registration", "dataclasses", "inspect"}} & set(sys.modules))
-from procession import get_backend, register_backend
-
-class Refusing:
-    protocol_version = 1
-    name = "refusing"
-    options = frozenset()
-    capabilities = get_backend({name!r}).capabilities
-    availability = get_backend({name!r}).availability
-
-    def start(self, launch):
-        raise NotImplementedError("it is asked")
-
-with register_backend({name!r}, Refusing(), replace=True):
-    try:
-        run(abs, start_method={name!r})
-    except NotImplementedError as error:
-        print(error)
-print(run(abs, start_method={name!r}))
-"""
-
-
 @pytest.mark.parametrize("name", ["fork", "spawn", "forkserver"])
-def test_a_launch_by_a_built_in_name_needs_no_registry_until_somebody_does(name: str) -> None:
-    """Nor what Python imports for dataclasses, which takes longer than a rank."""
-    ended = run_python("-c", LAUNCH.format(name=name))
-    assert ended.stdout.splitlines() == ["set()", "it is asked", "[0]"], ended.stderr
+def test_a_launch_by_a_built_in_name_imports_no_registry_and_sees_a_later_registration(
+    name: str,
+) -> None:
+    """Nor does it import the modules of dataclasses, which take longer than a rank."""
+    done = run_program("replaces_built_in_method.py", name)
+    assert done.stdout.splitlines() == ["set()", "the registered backend was called", "[0]"]
 
 
 def test_a_third_party_cannot_take_a_built_in_name(plugin: WritePlugin) -> None:
@@ -113,23 +89,28 @@ def test_a_third_party_cannot_take_a_built_in_name(plugin: WritePlugin) -> None:
     assert taken.status == "shadowed"
     assert taken.reason == "the name is reserved for procession"
     assert taken.hint == "use 'taker:fork'"
+    with pytest.raises(UnknownBackendError) as caught:
+        get_backend("another")
+    assert caught.value.because == ""
 
 
 # None and the environment
 
 
-def test_none_is_the_start_method_of_multiprocessing(site: Path) -> None:
+def test_none_means_the_start_method_of_multiprocessing(site: Path) -> None:
     assert get_backend().name == multiprocessing.get_context(None).get_start_method()
 
 
-def test_none_is_what_the_environment_says(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_says_what_none_means(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROCESSION_START_METHOD", "forkserver")
     assert get_backend(None).name == "forkserver"
     assert get_backend("spawn").name == "spawn"
 
 
 @pytest.mark.parametrize("value", ["no-such-method", "", "Fork"])
-def test_the_environment_is_named_where_it_is_the_cause(
+def test_the_error_names_the_variable_that_caused_it(
     site: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("PROCESSION_START_METHOD", value)
@@ -138,7 +119,7 @@ def test_the_environment_is_named_where_it_is_the_cause(
     assert "PROCESSION_START_METHOD" in caught.value.because
 
 
-def test_the_environment_is_named_in_other_errors_too(
+def test_the_error_of_a_plugin_names_the_variable_that_asked_for_it(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_distribution(site, "gone", {"gone": "no_such_module_anywhere:Backend"})
@@ -160,7 +141,7 @@ def test_a_plugin_is_found_and_made_once(plugin: WritePlugin) -> None:
     assert sys.modules[module].made == [backend]
 
 
-def test_a_plugin_may_name_an_instance_a_class_or_a_factory(site: Path) -> None:
+def test_an_entry_point_names_an_instance_a_class_or_a_factory(site: Path) -> None:
     write_plugin(site, "kinds", "of-class", "registry_kinds")
     code = "\ninstance = Backend()\n\ndef make():\n    return Backend()\n"
     with site.joinpath("registry_kinds.py").open("a") as file:
@@ -185,14 +166,16 @@ def test_listing_imports_no_plugin(site: Path, plugin: WritePlugin) -> None:
     assert info.capabilities == procession.Capabilities()
 
 
-def test_a_plugin_installed_meanwhile_is_found(site: Path, plugin: WritePlugin) -> None:
+def test_a_plugin_that_was_installed_later_is_found(site: Path, plugin: WritePlugin) -> None:
     with pytest.raises(UnknownBackendError):
         get_backend("late")
     plugin("late-plugin", "late")
     assert get_backend("late").name == "late"
 
 
-def test_a_malformed_distribution_harms_nobody(site: Path, plugin: WritePlugin) -> None:
+def test_other_plugins_are_found_beside_a_malformed_distribution(
+    site: Path, plugin: WritePlugin
+) -> None:
     write_distribution(site, "killer", text=TORCH_KILLER)
     plugin("works", "works")
     with pytest.warns(RuntimeWarning, match="killer"):
@@ -212,7 +195,7 @@ def test_a_claim_of_a_malformed_distribution_is_broken(site: Path) -> None:
     assert status_of("half") == ["broken"]
 
 
-# What can be wrong with a plugin
+# Broken plugins
 
 
 @pytest.mark.parametrize(
@@ -244,13 +227,13 @@ def test_a_plugin_that_cannot_be_imported_says_why(
 
 
 @pytest.mark.parametrize("target", ["", ":", "no colon", "a:b:c", "..x:y", "[extra]"])
-def test_a_target_that_is_none_says_so(site: Path, target: str) -> None:
+def test_the_error_of_an_invalid_target_names_its_distribution(site: Path, target: str) -> None:
     write_distribution(site, "bad-target", {"bad": target})
     with pytest.raises(BackendLoadError, match="bad-target"):
         get_backend("bad")
 
 
-def test_all_that_an_object_lacks_is_named(site: Path) -> None:
+def test_the_error_lists_everything_that_a_backend_lacks(site: Path) -> None:
     write_distribution(site, "no-backend", {"bad": "json:JSONDecoder"})
     with pytest.raises(InvalidBackendError) as caught:
         get_backend("bad")
@@ -295,8 +278,9 @@ def test_an_unavailable_backend_says_why(
 def test_threads_get_the_same_instance(site: Path, plugin: WritePlugin) -> None:
     module = plugin("slow", "slow")
     path = site / f"{module}.py"
-    text = path.read_text().replace("made.append", "__import__('time').sleep(0.1); made.append")
-    path.write_text("__import__('time').sleep(0.1)\n" + text)
+    pause = "__import__('time').sleep(0.1)"
+    text = path.read_text().replace("made.append", f"{pause}; made.append")
+    path.write_text(text.replace("\nmade:", f"\n{pause}\nmade:"))
     barrier = threading.Barrier(8)
 
     def resolve() -> object:
@@ -309,7 +293,7 @@ def test_threads_get_the_same_instance(site: Path, plugin: WritePlugin) -> None:
     assert len(sys.modules[module].made) == 1
 
 
-def test_a_plugin_may_use_the_registry_while_it_is_imported(
+def test_a_plugin_can_use_the_registry_while_it_is_imported(
     site: Path, plugin: WritePlugin
 ) -> None:
     module = plugin("curious", "curious")
@@ -338,7 +322,7 @@ def test_a_factory_and_an_import_that_wait_for_each_other_do_not_hang(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
-def test_a_fork_while_a_plugin_is_made_leaves_a_registry_that_works(
+def test_the_registry_works_in_a_fork_made_while_a_plugin_is_created(
     site: Path, plugin: WritePlugin
 ) -> None:
     module = plugin("stuck", "stuck")

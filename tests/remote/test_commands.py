@@ -1,4 +1,4 @@
-"""Ranks as commands: what `procession.commands` does for backends that start some."""
+"""`procession.commands` starts ranks as commands, for backends of other authors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def popen(command: Command, *prefix: str) -> subprocess.Popen[Any]:
     return subprocess.Popen([*prefix, *command.argv], env=command.env, pass_fds=command.pass_fds)
 
 
-def test_a_command_is_an_interpreter_with_the_environment_of_its_rank() -> None:
+def test_a_command_runs_this_interpreter_with_the_environment_of_its_rank() -> None:
     seen: list[Command] = []
 
     def start(command: Command) -> subprocess.Popen[Any]:
@@ -70,8 +70,8 @@ def test_a_command_is_an_interpreter_with_the_environment_of_its_rank() -> None:
 SHELL = 'sleep 60 & echo $! > "$0.new"; mv "$0.new" "$0"; exec "$@"'
 
 
-def test_what_a_prefix_has_started_before_ends_with_its_rank(tmp_path: Path) -> None:
-    """It is older than the mark of its launch."""
+def test_a_process_that_the_prefix_of_a_rank_started_ends_with_the_rank(tmp_path: Path) -> None:
+    """The process exists before its launch marks the rank."""
     note = tmp_path / "pid"
 
     def start(command: Command) -> subprocess.Popen[Any]:
@@ -85,7 +85,7 @@ def test_what_a_prefix_has_started_before_ends_with_its_rank(tmp_path: Path) -> 
     assert state_of(int(note.read_text())) in "XZ"
 
 
-def test_a_command_that_cannot_be_started_leaves_no_rank() -> None:
+def test_no_rank_is_left_if_a_command_cannot_be_started() -> None:
     started: list[int] = []
 
     def start(command: Command) -> subprocess.Popen[Any]:
@@ -95,7 +95,7 @@ def test_a_command_that_cannot_be_started_leaves_no_rank() -> None:
 
     with pytest.raises(FileNotFoundError) as caught:
         start_processes(ranks.work, nprocs=4, start_method=CommandBackend(start))
-    if sys.version_info >= (3, 11):  # before, only our own exceptions have notes
+    if sys.version_info >= (3, 11):  # in 3.10 only our own exceptions have notes
         assert ranks.notes_on(caught.value) == ["while starting rank 2 of 4; none is left running"]
     assert len(started) == 2
     for pid in started:
@@ -103,7 +103,7 @@ def test_a_command_that_cannot_be_started_leaves_no_rank() -> None:
             os.kill(pid, 0)
 
 
-def test_without_pidfds_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_unavailable_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
     from procession import commands
 
     monkeypatch.setattr(commands, "missing_mechanism", lambda: "there are no pidfds")

@@ -1,4 +1,4 @@
-"""Ranks by way of agents: the start method `command`, with a script for a batch system's launcher."""
+"""The start method `command`: ranks that agents hold, with a script in place of a batch system's launcher."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from procession.testing.ranks import give, make_large, work
 from procession.testing.scratch import Stage, is_gone
 from procession.testing.subject import wait_until
 from procession.testing.times import patience
+from through import Through
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def start(fn: Any, *args: Any, nprocs: int = 2, **keywords: Any) -> ProcessConte
 def await_ranks(context: ProcessContext, folder: Path, nprocs: int = 2) -> None:
     stage = Stage(str(folder), 0)
     for rank in range(nprocs):
-        wait_until(partial(stage.read, f"rank {rank}"), f"rank {rank} does not come")
+        wait_until(partial(stage.read, f"rank {rank}"), f"rank {rank} does not start")
 
 
 # Where ranks are
@@ -71,8 +72,8 @@ def see_place(rank: int) -> tuple[Any, ...]:
     return info.rank, info.nprocs, info.local_rank, info.local_nprocs, info.start_method
 
 
-def test_hosts_are_counted_apart() -> None:
-    """A host is what has another name: here, in a namespace of its own."""
+def test_each_host_has_its_own_local_ranks() -> None:
+    """Hosts differ by name; here, some agents are in a namespace with another host name."""
     if os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("only root may name a host, and only with util-linux's unshare")
     rename = ["unshare", "--uts", "sh", "-c", 'hostname far; exec "$@"', "sh"]
@@ -90,8 +91,8 @@ def see_variables(rank: int) -> tuple[Any, ...]:
     return os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"]
 
 
-def raise_in(rank: int, who: int) -> None:
-    if rank == who:
+def raise_in(rank: int, failing: int) -> None:
+    if rank == failing:
         raise ValueError("boom")
     time.sleep(60)
 
@@ -102,7 +103,9 @@ def test_an_engine_need_not_number_its_processes() -> None:
     assert run(give, (), 3, start_method="command", options=options) == [(0,), (1,), (2,)]
 
 
-def test_the_callers_variables_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_caller_override_those_of_the_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     env = {"MASTER_ADDR": "there", "LOCAL_RANK": "7", "OWN": "x"}
     names = ("MASTER_ADDR", "LOCAL_RANK", "OWN", "PROCESSION_AGENT")
     assert launch(see, *names, nprocs=1, env=env) == [["there", "7", "x", None]]
@@ -120,30 +123,30 @@ def see(rank: int, *names: str) -> list[str | None]:
     return [os.environ.get(name) for name in names]
 
 
-def test_a_description_may_come_on_standard_input() -> None:
-    """For engines that hand no variables on: ssh, for one."""
+def test_an_agent_can_read_its_description_from_standard_input() -> None:
+    """Some engines, such as ssh, do not pass variables on."""
     more = (
-        "import shlex; told = env.pop('PROCESSION_AGENT')\n"
-        "command = ['sh', '-c', 'exec ' + shlex.join(command) + ' <<E\\n' + told + '\\nE\\n']"
+        "import shlex; text = env.pop('PROCESSION_AGENT')\n"
+        "command = ['sh', '-c', 'exec ' + shlex.join(command) + ' <<E\\n' + text + '\\nE\\n']"
     )
     assert launch(give, more=more) == [(0,), (1,)]
 
 
-# What they are handed, and what they return
+# Arguments and results
 
 
-def test_large_arguments_come_once_to_a_host(tmp_path: Path) -> None:
+def test_ranks_get_their_own_copies_of_large_arguments() -> None:
     values = bytearray(b"\1" * (5 << 20))
-    assert launch(count_files, values, nprocs=3) == [(5 << 20, 5 << 20)] * 3
+    assert launch(count_up, values, nprocs=3) == [(5 << 20, (5 << 20) + 1)] * 3
 
 
-def count_files(rank: int, values: bytearray) -> tuple[int, int]:
-    values[0] = 1  # the rank's own copy
+def count_up(rank: int, values: bytearray) -> tuple[int, int]:
+    values[0] += 1
     return len(values), sum(values)
 
 
-def test_agents_that_may_not_read_each_others_files_are_sent_their_own() -> None:
-    """Here, since one has the capabilities of root, and the others have none."""
+def test_an_agent_gets_arguments_that_it_may_not_read_from_another_agent() -> None:
+    """Here, one agent has the capabilities of root, and the others have none."""
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root has capabilities to lose, by util-linux's setpriv")
     without = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
@@ -155,13 +158,13 @@ def size(rank: int, values: bytes) -> int:
     return len(values)
 
 
-def test_large_results_come_back() -> None:
+def test_large_results_are_returned() -> None:
     results = launch(make_large, 20 << 20, nprocs=2)
     assert [bytes(result[:2]) for result in results] == [b"\0\0", b"\1\1"]
     assert [len(result) for result in results] == [20 << 20] * 2
 
 
-def test_what_cannot_travel_is_refused_before_anything_starts() -> None:
+def test_arguments_that_cannot_travel_are_refused_before_any_rank_starts() -> None:
     import multiprocessing
 
     for item in (multiprocessing.get_context("spawn").Queue(), multiprocessing.Pipe()[0]):
@@ -170,7 +173,7 @@ def test_what_cannot_travel_is_refused_before_anything_starts() -> None:
         item.close()
 
 
-def test_ranks_cannot_leave_together() -> None:
+def test_an_exit_barrier_is_refused() -> None:
     backend = get_backend("command")
     call = Launch(
         give, (), 1, "command", environments=({},), options=standin.options(), exit_barrier=True
@@ -179,18 +182,10 @@ def test_ranks_cannot_leave_together() -> None:
         backend.start(call)
 
 
-def test_a_backend_may_enter_ranks_elsewhere() -> None:
-    call = Launch(
-        see_entered,
-        (),
-        1,
-        "command",
-        environments=({},),
-        options=standin.options(),
-        entry=(f"{__name__}:enter", 5),
-    )
-    context = ProcessContext._of_launch(call, get_backend("command").start(call))
-    assert context.results() == [[(0, 5)]]
+def test_a_backend_can_name_an_entry_that_ranks_call_before_fn() -> None:
+    options = standin.options()
+    backend = Through("command", entry=(f"{__name__}:enter", 5), options=options)
+    assert run(see_entered, start_method=backend, options=options) == [[(0, 5)]]
 
 
 entered: list[tuple[int, Any]] = []
@@ -204,10 +199,10 @@ def see_entered(rank: int) -> list[tuple[int, Any]]:
     return entered
 
 
-# Ranks that do not come up
+# Ranks that do not start
 
 
-def test_ranks_that_do_not_come_are_counted() -> None:
+def test_the_error_counts_the_ranks_that_arrived() -> None:
     begun = time.monotonic()
     with pytest.raises(StartError, match=r"cannot start 3 ranks \(2 have arrived\)") as caught:
         launch(
@@ -221,7 +216,7 @@ def test_ranks_that_do_not_come_are_counted() -> None:
     assert time.monotonic() - begun < 3 + patience(5)
 
 
-def test_an_engine_that_ends_early_is_quoted(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_error_quotes_an_engine_that_ended_early(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         StartError, match=r"python[\d.]* has ended with exit code 3; it said:\nno room"
     ):
@@ -237,12 +232,12 @@ def test_an_agent_that_cannot_reach_its_caller_says_so() -> None:
     assert "the option 'advertise' must be an address that this host can reach" in str(caught.value)
 
 
-def test_an_agent_that_is_told_nothing_says_so() -> None:
+def test_an_agent_without_a_description_says_so() -> None:
     with pytest.raises(StartError, match=r"finds neither PROCESSION_AGENT nor a line"):
         launch(give, nprocs=1, more="env.pop('PROCESSION_AGENT')")
 
 
-def test_an_agent_that_goes_while_it_starts_its_rank_is_told() -> None:
+def test_the_error_names_an_agent_that_ended_while_it_started_its_rank() -> None:
     with pytest.raises(StartError, match=r"rank 0 on .*: contact with its agent is gone"):
         launch(give, nprocs=1, more=f"command = {[sys.executable, '-c', HALF_AN_AGENT]!r}")
 
@@ -264,33 +259,31 @@ def test_an_agent_that_cannot_start_its_rank_says_why() -> None:
         launch(give, nprocs=2, more=f"if rank: command = {[sys.executable, '-c', code]!r}")
 
 
-# How they end
+# How ranks end
 
 
-def test_a_signal_to_an_agent_is_for_its_rank(tmp_path: Path) -> None:
-    """As engines send it that cancel a job."""
+def test_an_agent_passes_a_signal_on_to_its_rank(tmp_path: Path) -> None:
+    """An engine that cancels a job sends one."""
     with start(tell_agent, str(tmp_path)) as context:
-        pid = wait_until(partial(Stage(str(tmp_path), 0).read, "agent 1"), "rank 1 does not come")
+        pid = wait_until(partial(Stage(str(tmp_path), 0).read, "agent 1"), "rank 1 does not start")
         os.kill(int(pid), signal.SIGTERM)
         with pytest.raises(ProcessExitedException) as caught:
             context.wait()
     assert (caught.value.error_index, caught.value.signal_name) == (1, "SIGTERM")
 
 
-def test_a_signal_by_which_an_engine_tells_of_another_process_is_for_nobody(tmp_path: Path) -> None:
-    """Hydra sends SIGUSR1 when one of its processes has ended; in a rank, the signal is as ever."""
+def test_an_agent_ignores_sigusr1_and_its_rank_does_not(tmp_path: Path) -> None:
+    """Hydra sends SIGUSR1 to the others when one of its processes has ended."""
     stage = Stage(str(tmp_path), 30)
-    with start(wait_for_word, str(tmp_path)) as context:
+    with start(await_go, str(tmp_path)) as context:
         for rank in range(2):
-            pid = int(
-                wait_until(partial(stage.read, f"agent {rank}"), f"rank {rank} does not come")
-            )
-            os.kill(pid, signal.SIGUSR1)
+            pid = wait_until(partial(stage.read, f"agent {rank}"), f"rank {rank} does not start")
+            os.kill(int(pid), signal.SIGUSR1)
         stage.tell("go")
         assert context.results() == [signal.SIG_DFL, signal.SIG_DFL]
 
 
-def wait_for_word(rank: int, folder: str) -> Any:
+def await_go(rank: int, folder: str) -> Any:
     stage = Stage(folder, 30)
     stage.tell(f"agent {rank}", str(os.getppid()))
     stage.await_cue("go")
@@ -302,7 +295,7 @@ def tell_agent(rank: int, folder: str) -> None:
     time.sleep(60)
 
 
-def test_what_ranks_write_reaches_the_callers_streams(capfd: pytest.CaptureFixture[str]) -> None:
+def test_ranks_write_to_the_streams_of_the_caller(capfd: pytest.CaptureFixture[str]) -> None:
     launch(write)
     out, err = capfd.readouterr()
     assert sorted(out.split()) == ["out0", "out1"]
@@ -315,12 +308,12 @@ def write(rank: int) -> None:
 
 
 def test_daemons_can_be_kept(tmp_path: Path) -> None:
-    """What a rank has started in a session of its own outlives the launch, and its engine's end."""
+    """A process that a rank started in a new session outlives the launch and its engine."""
     launch(start_daemon, str(tmp_path), nprocs=1, keep_daemons=True)
     pid = int(Stage(str(tmp_path), 0).await_cue("daemon"))
     assert not is_gone(pid)
     os.kill(pid, signal.SIGKILL)
-    wait_until(partial(is_gone, pid), "the daemon runs on")
+    wait_until(partial(is_gone, pid), "the daemon still runs")
 
 
 def start_daemon(rank: int, folder: str) -> None:
@@ -329,14 +322,14 @@ def start_daemon(rank: int, folder: str) -> None:
     popen.returncode = 0
 
 
-def test_a_rank_that_waits_shows_its_stack(tmp_path: Path) -> None:
+def test_a_sleeping_rank_shows_its_stack(tmp_path: Path) -> None:
     with start(work, str(tmp_path)) as context:
         await_ranks(context, tmp_path)
         stacks = context.dump_stacks()
     assert all("in work" in stacks[rank] for rank in range(2))
 
 
-def test_a_stopped_rank_shows_no_stack_but_its_state(tmp_path: Path) -> None:
+def test_a_stopped_rank_shows_its_state_in_place_of_its_stack(tmp_path: Path) -> None:
     with start(work, str(tmp_path)) as context:
         await_ranks(context, tmp_path)
         os.kill(context.pids()[1], signal.SIGSTOP)
@@ -347,7 +340,7 @@ def test_a_stopped_rank_shows_no_stack_but_its_state(tmp_path: Path) -> None:
         )
 
 
-def test_processes_are_what_multiprocessings_are(tmp_path: Path) -> None:
+def test_processes_have_the_interface_of_multiprocessing(tmp_path: Path) -> None:
     with start(work, str(tmp_path)) as context:
         process: Any = context.processes[0]
         assert process.is_alive()
@@ -363,10 +356,10 @@ def test_processes_are_what_multiprocessings_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("returns", [True, False])
-def test_out_of_memory_kills_are_counted_where_the_rank_is(
+def test_out_of_memory_kills_are_counted_on_the_host_of_the_rank(
     returns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a cgroup of its own: what this process can count says nothing of it."""
+    """The rank may be in another cgroup, which the counter of the caller does not cover."""
     monkeypatch.setattr(oom, "count_kills", lambda: {"/counter/of/the/caller": 0})
     with pytest.raises(ProcessExitedException) as caught:
         launch(die_of_kill, returns, nprocs=1)
@@ -383,8 +376,8 @@ def die_of_kill(rank: int, returns: bool) -> None:
     atexit.register(die) if returns else die()
 
 
-def test_results_may_wait_to_be_read() -> None:
-    """For longer than ranks are waited for that do not answer: their caller is there, if it is busy."""
+def test_results_can_be_read_later_than_the_contact_timeout() -> None:
+    """A busy caller is no lost caller."""
     options = standin.options(contact_timeout=3)
     with start(make_large, 30 << 20, options=options) as context:
         time.sleep(7)

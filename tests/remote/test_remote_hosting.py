@@ -1,11 +1,11 @@
-"""Agents that an engine's worker has started end with it, whatever it has forked."""
+"""An agent ends with the engine's worker that started it, even if the worker has forked."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -19,17 +19,7 @@ from procession.remote.hub import Hub
 from procession.remote.placement import pack
 from procession.testing.scratch import is_gone
 from procession.testing.subject import wait_until
-
-WORKER = """
-import os, sys, time
-from procession.remote import host_agent
-
-agent = host_agent(sys.argv[1], 0)
-if os.fork() == 0:
-    time.sleep(5)
-    os._exit(0)
-time.sleep(60)
-"""
+from scripts import PROGRAMS
 
 
 @pytest.fixture
@@ -50,18 +40,18 @@ def gather(hub: Hub) -> AgentConnection:
 
 
 def test_an_agent_ends_with_its_worker_at_any_time(hub: Hub) -> None:
-    """Here, before it was told what its rank is to do; a fork of the worker runs on."""
-    command = [sys.executable, "-c", textwrap.dedent(WORKER), describe(hub)]
-    worker = subprocess.Popen(command)
+    """The worker dies before the agent has its rank's spec; a child that the worker forked runs on."""
+    program = PROGRAMS / "worker_with_agent.py"
+    worker = subprocess.Popen([sys.executable, str(program), describe(hub)])
     connection = gather(hub)
     worker.kill()
     worker.wait()
-    wait_until(partial(is_gone, connection.hello["pid"]), "the agent runs on", 2)
+    wait_until(partial(is_gone, connection.hello["pid"]), "the agent still runs", 2)
     connection.close()
 
 
-def test_a_signal_to_the_group_of_a_worker_is_not_for_its_agent(hub: Hub) -> None:
-    """Ray sends one once the worker is dead: to the caller, its rank is lost then, and was not stopped."""
+def test_an_agent_is_outside_the_process_group_of_its_worker(hub: Hub) -> None:
+    """Ray signals the group of a dead worker: the caller must see a lost rank, not one that was stopped."""
     agent: Any = host_agent(describe(hub), 0)
     connection = gather(hub)
     assert os.getpgid(agent.pid) == agent.pid
@@ -69,10 +59,7 @@ def test_a_signal_to_the_group_of_a_worker_is_not_for_its_agent(hub: Hub) -> Non
     connection.close()
 
 
-def test_an_agent_can_be_stopped_by_many(hub: Hub) -> None:
-    """More often than once, from several threads."""
-    import threading
-
+def test_several_threads_can_stop_an_agent(hub: Hub) -> None:
     agent: Any = host_agent(describe(hub), 0)
     connection = gather(hub)
     assert agent.wait(0.01) is None

@@ -1,4 +1,4 @@
-"""The hub: whoever connects to its port, its agents come through, and nobody else."""
+"""The hub accepts the agents of its launch, and no other connection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_hub() -> Iterator[Open]:
 
 
 def describe(of: Hub, **changes: Any) -> Any:
-    """Return what the hub's agents are told."""
+    """Return the description that the hub's agents get."""
     return {
         "hub": of.address,
         "secret": of.secret,
@@ -49,12 +49,12 @@ def describe(of: Hub, **changes: Any) -> Any:
     }
 
 
-def come(to: Hub, **changes: Any) -> threading.Thread:
-    """Have an agent come, in a thread; its connections are closed once the hub's ends are."""
+def arrive(at: Hub, **changes: Any) -> threading.Thread:
+    """Connect an agent in a thread, which closes its connections once the hub has closed its ends."""
 
     def connect() -> None:
         try:
-            links = agent.connect(describe(to, **changes))[:2]
+            links = agent.connect(describe(at, **changes))[:2]
         except (OSError, EOFError):  # the hub has refused it
             return
         for link in links:
@@ -79,15 +79,15 @@ def finish(of: Hub, connections: list[AgentConnection] | None, *threads: threadi
 
 
 def connect(to: Hub, data: bytes = b"") -> socket.socket:
-    """Return a stranger's connection that has sent something."""
+    """Connect as a stranger, and send some data."""
     sock = socket.create_connection(to.address)
     sock.sendall(data)
     return sock
 
 
-def test_agents_come_in_any_order_and_are_seated_by_rank(open_hub: Open) -> None:
+def test_agents_arrive_in_any_order_and_are_sorted_by_rank(open_hub: Open) -> None:
     ours = open_hub(3)
-    threads = [come(ours, rank=rank) for rank in (2, 0, 1)]
+    threads = [arrive(ours, rank=rank) for rank in (2, 0, 1)]
     connections = gather(ours)
     assert connections is not None
     assert [(one.rank, one.hello["rank"]) for one in connections] == [
@@ -99,9 +99,9 @@ def test_agents_come_in_any_order_and_are_seated_by_rank(open_hub: Open) -> None
     finish(ours, connections, *threads)
 
 
-def test_agents_that_know_no_rank_are_numbered(open_hub: Open) -> None:
+def test_agents_without_a_rank_get_one(open_hub: Open) -> None:
     ours = open_hub(2)
-    threads = [come(ours), come(ours)]
+    threads = [arrive(ours), arrive(ours)]
     connections = gather(ours)
     assert connections is not None
     assert [connection.rank for connection in connections] == [0, 1]
@@ -118,8 +118,8 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-def test_strangers_keep_no_agent_away(open_hub: Open, name: str) -> None:
-    """Neither those that send something, nor those that say nothing or go at once."""
+def test_agents_arrive_although_strangers_connect(open_hub: Open, name: str) -> None:
+    """Some strangers send data and stay, the others close the connection at once."""
     ours = open_hub(2)
     strangers = [socket.create_connection(ours.address) for _ in range(20)]
     for stranger in strangers[:10]:
@@ -130,7 +130,7 @@ def test_strangers_keep_no_agent_away(open_hub: Open, name: str) -> None:
             pass
     for stranger in strangers[10:]:
         stranger.close()
-    threads = [come(ours, rank=rank) for rank in range(2)]
+    threads = [arrive(ours, rank=rank) for rank in range(2)]
     connections = gather(ours)
     assert connections is not None
     finish(ours, connections, *threads)
@@ -138,8 +138,8 @@ def test_strangers_keep_no_agent_away(open_hub: Open, name: str) -> None:
         stranger.close()
 
 
-def test_without_the_secret_nobody_is_an_agent(open_hub: Open) -> None:
-    """The agent notices too; what it would send is not read."""
+def test_a_peer_without_the_secret_is_no_agent(open_hub: Open) -> None:
+    """The agent fails, too."""
     ours = open_hub()
     errors: list[BaseException] = []
 
@@ -157,7 +157,7 @@ def test_without_the_secret_nobody_is_an_agent(open_hub: Open) -> None:
     assert ours.missing == [0]
 
 
-def test_who_does_not_prove_itself_in_time_is_dropped(
+def test_a_stranger_that_sends_no_proof_in_time_is_dropped(
     open_hub: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "GREETING_TIME", 0.1)
@@ -168,7 +168,7 @@ def test_who_does_not_prove_itself_in_time_is_dropped(
         assert stranger.recv(100) == b""
 
 
-def test_of_too_many_strangers_the_oldest_goes(
+def test_the_oldest_of_too_many_strangers_is_dropped(
     open_hub: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "SPARE", 2)
@@ -179,7 +179,7 @@ def test_of_too_many_strangers_the_oldest_goes(
         stranger.settimeout(10)
         assert len(stranger.recv(32)) == 32
     assert strangers[0].recv(1) == b""
-    threads = [come(ours, rank=0)]
+    threads = [arrive(ours, rank=0)]
     connections = gather(ours)
     assert connections is not None
     finish(ours, connections, *threads)
@@ -187,33 +187,35 @@ def test_of_too_many_strangers_the_oldest_goes(
         stranger.close()
 
 
-def test_two_agents_of_one_rank_are_a_mistake(open_hub: Open) -> None:
+def test_two_agents_of_one_rank_are_refused(open_hub: Open) -> None:
     ours = open_hub(2)
-    threads = [come(ours, rank=0), come(ours, rank=0)]
+    threads = [arrive(ours, rank=0), arrive(ours, rank=0)]
     with pytest.raises(RefusalError, match="say that they are rank 0"):
         gather(ours)
     finish(ours, None, *threads)
 
 
-def test_a_rank_that_there_is_not_is_a_mistake(open_hub: Open) -> None:
+def test_a_rank_beyond_nprocs_is_refused(open_hub: Open) -> None:
     ours = open_hub(2)
-    thread = come(ours, rank=2)
+    thread = arrive(ours, rank=2)
     with pytest.raises(RefusalError, match="says that it is rank 2 of 2"):
         gather(ours)
     finish(ours, None, thread)
 
 
-def test_another_python_is_refused(open_hub: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is pickled for one is not for another."""
+def test_another_version_of_python_is_refused(
+    open_hub: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One version cannot read every pickle of another."""
     ours = open_hub()
     monkeypatch.setattr(agent, "VERSION", [*VERSION[:2], 99])
-    thread = come(ours)
+    thread = arrive(ours)
     with pytest.raises(RefusalError, match=r"runs Python 3\.99, and this is 3\.\d+"):
         gather(ours)
     finish(ours, None, thread)
 
 
-def test_an_agent_that_goes_before_it_is_seated_leaves_nothing(open_hub: Open) -> None:
+def test_an_agent_that_leaves_before_its_hello_does_not_take_its_rank(open_hub: Open) -> None:
     ours = open_hub(1)
     sock = socket.create_connection(ours.address)
     greeting = threading.Thread(target=lambda: gather(ours, 0.5))
@@ -221,13 +223,13 @@ def test_an_agent_that_goes_before_it_is_seated_leaves_nothing(open_hub: Open) -
     greet_hub(sock, ours.secret)
     sock.close()
     greeting.join()
-    thread = come(ours, rank=0)
+    thread = arrive(ours, rank=0)
     connections = gather(ours)
     assert connections is not None
     finish(ours, connections, thread)
 
 
-def test_the_check_ends_the_waiting(open_hub: Open) -> None:
+def test_a_check_that_raises_ends_the_wait(open_hub: Open) -> None:
     def fail() -> None:
         raise RuntimeError("the engine has ended")
 
@@ -242,7 +244,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
         Hub(1, "no.such.host", 0, 10)
 
 
-def test_a_port_that_is_taken_is_refused(open_hub: Open) -> None:
+def test_a_port_in_use_is_refused(open_hub: Open) -> None:
     _, port = open_hub().address
     with pytest.raises(
         ValueError, match=f"cannot listen at '127.0.0.1', port {port}: .* a free port"
@@ -250,7 +252,7 @@ def test_a_port_that_is_taken_is_refused(open_hub: Open) -> None:
         Hub(1, "127.0.0.1", port, 10)
 
 
-def test_clocks_of_other_machines_are_compared() -> None:
+def test_the_offset_of_another_machines_clock_is_noted() -> None:
     here: Any = {"boot": read_boot_id(), "clock": 5}
     note_clock(here)
     assert here["offset"] == 0
@@ -259,14 +261,14 @@ def test_clocks_of_other_machines_are_compared() -> None:
     assert 7_000_000_000 <= there["offset"] < 8_000_000_000
 
 
-def test_hosts_are_told_apart_by_name() -> None:
+def test_agents_with_one_host_name_are_on_one_host() -> None:
     hellos: list[Any] = [{"host": host} for host in ("a", "b", "a", "b", "c")]
     none: Any = None
     connections = [AgentConnection(rank, none, none, hello) for rank, hello in enumerate(hellos)]
     assert number_locally(connections) == [(0, 2), (0, 2), (1, 2), (1, 2), (0, 1)]
 
 
-def test_what_is_no_hello_is_a_mistake(open_hub: Open) -> None:
+def test_a_peer_that_begins_without_a_hello_is_refused(open_hub: Open) -> None:
     ours = open_hub()
     sock = socket.create_connection(ours.address)
 

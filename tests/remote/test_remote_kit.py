@@ -1,4 +1,4 @@
-"""The start method `command` is certified, on a script that stands in for a batch system's launcher."""
+"""The kit certifies the start method `command`, with a script in place of a batch system's launcher."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TestTwoHosts(TwoHostConformance):
 
 
 def certify(folder: Path, chosen: str, more: str = "") -> subprocess.CompletedProcess[str]:
-    """Have the command line certify `command`, in part."""
+    """Run part of the kit on `command` from the command line."""
     options = [f"{name}={json.dumps(value)}" for name, value in standin.options(more).items()]
     given = [word for option in options for word in ("--procession-option", option)]
     return run_kit(folder, "--procession-backend", "command", "-rs", "-k", chosen, *given)
@@ -60,7 +60,7 @@ def test_the_command_line_runs_the_remote_part(
     assert "the remote part" not in done.stdout
 
 
-def test_where_ranks_are_elsewhere_the_command_line_says_that_it_left_the_remote_part_out(
+def test_the_command_line_says_that_it_left_out_the_remote_part_for_ranks_on_other_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far = ["unshare", "--uts", "sh", "-c", 'hostname far; exec "$@"', "sh"]
@@ -69,12 +69,12 @@ def test_where_ranks_are_elsewhere_the_command_line_says_that_it_left_the_remote
     monkeypatch.setenv("STANDIN", "")
     done = certify(tmp_path, "killed_agent or is_a_backend", f"command = {far!r} + command")
     assert done.returncode == 1, done.stdout
-    told = "the remote part was not run: the ranks are on other machines"
-    assert f"not certified: {told}\n" in done.stdout
+    reason = "the remote part was not run: the ranks are on other machines"
+    assert f"not certified: {reason}\n" in done.stdout
     assert "1 passed, 1 skipped" in done.stdout
 
 
-def test_without_cloudpickle_what_needs_it_is_skipped_by_name(
+def test_a_test_that_needs_cloudpickle_is_skipped_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = "import sys; sys.modules['cloudpickle'] = None\n"

@@ -1,16 +1,16 @@
-"""Frames on a connection: whole or not at all, nothing read beyond one, nobody made to wait."""
+"""Links send and receive frames: each whole or not at all, never read ahead, without blocking."""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from procession._linux import memory
 from procession.remote.handshake import AuthenticationError, Greeting, greet_hub
 from procession.remote.link import PAYLOAD, REPORT, STACKS, Link, await_end, await_frame
 
@@ -54,13 +54,15 @@ def test_a_body_arrives_as_a_file(links: tuple[Link, Link]) -> None:
     os.close(frame.body)
 
 
-def test_nobody_waits_for_who_does_not_read(links: tuple[Link, Link]) -> None:
-    """Not even with far more than the kernel takes; a file is sent as well as a view."""
+def test_sending_does_not_wait_for_the_reader(links: tuple[Link, Link]) -> None:
+    """The content, of a view and of a file, is far larger than the buffers of the kernel."""
     near, far = links
     content = os.urandom(1 << 20) * 20
-    file = memory.file_of("test", content)
+    file = tempfile.TemporaryFile()
+    file.write(content)
+    file.flush()
     near.send(PAYLOAD, "view", memoryview(content))
-    near.send(PAYLOAD, "file", file)
+    near.send(PAYLOAD, "file", file.fileno())
     assert near.is_sending
     sending = threading.Thread(target=lambda: [None for _ in iter(lambda: flush(near), False)])
     sending.start()
@@ -70,11 +72,11 @@ def test_nobody_waits_for_who_does_not_read(links: tuple[Link, Link]) -> None:
         assert os.pread(frame.body, len(content), 0) == content
         os.close(frame.body)
     sending.join()
-    os.close(file)
+    file.close()
 
 
 def flush(link: Link) -> bool:
-    """Send what there is room for, once there is some; return whether there is more."""
+    """Wait for room, and send as much as fits; return whether there is more."""
     poll = select.poll()
     poll.register(link, select.POLLOUT)
     poll.poll(10_000)
@@ -82,8 +84,8 @@ def flush(link: Link) -> bool:
     return link.is_sending
 
 
-def test_a_descriptor_is_readable_as_long_as_a_frame_has_come(links: tuple[Link, Link]) -> None:
-    """So that who waits on it misses none: nothing is read ahead."""
+def test_a_link_is_readable_while_a_frame_has_not_been_received(links: tuple[Link, Link]) -> None:
+    """It never reads ahead, so a poll of its descriptor misses no frame."""
     near, far = links
     for number in range(3):
         near.send(REPORT, number)
@@ -93,7 +95,7 @@ def test_a_descriptor_is_readable_as_long_as_a_frame_has_come(links: tuple[Link,
     assert not is_readable(far)
 
 
-def test_the_next_kind_can_be_asked_without_reading(links: tuple[Link, Link]) -> None:
+def test_next_kind_does_not_receive_the_frame(links: tuple[Link, Link]) -> None:
     near, far = links
     assert far.next_kind() == b""
     near.send(STACKS, "text")
@@ -102,7 +104,7 @@ def test_the_next_kind_can_be_asked_without_reading(links: tuple[Link, Link]) ->
     assert await_frame(far).head == "text"
 
 
-def test_a_frame_that_comes_in_pieces_is_put_together(
+def test_a_frame_that_arrives_in_pieces_is_put_together(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     whole, scrap = Link(sockets[0]), sockets[1]
@@ -128,13 +130,13 @@ def record(kind: bytes, head: object) -> bytes:
         return b"".join(iter(lambda: other.recv(4096), b""))
 
 
-def test_the_end_is_told_with_its_reason(links: tuple[Link, Link]) -> None:
+def test_the_end_of_a_link_has_a_reason(links: tuple[Link, Link]) -> None:
     near, far = links
     near.close()
     near.close()
     with pytest.raises(EOFError, match="the connection was closed"):
         await_frame(far)
-    near.send(REPORT)  # lost, silently
+    near.send(REPORT)  # lost silently
     assert near.receive() is None
     await_end(far)
 
@@ -145,22 +147,21 @@ def is_readable(link: Link) -> bool:
     return bool(poll.poll(1000 if link.next_kind() else 0))
 
 
-def test_both_sides_prove_that_they_know_the_secret(
+def test_two_sides_that_know_the_secret_accept_each_other(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     assert greet(*sockets, SECRET, SECRET) == []
 
 
-def test_who_does_not_know_the_secret_is_refused(
+def test_two_sides_with_different_secrets_refuse_each_other(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     assert greet(*sockets, SECRET, b"t" * 32) == ["hub", "agent"]
 
 
-def test_a_hub_that_only_repeats_is_refused(
+def test_a_hub_that_returns_the_proof_of_the_agent_is_refused(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
-    """What it is sent is no proof when it sends that back."""
     near, far = sockets
     near.settimeout(10)
     far.sendall(b"c" * 32)
@@ -180,7 +181,7 @@ def test_a_hub_that_only_repeats_is_refused(
 
 
 def greet(near: socket.socket, far: socket.socket, ours: bytes, theirs: bytes) -> list[str]:
-    """Have a hub and an agent greet each other; return who refused."""
+    """Run the handshake of a hub and an agent; return the sides that refused."""
     refused = []
     near.settimeout(10)
     greeting = Greeting(ours)
@@ -210,7 +211,7 @@ def greet(near: socket.socket, far: socket.socket, ours: bytes, theirs: bytes) -
 def test_a_frame_whose_last_part_ends_a_turn_is_returned(
     links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing more would come, that somebody could wait for."""
+    """No more data would arrive to wake a poll."""
     near, far = links
     monkeypatch.setattr("procession.remote.link._TURN", 2)  # the sizes, and the head
     near.send(REPORT, "all")

@@ -1,4 +1,4 @@
-"""What the start method `command` is asked for: its options, and those of all whose ranks agents hold."""
+"""The options of the start method `command`, and those of all start methods with agents."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"command": ["true"], "nodes": 5}, "does not know 'nodes'; it knows advertise, command"),
     ],
 )
-def test_a_bad_option_is_named(options: dict[str, Any], error: str) -> None:
+def test_the_error_names_a_bad_option(options: dict[str, Any], error: str) -> None:
     with pytest.raises((TypeError, ValueError, FileNotFoundError), match=error):
         run(give, (), 2, start_method="command", options=options)
 
 
-def test_the_agents_command_may_be_in_the_middle() -> None:
+def test_a_placeholder_says_where_the_command_of_the_agent_goes() -> None:
     options = standin.options()
     options["command"] = ["env", *options["command"], "{agent}"]
     assert run(give, (), 2, start_method="command", options=options) == [(0,), (1,)]
 
 
-def test_another_interpreter_can_be_named(tmp_path: Path) -> None:
+def test_an_option_names_another_interpreter(tmp_path: Path) -> None:
     link = tmp_path / "python-there"
     link.write_text(f'#!/bin/sh\nNAMED=1 exec {sys.executable} "$@"\n')
     link.chmod(0o755)
     options = standin.options(python=str(link))
     env = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    told = run(see_environment, ("NAMED",), start_method="command", env=env, options=options)
-    assert told == [["1"]]
+    seen = run(see_environment, ("NAMED",), start_method="command", env=env, options=options)
+    assert seen == [["1"]]
 
 
-def test_a_backend_of_ones_own_is_short() -> None:
-    """What the author's guide promises."""
+def test_a_short_backend_starts_agents() -> None:
+    """The author's guide promises it."""
     assert run(give, (), 2, start_method=OwnBackend(), options={}) == [(0,), (1,)]
 
 

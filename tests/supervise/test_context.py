@@ -1,4 +1,4 @@
-"""What a context answers, to whom, how often; results; contexts left early or dropped.
+"""What a context answers to any thread, any number of times; results; contexts left early or dropped.
 
 Promises: All failures are reported, the root cause first; Nothing is left over; Launches do not disturb
 each other.
@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +27,7 @@ from procession import (
     start_processes,
 )
 from procession.testing.times import patience
+from scripts import run_program
 
 
 def test_every_join_gives_the_same_failure(start_method: str) -> None:
@@ -142,7 +140,7 @@ def test_large_results_do_not_block_a_rank(start_method: str) -> None:
         give_bytes, (size,), 2, join=False, collect_results=True, start_method=start_method
     )
     for process in context.processes:
-        process.join(60)  # the context has not looked yet: nobody reads while they leave
+        process.join(60)  # the context has not looked yet: no one reads while the ranks end
         assert process.exitcode == 0
     assert [len(value) for value in context.results()] == [size, size]
 
@@ -151,7 +149,7 @@ def give_bytes(rank: int, size: int) -> bytes:
     return bytes(size)
 
 
-def test_results_that_do_not_pickle_are_told_when_asked_for(start_method: str) -> None:
+def test_results_that_do_not_pickle_raise_once_they_are_asked_for(start_method: str) -> None:
     context = start_processes(
         give_lock, nprocs=2, join=False, collect_results=True, start_method=start_method
     )
@@ -168,7 +166,7 @@ def give_lock(rank: int) -> Any:
     return threading.Lock()
 
 
-def test_results_of_a_rank_that_left_early_are_missed(start_method: str) -> None:
+def test_a_rank_that_left_early_has_no_result(start_method: str) -> None:
     with pytest.raises(ResultError, match=r"sys\.exit"):
         run(sys_exit, start_method=start_method)
 
@@ -283,41 +281,15 @@ def test_a_forked_child_leaves_its_parents_ranks_alone(start_method: str) -> Non
     context.terminate()
 
 
-def test_ignored_sigchld_and_foreign_reapers_do_not_confuse(start_method: str) -> None:
-    code = textwrap.dedent(
-        f"""
-        import os, signal, sys, threading
-        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-        import ranks
-        from procession import ProcessExitedException, run, start_processes
-
-        def reap():
-            while True:
-                try:
-                    os.waitpid(-1, 0)
-                except ChildProcessError:
-                    pass
-
-        if sys.argv[1] == "ignored":
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        else:
-            threading.Thread(target=reap, daemon=True).start()
-        assert run(ranks.give, nprocs=3, start_method={start_method!r}) == [(0,), (1,), (2,)]
-        for fault in "exit 3", "_exit 7", "SIGKILL":
-            try:
-                start_processes(ranks.fail_in, (1, fault), 2, start_method={start_method!r})
-            except ProcessExitedException as error:
-                print(error.error_index, error.exit_code)
-        """
+@pytest.mark.parametrize("how", ["ignored", "foreign"])
+def test_ignored_sigchld_and_foreign_reapers_do_not_confuse(start_method: str, how: str) -> None:
+    """Where SIGCHLD is ignored, or a thread of the caller's reaps every child."""
+    done = run_program(
+        "launches_while_children_are_reaped.py",
+        how,
+        start_method,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
-    for how in ("ignored", "foreign"):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, how],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        told = done.stdout.splitlines()
-        assert [line.split()[0] for line in told] == ["1", "1", "1"]
-        assert told[0] == "1 3"
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "1", "1"]
+    assert lines[0] == "1 3"

@@ -1,4 +1,4 @@
-"""A launch has finished only once all that follows its ranks' ends is done.
+"""A launch has finished only once the cleanup after its ranks is done.
 
 Promises: What ranks start ends with them; An interrupt is orderly; Launches do not disturb each other.
 """
@@ -9,8 +9,8 @@ import errno
 import os
 import platform
 import signal
+import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -27,16 +27,18 @@ from procession import (
     start_processes,
 )
 from procession._cleanup import marks, reaper_client, tree
-from procession._forkserver import client, handles
+from procession._python import unpatched
 from procession._supervise.process import RankProcess
 from procession.testing.faults import start_program, start_session
+from procession.testing.introspect import list_servers
 from procession.testing.scratch import Stage, state_of
 from procession.testing.times import patience
+from scripts import run_program
 
 
 @pytest.fixture
 def slow_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the time for what ranks have left long enough to be interrupted in."""
+    """Make the wait for what ranks left behind long enough for a signal to interrupt it."""
     monkeypatch.setattr(tree, "LINGER", 1.0)
 
 
@@ -57,7 +59,7 @@ def assert_gone(folder: Path) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.usefixtures("slow_linger")
-def test_an_interrupt_while_the_rest_is_ended_leaves_none_of_it(
+def test_an_interrupt_during_the_cleanup_leaves_nothing_running(
     start_method: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = marks.end
@@ -76,7 +78,9 @@ def test_an_interrupt_while_the_rest_is_ended_leaves_none_of_it(
 
 
 @pytest.mark.usefixtures("slow_linger")
-def test_an_exception_of_a_handler_there_is_not_the_end(start_method: str, tmp_path: Path) -> None:
+def test_an_exception_of_a_handler_during_the_cleanup_does_not_end_it(
+    start_method: str, tmp_path: Path
+) -> None:
     def raise_late(*_: object) -> None:
         raise TimeoutError("from a handler")
 
@@ -98,7 +102,7 @@ def test_an_exception_of_a_handler_there_is_not_the_end(start_method: str, tmp_p
 
 
 @pytest.mark.usefixtures("slow_linger")
-def test_whoever_joins_meanwhile_waits_for_it(start_method: str, tmp_path: Path) -> None:
+def test_every_thread_that_joins_waits_for_the_cleanup(start_method: str, tmp_path: Path) -> None:
     context = start_processes(
         leave_something, (str(tmp_path), True), join=False, start_method=start_method
     )
@@ -119,13 +123,16 @@ def test_whoever_joins_meanwhile_waits_for_it(start_method: str, tmp_path: Path)
     assert left == [[], []]
 
 
-def test_without_descriptors_the_cause_is_still_the_ranks(
+def test_a_cleanup_without_descriptors_hides_no_failure(
     start_method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> bool:
+    searched: list[int] = []
+    withdrawn: list[int] = []
+
+    def fail(mark: int, *_: object) -> bool:
+        searched.append(mark)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/proc")
 
-    withdrawn: list[int] = []
     monkeypatch.setattr(marks, "end", fail)
     real = reaper_client.withdraw
     monkeypatch.setattr(reaper_client, "withdraw", withdrawn.append)
@@ -133,11 +140,12 @@ def test_without_descriptors_the_cause_is_still_the_ranks(
         start_processes(ranks.fail_in, (0, "ValueError"), start_method=start_method)
     assert "cannot look for what a launch's ranks have started" in caplog.text
     assert withdrawn == []  # the reaper stays responsible
-    for mark in list(reaper_client._live):
+    assert searched
+    for mark in searched:
         real(mark)
 
 
-def test_the_search_for_the_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cleanup_takes_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     never = os.eventfd(0, os.EFD_CLOEXEC) if hasattr(os, "eventfd") else os.pipe()[0]
     monkeypatch.setattr(marks, "PATIENCE", 0.2)
     monkeypatch.setattr(marks, "find", lambda *_, **__: ([os.dup(never)], False))
@@ -147,7 +155,9 @@ def test_the_search_for_the_rest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     os.close(never)
 
 
-def test_a_result_that_the_limits_forbid_is_missed_not_a_failure(start_method: str) -> None:
+def test_a_result_larger_than_a_file_may_be_is_a_missing_result_and_no_failure(
+    start_method: str,
+) -> None:
     with pytest.raises(ResultError, match=r"it cannot be sent: .*File too large"):
         run(give_beyond_the_limit, start_method=start_method)
 
@@ -159,7 +169,7 @@ def give_beyond_the_limit(rank: int) -> bytes:
     return bytes(100_000)
 
 
-def test_many_ranks_that_nobody_asks_about_do_not_block_their_server() -> None:
+def test_many_ranks_that_have_ended_do_not_block_their_server() -> None:
     context = start_processes(ranks.nothing, nprocs=400, join=False, start_method="forkserver")
     for process in context.processes:
         while state_of(process.pid or 0) not in "XZ":
@@ -174,20 +184,21 @@ def test_many_ranks_of_a_server_are_stopped_at_once() -> None:
     assert {process.exitcode for process in context.processes} <= {-15, -9}
 
 
-def test_a_handler_may_look_at_ranks_in_the_middle_of_a_look(
+def test_a_handler_may_look_at_ranks_while_an_exit_code_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Here, just before the wait for a message of the server, which the handler then reads."""
     context = start_processes(ranks.nothing, nprocs=2, join=False, start_method="forkserver")
-    real = handles.LaunchHandle._read
     seen: list[list[bool]] = []
 
-    def read(launch: handles.LaunchHandle, timeout: float) -> bool | None:
-        if len(seen) < 3:
+    def look_first(fd: int, *arguments: Any) -> bool:
+        if len(seen) < 3 and stat.S_ISSOCK(os.fstat(fd).st_mode):
             seen.append([])
             seen[-1] += [process.is_alive() for process in context.processes]
-        return real(launch, timeout)
+        return real(fd, *arguments)
 
-    monkeypatch.setattr(handles.LaunchHandle, "_read", read)
+    real = unpatched.is_ready
+    monkeypatch.setattr(unpatched, "is_ready", look_first)
     assert context.wait()
     assert seen
 
@@ -199,7 +210,7 @@ def test_a_handler_may_look_at_ranks_in_the_middle_of_a_look(
         "signal.set_wakeup_fd(-1); signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])",
     ],
 )
-def test_what_a_preloaded_module_does_to_signals_is_its_own_business(
+def test_a_preloaded_module_may_change_the_handling_of_sigchld(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "meddles.py").write_text(f"import signal\n{line}\n")
@@ -209,7 +220,7 @@ def test_what_a_preloaded_module_does_to_signals_is_its_own_business(
     answers = run(ranks.give, nprocs=4, start_method="forkserver", options=options)
     assert answers == [(0,), (1,), (2,), (3,)]
     assert time.monotonic() - begun < patience(3)  # not a second a rank
-    server = next(reversed(client._servers.values())).process
+    server = list_servers()[-1].process
     assert server is not None
     assert server.is_alive()
 
@@ -217,13 +228,13 @@ def test_what_a_preloaded_module_does_to_signals_is_its_own_business(
 def test_a_stopped_server_delays_little_and_hides_no_kill() -> None:
     start_processes(ranks.nothing, start_method="forkserver")
     context = start_processes(ranks.work, nprocs=6, join=False, start_method="forkserver")
-    server = next(reversed(client._servers.values())).process
+    server = list_servers()[-1].process
     assert server is not None
     os.kill(server.pid, signal.SIGSTOP)
     begun = time.monotonic()
     try:
         context.terminate(grace_period=0.1)
-        # KILL_WAIT alone is 3, and a second once for the server
+        # KILL_WAIT alone is 3 s, and a launch waits 1 s in all for its server
         assert time.monotonic() - begun < patience(4)
         for pid in context.pids():
             assert state_of(pid) in "XZ"
@@ -231,27 +242,9 @@ def test_a_stopped_server_delays_little_and_hides_no_kill() -> None:
         os.kill(server.pid, signal.SIGCONT)
 
 
-def test_a_rank_may_change_the_terminal_that_its_caller_has(
-    start_method: str, tmp_path: Path
-) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import pty, sys, termios\n"
-        "from procession import start_processes\n"
-        "def change(rank):\n"
-        "    termios.tcsetattr(1, termios.TCSADRAIN, termios.tcgetattr(1))\n"
-        "    print('changed')\n"
-        "if __name__ == '__main__':\n"
-        "    if sys.argv[2:]:\n"
-        "        sys.exit(pty.spawn([sys.executable, *sys.argv[:2]]))\n"
-        "    start_processes(change, start_method=sys.argv[1], timeout=20)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, str(script), start_method, "in a terminal"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
+def test_a_rank_may_change_the_terminal_that_its_caller_has(start_method: str) -> None:
+    done = run_program(
+        "changes_terminal.py", start_method, "in a terminal", check=False, stdin=subprocess.DEVNULL
     )
     assert "changed" in done.stdout
     assert "Timeout" not in done.stdout
@@ -259,16 +252,16 @@ def test_a_rank_may_change_the_terminal_that_its_caller_has(
 
 @pytest.mark.skipif(
     tuple(map(int, platform.release().split("-")[0].split(".")[:2])) < (6, 15),
-    reason="Linux 6.15 tells the exit status of a process that the kernel has reaped",
+    reason="a kernel before Linux 6.15 keeps no exit status of a process that it has reaped",
 )
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_a_rank_that_ends_at_once_where_the_kernel_reaps_it_leaves_its_exit_code(
+def test_the_exit_code_of_a_rank_is_known_where_the_kernel_reaps_it_at_once(
     start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = RankProcess.of_child
 
     def take_hold_late(pid: int, **details: Any) -> RankProcess:
-        time.sleep(0.3)  # in which a rank that waits for nobody is long gone
+        time.sleep(0.3)  # long enough for the rank to end
         return real(pid, **details)
 
     monkeypatch.setattr(RankProcess, "of_child", take_hold_late)

@@ -6,6 +6,7 @@ Promise: Launches do not disturb each other.
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import queue
 import re
@@ -23,16 +24,16 @@ import pytest
 
 import ranks
 from procession import ProcessRaisedException, get_context, run, start_processes
-from procession._launch.fork_check import find_threads
+from procession.testing.introspect import read_mask
 from procession.testing.scratch import state_of
 
 SCRIPT = Path(__file__).parents[1] / "forgetting_caller.py"
-PATIENCE = 30.0  # seconds
+PATIENCE = 30.0  # seconds to wait for an event
 
 
 @pytest.fixture
 def caller(tmp_path: Path) -> Iterator[Any]:
-    """Start the script, which leaves cues in the test's folder."""
+    """Start the script, which gives cues in the folder of the test."""
     made: list[subprocess.Popen[str]] = []
 
     def start(method: str, how: str, what: str) -> subprocess.Popen[str]:
@@ -62,9 +63,9 @@ def test_ranks_run_on_and_are_waited_for_at_the_exit(
     await_file(tmp_path / "leaving")
     assert not (tmp_path / "done 0").exists()
     (tmp_path / "go on").touch()
-    _, told = process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert [(tmp_path / f"done {rank}").exists() for rank in range(2)] == [True, True]
-    assert (process.returncode, told) == (5, "")
+    assert (process.returncode, errors) == (5, "")
 
 
 def test_daemonic_ranks_are_ended_at_the_exit(
@@ -82,11 +83,13 @@ def test_a_failure_is_logged_and_the_others_are_ended(
     caller: Any, tmp_path: Path, start_method: str, how: str
 ) -> None:
     process = caller(start_method, how, "fails")
-    _, told = process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 5
-    assert "a launch of act that was not joined failed: rank 1" in told
-    assert told.count("ValueError: boom") == 3  # by the rank itself; and in the log, with traceback
-    assert "Process " in told
+    assert "a launch of act that was not joined failed: rank 1" in errors
+    assert (
+        errors.count("ValueError: boom") == 3
+    )  # by the rank itself; and in the log, with traceback
+    assert "Process " in errors
 
 
 def test_an_interrupt_at_the_exit_ends_the_ranks(
@@ -105,21 +108,19 @@ def test_an_interrupt_at_the_exit_ends_the_ranks(
 def test_an_interrupt_that_ends_the_caller_ends_the_ranks(
     caller: Any, tmp_path: Path, start_method: str
 ) -> None:
-    """Though nobody was waiting for them when it came."""
+    """Although the caller was not waiting for them when it came."""
     process = caller(start_method, "sleeps", "cannot end")
     await_file(tmp_path / "leaving")
     pids = [int(await_file(tmp_path / f"rank {rank}")) for rank in range(2)]
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
-    assert "KeyboardInterrupt" in told
+    assert "KeyboardInterrupt" in errors
     assert all(state_of(pid) in "XZ" for pid in pids)
 
 
 def wait_until_waiting(pid: int) -> None:
-    """Wait until a process has installed the handlers that go with waiting."""
-    from procession._linux.procstat import read_mask
-
+    """Wait until a process has the handlers that it installs to wait for ranks."""
     until = time.monotonic() + PATIENCE
     while not read_mask(pid, "SigCgt") >> (signal.SIGTERM - 1) & 1:
         assert time.monotonic() < until
@@ -148,18 +149,18 @@ def test_dropping_a_context_stops_nothing(start_method: str) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     del processes
-    run(ranks.give, start_method=start_method)  # looks after it
+    run(ranks.give, start_method=start_method)  # also reaps the ranks of that launch
 
 
 def wait_for(rank: int, event: Any) -> None:
     event.wait()
 
 
-def test_what_leaves_the_block_has_the_failure_noted(
+def test_an_exception_that_leaves_the_block_has_a_note_on_the_failure(
     start_method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = start_processes(fail_at_once, nprocs=2, join=False, start_method=start_method)
-    with pytest.raises(queue.Empty) as caught, context:  # noqa: PT012  # the block is what is left
+    with pytest.raises(queue.Empty) as caught, context:  # noqa: PT012  # the exception leaves this block
         context.processes[1].join()
         queue.Queue[int]().get(block=False)
     notes = "".join(ranks.notes_on(caught.value))
@@ -185,7 +186,7 @@ def fail_at_once(rank: int) -> None:
     ranks.work(rank)
 
 
-def test_ranks_print_their_traceback_only_if_nobody_waits(
+def test_ranks_print_their_traceback_only_without_join(
     start_method: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ProcessRaisedException):
@@ -194,10 +195,10 @@ def test_ranks_print_their_traceback_only_if_nobody_waits(
     context = start_processes(fail_at_once, nprocs=2, join=False, start_method=start_method)
     with pytest.raises(ProcessRaisedException):
         context.wait()
-    told = capfd.readouterr().err
-    assert told.startswith("Process ")
-    assert re.match(r"Process \w+Process-\d+:\nTraceback \(most recent call last\):", told)
-    assert told.endswith("ValueError: boom\n")
+    printed = capfd.readouterr().err
+    assert printed.startswith("Process ")
+    assert re.match(r"Process \w+Process-\d+:\nTraceback \(most recent call last\):", printed)
+    assert printed.endswith("ValueError: boom\n")
 
 
 def test_a_supervised_launch_is_ended_and_logged_at_once(
@@ -238,11 +239,10 @@ def test_a_supervised_launch_may_be_waited_for_too(start_method: str) -> None:
     await_no_supervisor()
 
 
-def test_supervision_is_no_thread_that_a_fork_has_to_fear() -> None:
+def test_the_supervising_thread_does_not_make_forks_unsafe() -> None:
     with start_processes(
         ranks.work, nprocs=1, join=False, start_method="spawn", supervise=True
     ) as context:
-        assert find_threads() == []
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             for _ in range(20):
@@ -259,7 +259,29 @@ def test_supervision_is_no_thread_that_a_fork_has_to_fear() -> None:
     await_no_supervisor()
 
 
-def test_what_is_off_starts_no_thread(start_method: str) -> None:
+def test_without_supervise_there_is_no_thread(start_method: str) -> None:
     before = threading.active_count()
     with start_processes(ranks.work, nprocs=1, join=False, start_method=start_method):
         assert threading.active_count() == before
+
+
+def test_a_process_that_multiprocessing_forked_waits_for_its_ranks_too(
+    start_method: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "written"
+    process = multiprocessing.get_context("fork").Process(
+        target=leave_a_rank, args=(start_method, path)
+    )
+    process.start()
+    process.join()
+    assert (process.exitcode, path.exists()) == (0, True)
+    process.close()
+
+
+def leave_a_rank(start_method: str, path: Path) -> None:
+    start_processes(write_later, (path,), 1, join=False, start_method=start_method)
+
+
+def write_later(rank: int, path: Path) -> None:
+    time.sleep(0.3)
+    path.touch()

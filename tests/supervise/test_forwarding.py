@@ -1,4 +1,4 @@
-"""What asks the caller to end, or to stop for a while, reaches its ranks.
+"""Signals that ask the caller to end, or suspend it, reach its ranks.
 
 Promise: A caller that is asked to end lets its ranks save their work.
 """
@@ -20,6 +20,7 @@ import ranks
 import standin
 from conftest import START_METHODS
 from procession import ProcessContext, Signals, run, start_processes, stop_requested
+from procession.testing.introspect import read_mask
 from procession.testing.scratch import state_of
 
 SCRIPT = Path(__file__).parents[1] / "signalled_caller.py"
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 
 class Caller:
-    """A process that runs the script, and the folder of its ranks' cues."""
+    """A process that runs the script, and the folder in which its ranks give cues."""
 
     def __init__(self, folder: Path, method: str, how: str, what: str) -> None:
         self.folder, self.how = folder, how
@@ -66,7 +67,7 @@ MakeCaller = Callable[..., Caller]
 
 @pytest.fixture(params=[*START_METHODS, "command"])
 def start_method(request: pytest.FixtureRequest) -> str:
-    """The core's start methods, and ranks that agents hold."""
+    """The built-in start methods; the ranks of ``command`` have agents."""
     return str(request.param)
 
 
@@ -99,7 +100,7 @@ def test_sigterm_lets_ranks_save_and_then_ends_the_caller(
 def test_sigterm_at_every_line_between_the_start_and_the_wait() -> None:
     script = Path(__file__).parents[1] / "faults" / "terminated_starts.py"
     played = subprocess.run([sys.executable, script, "fork"], stdout=subprocess.PIPE, check=True)
-    assert played.stdout == b""  # the lines at which ranks lost their work
+    assert played.stdout == b""  # it lists the lines at which ranks lost their work
 
 
 @pytest.mark.parametrize("caught", ["SIGTERM", "SIGHUP,SIGTERM"])
@@ -109,7 +110,9 @@ def test_sighup_reaches_ranks_by_the_handler_that_they_have(
     caller = callers(start_method, "plain", caught)
     caller.await_ranks()
     assert caller.end(signal.SIGHUP) == -signal.SIGHUP
-    of_local_ranks = caught.partition(",")[0]  # of remote ones it is not known
+    of_local_ranks = caught.partition(",")[
+        0
+    ]  # the caller does not know the handlers of remote ones
     assert caller.saved() == ["SIGTERM" if start_method == "command" else of_local_ranks] * 2
 
 
@@ -148,14 +151,14 @@ def test_ctrl_c_cuts_the_grace_period_short(callers: MakeCaller, start_method: s
     pids = caller.await_ranks()
     wait_until(lambda: signal.SIGTERM in caught_by(caller.process.pid))
     caller.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)  # a signal more, in the grace period of 25 seconds
+    time.sleep(0.2)  # then another signal, in the grace period of 25 s
     begun = time.monotonic()
     assert caller.end(signal.SIGINT) == -signal.SIGTERM
     assert time.monotonic() - begun < 15
     assert all(state_of(pid) in "XZ" for pid in pids)
 
 
-def test_all_launches_of_the_caller_end(callers: MakeCaller, start_method: str) -> None:
+def test_sigterm_ends_all_launches_of_the_caller(callers: MakeCaller, start_method: str) -> None:
     caller = callers(start_method, "two")
     caller.await_ranks()
     caller.await_cue("second/rank 0")
@@ -163,7 +166,7 @@ def test_all_launches_of_the_caller_end(callers: MakeCaller, start_method: str) 
     assert len(caller.saved()) == 2
 
 
-def test_a_handler_of_the_callers_own_stays(callers: MakeCaller, start_method: str) -> None:
+def test_a_handler_that_the_caller_installed_stays(callers: MakeCaller, start_method: str) -> None:
     caller = callers(start_method, "handler")
     caller.await_ranks()
     assert caller.end(signal.SIGTERM) == 7
@@ -173,7 +176,7 @@ def test_a_handler_of_the_callers_own_stays(callers: MakeCaller, start_method: s
 def test_a_caller_that_asks_itself_passes_the_signal_on(
     callers: MakeCaller, start_method: str
 ) -> None:
-    """It ends when it wants to: a rank that launches, for one."""
+    """It ends when it wants to; a rank that launches may do so."""
     caller = callers(start_method, "asks")
     caller.await_ranks()
     assert caller.end(signal.SIGTERM) == 0
@@ -181,7 +184,7 @@ def test_a_caller_that_asks_itself_passes_the_signal_on(
     assert (caller.folder / "asked").read_text() == "True"
 
 
-def test_a_handler_that_only_notes_the_signal_stops_nothing(callers: MakeCaller) -> None:
+def test_a_handler_that_only_records_the_signal_stops_nothing(callers: MakeCaller) -> None:
     caller = callers("fork", "flag", "count")
     caller.await_ranks()
     caller.process.send_signal(signal.SIGTERM)
@@ -199,9 +202,7 @@ def test_handlers_are_put_back(callers: MakeCaller, start_method: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["plain", "chain"])
-def test_sigusr1_is_forwarded_where_that_is_asked_for(
-    callers: MakeCaller, start_method: str, how: str
-) -> None:
+def test_sigusr1_is_forwarded_on_request(callers: MakeCaller, start_method: str, how: str) -> None:
     caller = callers(start_method, how, "SIGUSR1")
     caller.await_ranks()
     assert caller.end(signal.SIGUSR1) == 0
@@ -214,21 +215,19 @@ def test_ranks_are_suspended_and_go_on_with_their_caller(
     callers: MakeCaller, start_method: str, how: str
 ) -> None:
     caller = callers(start_method, how, "count")
-    everybody = [*caller.await_ranks(), caller.process.pid]
+    processes = [*caller.await_ranks(), caller.process.pid]
     wait_until(lambda: signal.SIGTSTP in caught_by(caller.process.pid))
     caller.process.send_signal(signal.SIGTSTP)
-    wait_until(lambda: all(state_of(pid) == "T" for pid in everybody))
+    wait_until(lambda: all(state_of(pid) == "T" for pid in processes))
     if how == "timeout":
-        time.sleep(2.5)  # longer than the launch may take: the clock stands still
+        time.sleep(2.5)  # longer than the timeout of the launch, whose clock stops meanwhile
     caller.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: all(state_of(pid) != "T" for pid in everybody))
+    wait_until(lambda: all(state_of(pid) != "T" for pid in processes))
     (caller.folder / "end").touch()
     assert caller.process.wait(PATIENCE) == 0
 
 
 def caught_by(pid: int) -> set[int]:
-    from procession._linux.procstat import read_mask
-
     mask = read_mask(pid, "SigCgt")
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
@@ -259,7 +258,7 @@ def test_a_fork_of_the_caller_has_the_default_action(start_method: str) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                os.write(writer, b"x")  # Python forgets what comes while it forks
+                os.write(writer, b"x")  # Python drops a signal that comes while it forks
                 time.sleep(60)
             finally:
                 os._exit(1)
@@ -272,7 +271,7 @@ def test_a_fork_of_the_caller_has_the_default_action(start_method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signals", "error", "told"),
+    ("signals", "error", "message"),
     [
         ("SIGUSR1", TypeError, "procession.Signals"),
         (Signals(forward=signal.SIGUSR1), TypeError, "tuple of signals"),  # type: ignore[arg-type]
@@ -281,8 +280,8 @@ def test_a_fork_of_the_caller_has_the_default_action(start_method: str) -> None:
         (Signals(forward=("SIGUSR1",)), TypeError, "not 'SIGUSR1'"),  # type: ignore[arg-type]
     ],
 )
-def test_bad_signals_are_refused(signals: object, error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_bad_signals_are_refused(signals: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         run(ranks.nothing, signals=signals)  # type: ignore[call-overload]
 
 
@@ -291,7 +290,7 @@ def test_an_unknown_keyword_is_an_error_that_names_the_nearest() -> None:
         run(ranks.nothing, time_out=3)  # type: ignore[call-overload]
 
 
-def test_nobody_has_asked_this_process_to_end() -> None:
+def test_no_stop_was_requested_of_this_process() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert stop_requested() is False
@@ -299,16 +298,16 @@ def test_nobody_has_asked_this_process_to_end() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_the_first_question_must_come_from_the_main_thread() -> None:
-    told: list[BaseException] = []
+def test_the_first_call_of_stop_requested_must_be_in_the_main_thread() -> None:
+    raised: list[BaseException] = []
 
     def ask() -> None:
         try:
             stop_requested()
         except RuntimeError as error:
-            told.append(error)
+            raised.append(error)
 
     thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
-    assert "main thread" in str(told[0])
+    assert "main thread" in str(raised[0])

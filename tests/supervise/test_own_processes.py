@@ -1,4 +1,4 @@
-"""``ProcessContext(processes, error_files)``, as torch has it, over processes of the caller's."""
+"""``ProcessContext(processes, error_files)`` of processes that the caller has started, as in torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from procession._supervise.caller_processes import ErrorFile
 def test_a_context_of_processes_that_the_caller_has_started(
     tmp_path: Path, kind: str, how: str
 ) -> None:
-    """As torch's: with a file for each, into which its `_wrap` pickles the traceback."""
+    """As torch does, it has a file for each, into which torch's `_wrap` pickles the traceback."""
 
     class Mine(ProcessContext):
         def __init__(self, processes: Any, error_files: Any) -> None:
@@ -41,7 +41,7 @@ def test_a_context_of_processes_that_the_caller_has_started(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         processes = [
-            mp_context.Process(target=act_like_torchs, args=(rank, how, files[rank]))
+            mp_context.Process(target=act_like_torch, args=(rank, how, files[rank]))
             for rank in range(2)
         ]
         for process in processes:
@@ -57,8 +57,8 @@ def test_a_context_of_processes_that_the_caller_has_started(
     with pytest.raises(expected) as caught:
         join_all(context)
     assert caught.value.error_index == 1
-    told = {"raises": "ValueError: boom", "exits": "exit code 3", "killed": "SIGKILL"}[how]
-    assert told in str(caught.value)
+    text = {"raises": "ValueError: boom", "exits": "exit code 3", "killed": "SIGKILL"}[how]
+    assert text in str(caught.value)
     assert processes[0].exitcode == -signal.SIGTERM
 
 
@@ -67,7 +67,7 @@ def join_all(context: ProcessContext) -> None:
         pass
 
 
-def act_like_torchs(rank: int, how: str, path: str) -> None:
+def act_like_torch(rank: int, how: str, path: str) -> None:
     if how == "well":
         return
     if rank == 0:
@@ -97,12 +97,12 @@ def test_an_error_file_runs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "told"),
+    ("arguments", "error", "message"),
     [
         (([object()], ["path"]), TypeError, r"processes\[0\] has no pid, sentinel"),
         (([], ["path"]), ValueError, "0 processes, and 1 error_files"),
     ],
 )
-def test_bad_processes_are_refused(arguments: Any, error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_bad_processes_are_refused(arguments: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         ProcessContext(*arguments)

@@ -1,4 +1,4 @@
-"""Processes of a context have what multiprocessing's have; a daemonic caller is told the way out.
+"""Processes of a context have the attributes of multiprocessing; errors of daemonic callers say what helps.
 
 Promise: torch's contract holds.
 """
@@ -27,7 +27,7 @@ def work(rank: int, path: str) -> None:
 
 @pytest.fixture(params=METHODS)
 def working(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A context with a rank that is in its function."""
+    """A context with a rank that runs its function."""
     path = tmp_path / "works"
     options = standin.options() if request.param == "command" else None
     context = start_processes(
@@ -42,13 +42,13 @@ def list_public(item: object) -> set[str]:
     return {name for name in dir(item) if not name.startswith("_")}
 
 
-def test_processes_have_what_multiprocessings_have(working: ProcessContext) -> None:
+def test_processes_have_the_attributes_of_multiprocessing(working: ProcessContext) -> None:
     (process,) = working.processes
-    wanted = list_public(multiprocessing.Process()) - {"start", "run"}  # it is started
-    assert wanted | {"interrupt"} <= list_public(process)  # interrupt: of Python 3.14
+    wanted = list_public(multiprocessing.Process()) - {"start", "run"}  # it has started already
+    assert wanted | {"interrupt"} <= list_public(process)  # Python 3.14 added interrupt
 
 
-def test_what_they_are(working: ProcessContext) -> None:
+def test_the_attributes_say_which_process_it_is(working: ProcessContext) -> None:
     process: Any = working.processes[0]
     assert process.ident == process.pid == working.pids()[0]
     assert process.authkey == multiprocessing.current_process().authkey
@@ -59,7 +59,7 @@ def test_what_they_are(working: ProcessContext) -> None:
     assert "mine" in repr(process)
 
 
-def test_one_that_runs_cannot_be_closed(working: ProcessContext) -> None:
+def test_a_process_that_runs_cannot_be_closed(working: ProcessContext) -> None:
     process: Any = working.processes[0]
     with pytest.raises(ValueError, match=r"Process-\d+ \(pid \d+\) cannot be closed while it runs"):
         process.close()
@@ -72,7 +72,7 @@ def test_one_that_runs_cannot_be_closed(working: ProcessContext) -> None:
     assert process.exitcode == -9
 
 
-def test_one_can_be_interrupted(working: ProcessContext) -> None:
+def test_a_process_can_be_interrupted(working: ProcessContext) -> None:
     process: Any = working.processes[0]
     process.interrupt()
     process.join()
@@ -91,20 +91,20 @@ def launch(*_: object) -> str:
 RULE = "daemonic processes are not allowed to have children: this one, "
 
 
-def test_a_daemonic_rank_is_told_the_way_out(start_method: str) -> None:
+def test_the_error_in_a_daemonic_rank_says_what_helps(start_method: str) -> None:
     (said,) = run(launch, nprocs=1, start_method=start_method, daemon=True)
     assert said.startswith(RULE)
     assert said.endswith("is daemonic; start its own launch without daemon=True")
 
 
-def test_so_is_a_worker_of_a_pool() -> None:
+def test_the_error_in_a_worker_of_a_pool_says_what_helps() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         said = pool.apply(launch)
     assert said.startswith(f"{RULE}'SpawnPoolWorker-")
     assert "those of concurrent.futures.ProcessPoolExecutor are not daemonic" in said
 
 
-def test_so_is_a_process() -> None:
+def test_the_error_in_a_daemonic_process_says_what_helps() -> None:
     context = multiprocessing.get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=send_launch, args=(writer,), daemon=True)

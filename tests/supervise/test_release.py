@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 import ranks
-from procession import Launch, ProcessContext, ProcessRaisedException, Started, get_backend
-from procession._launch.starting import abort_start
+from procession import Launch, ProcessContext, ProcessRaisedException, Started, start_processes
+from procession.testing.introspect import abort_start
+from through import Wrapping
 
 
 class Recording:
@@ -46,11 +48,23 @@ class Deaf(Recording):
     kill = terminate
 
 
-def start(start_method: str, kind: type[Recording], fn: Any, *args: Any, nprocs: int = 2) -> Any:
-    options = {"fork_check": "off"} if start_method == "fork" else {}
-    launch = Launch(fn, args, nprocs, start_method, environments=({},) * nprocs, options=options)
-    started = get_backend(start_method).start(launch)
-    return launch, started.replace(processes=[kind(one) for one in started.processes])
+@dataclass
+class Endless(Wrapping):
+    """A backend whose launch ends no rank either."""
+
+    def start(self, launch: Launch) -> Started:
+        self.started.append(super().start(launch).replace(on_failure=None, on_finish=None))
+        return self.started[-1]
+
+
+def start(
+    backend: Wrapping, fn: Callable[..., Any], *args: Any, nprocs: int = 2
+) -> tuple[ProcessContext, Started]:
+    """Start ranks whose processes are wrapped; return their context, and the wrapped processes."""
+    context: ProcessContext = start_processes(
+        fn, args, nprocs, join=False, start_method=backend, collect_results=True
+    )
+    return context, backend.started[-1]
 
 
 def releases(started: Started) -> Iterator[list[bool]]:
@@ -58,8 +72,7 @@ def releases(started: Started) -> Iterator[list[bool]]:
 
 
 def test_a_process_is_released_once_after_its_end(start_method: str) -> None:
-    launch, started = start(start_method, Recording, ranks.nothing)
-    context = ProcessContext._of_launch(launch, started)
+    context, started = start(Wrapping(start_method, wrap=Recording), ranks.nothing)
     assert context.wait()
     assert context.wait()
     context.terminate()
@@ -67,17 +80,15 @@ def test_a_process_is_released_once_after_its_end(start_method: str) -> None:
 
 
 def test_what_is_stopped_is_released_once(start_method: str) -> None:
-    launch, started = start(start_method, Recording, ranks.work)
-    with ProcessContext._of_launch(launch, started):
+    context, started = start(Wrapping(start_method, wrap=Recording), ranks.work)
+    with context:
         assert list(releases(started)) == [[], []]
     assert list(releases(started)) == [[False], [False]]
 
 
 def test_what_cannot_be_ended_is_not_released_while_it_runs() -> None:
     """Nor is it released twice where it ends after all."""
-    launch, started = start("spawn", Deaf, ranks.work, nprocs=1)
-    started = started.replace(on_failure=None, on_finish=None)
-    context = ProcessContext._of_launch(launch, started)
+    context, started = start(Endless("spawn", wrap=Deaf), ranks.work, nprocs=1)
     context.terminate(0)
     assert list(releases(started)) == [[]]
     inner: Any = started.processes[0]
@@ -87,8 +98,8 @@ def test_what_cannot_be_ended_is_not_released_while_it_runs() -> None:
 
 
 def test_what_ends_with_its_launch_is_released_though_no_signal_could_end_it() -> None:
-    launch, started = start("spawn", Deaf, ranks.work, nprocs=1)
-    ProcessContext._of_launch(launch, started).terminate(0)
+    context, started = start(Wrapping("spawn", wrap=Deaf), ranks.work, nprocs=1)
+    context.terminate(0)
     assert list(releases(started)) == [[False]]
 
 
@@ -96,8 +107,8 @@ def test_a_release_that_raises_is_logged(
     start_method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "procession")
-    launch, started = start(start_method, ClosesTwice, ranks.give, "a")
-    assert ProcessContext._of_launch(launch, started).results() == [(0, "a"), (1, "a")]
+    context, started = start(Wrapping(start_method, wrap=ClosesTwice), ranks.give, "a")
+    assert context.results() == [(0, "a"), (1, "a")]
     assert {record.getMessage() for record in caplog.records} == {
         f"release() of process {process.pid} has raised OSError: [Errno 9] Bad file descriptor"
         for process in started.processes
@@ -105,12 +116,15 @@ def test_a_release_that_raises_is_logged(
 
 
 def test_a_release_that_raises_hides_no_failure(start_method: str) -> None:
-    launch, started = start(start_method, ClosesTwice, ranks.fail_in, 1, "ValueError")
+    backend = Wrapping(start_method, wrap=ClosesTwice)
+    context, _ = start(backend, ranks.fail_in, 1, "ValueError")
     with pytest.raises(ProcessRaisedException):
-        ProcessContext._of_launch(launch, started).wait()
+        context.wait()
 
 
 def test_a_start_that_is_undone_releases_once(start_method: str) -> None:
-    _, started = start(start_method, ClosesTwice, ranks.work)
+    options = {"fork_check": "off"} if start_method == "fork" else {}
+    launch = Launch(ranks.work, (), 2, start_method, environments=({}, {}), options=options)
+    started = Wrapping(start_method, wrap=ClosesTwice).start(launch)
     abort_start(started)
     assert list(releases(started)) == [[False], [False]]

@@ -1,4 +1,4 @@
-"""A second Ctrl-C ends ranks at once wherever it comes, also while the first one is being passed on."""
+"""A second Ctrl-C ends ranks at once whenever it comes, also while the first one is being forwarded."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from procession import Launch, ProcessContext, get_backend
+from procession import ProcessContext, start_processes
 from procession.testing import ranks
+from through import Wrapping
 
 LONG = 60.0
-"""Seconds of a grace period that nobody waits for."""
+"""A grace period longer than the test, in seconds."""
 
 
 class InterruptedBy:
-    """A process: Ctrl-C comes as a signal that is in ``numbers`` is sent to it, once."""
+    """A process: the first time that a signal in ``numbers`` is sent to it, Ctrl-C comes as well."""
 
     def __init__(self, inner: Any, numbers: set[int]) -> None:
         self.inner, self.numbers = inner, numbers
@@ -41,20 +42,16 @@ class InterruptedBy:
 
 
 def start(number: int, start_method: str, folder: Path) -> ProcessContext:
-    options = {"fork_check": "off"} if start_method == "fork" else {}
-    launch = Launch(
+    numbers = {number}
+    context: ProcessContext = start_processes(
         ranks.ignore_termination,
         (str(folder),),
         2,
-        start_method,
-        environments=({}, {}),
-        options=options,
+        join=False,
+        start_method=Wrapping(start_method, wrap=lambda one: InterruptedBy(one, numbers)),
         grace_period=LONG,
     )
-    started = get_backend(start_method).start(launch)
-    numbers = {number}
-    processes = [InterruptedBy(one, numbers) for one in started.processes]
-    return ProcessContext._of_launch(launch, started.replace(processes=processes))
+    return context
 
 
 def interrupt(context: ProcessContext) -> None:

@@ -1,20 +1,23 @@
-"""Ranks end in bounded time, whatever they do.
+"""Ranks that are stopped end in bounded time, whatever they do.
 
 Promise: Stopping takes bounded time.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ranks
+from events import await_event
 from procession import ProcessRaisedException, ProcessTimeoutError, get_context, start_processes
+from procession.testing.scratch import is_gone
 from procession.testing.times import patience
 
 
@@ -28,7 +31,7 @@ def test_a_rank_that_ignores_sigterm_is_killed_after_the_grace_period(start_meth
     assert context.processes[0].exitcode == -signal.SIGKILL
 
 
-def test_grace_period_of_the_launch_is_the_default(start_method: str) -> None:
+def test_the_grace_period_of_the_launch_is_the_default(start_method: str) -> None:
     ready = get_context(start_method).Event()
     with pytest.raises(ProcessRaisedException) as caught:
         start_processes(ranks.stubborn, (ready,), 2, start_method=start_method, grace_period=0.1)
@@ -53,7 +56,7 @@ def test_what_ranks_started_ends_with_them(start_method: str, grandchild: str) -
         start_processes(start_program, (queue, grandchild == "group"), 2, start_method=start_method)
     pid = queue.get()
     until = time.monotonic() + patience(5)
-    while is_running(pid):
+    while not is_gone(pid):
         assert time.monotonic() < until
         time.sleep(0.005)
     queue.close()
@@ -69,14 +72,7 @@ def start_program(rank: int, queue: Any, failing_has_it: bool) -> None:
     time.sleep(60)
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_deadline_stops_all_and_raises(start_method: str) -> None:
+def test_the_deadline_stops_all_and_raises(start_method: str) -> None:
     begun = time.monotonic()
     with pytest.raises(ProcessTimeoutError, match=r"did not end within 0\.2 s") as caught:
         start_processes(ranks.work, nprocs=2, start_method=start_method, timeout=0.2)
@@ -86,8 +82,8 @@ def test_deadline_stops_all_and_raises(start_method: str) -> None:
     assert all(one.collateral for one in caught.value.failures)
 
 
-def test_deadline_holds_for_a_later_join_too(start_method: str) -> None:
-    start_processes(ranks.nothing, start_method=start_method)  # a server, if it needs one, is there
+def test_the_deadline_holds_for_a_later_wait_too(start_method: str) -> None:
+    start_processes(ranks.nothing, start_method=start_method)  # starts the server, if there is one
     context = start_processes(
         ranks.work, nprocs=2, start_method=start_method, timeout=1, join=False
     )
@@ -99,8 +95,6 @@ def test_deadline_holds_for_a_later_join_too(start_method: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:start_method='fork' is not safe here:RuntimeWarning")  # threads
 def test_a_thread_that_started_ranks_and_ends_does_not_harm_them(start_method: str) -> None:
-    import threading
-
     made: list[Any] = []
     event = get_context(start_method).Event()
 
@@ -117,3 +111,20 @@ def test_a_thread_that_started_ranks_and_ends_does_not_harm_them(start_method: s
 
 def wait(rank: int, event: Any) -> None:
     event.wait()
+
+
+def test_terminate_sends_sigterm_whatever_else_a_rank_handles(start_method: str) -> None:
+    ready = get_context(start_method).Event()
+    context = start_processes(
+        handle_hangup, (ready,), 1, join=False, start_method=start_method, grace_period=60
+    )
+    await_event(context, ready)
+    context.terminate()
+    assert context.wait()
+    assert context.processes[0].exitcode == -signal.SIGTERM
+
+
+def handle_hangup(rank: int, ready: Any) -> None:
+    signal.signal(signal.SIGHUP, lambda *_: os._exit(3))
+    ready.set()
+    time.sleep(60)

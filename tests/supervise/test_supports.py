@@ -11,13 +11,13 @@ import pytest
 
 import procession
 import ranks
-from procession import Launch, ProcessContext, get_backend, protocol
+from procession import Launch, ProcessContext, protocol, start_processes
+from through import Wrapping
 
 PROTOCOLS = [kind for name, kind in vars(protocol).items() if name.startswith("Supports")]
 
-
 LACKED = [kind for kind in PROTOCOLS if kind is not protocol.SupportsRelease]
-"""All but that: without `release` a process of ours would leak the descriptors that it holds."""
+"""All but `SupportsRelease`: without `release` a process of a built-in backend would leak its descriptors."""
 
 
 def attributes_of(kind: type) -> set[str]:
@@ -38,10 +38,16 @@ class Without:
 
 
 def start(fn: Any, kind: type, *args: Any) -> ProcessContext:
-    launch = Launch(fn, args, 2, "spawn", environments=({}, {}), name="launch")
-    started = get_backend("spawn").start(launch)
-    processes = [Without(one, attributes_of(kind)) for one in started.processes]
-    return ProcessContext._of_launch(launch, started.replace(processes=processes))
+    missing = attributes_of(kind)
+    context: ProcessContext = start_processes(
+        fn,
+        args,
+        2,
+        join=False,
+        start_method=Wrapping("spawn", wrap=lambda one: Without(one, missing)),
+        collect_results=True,
+    )
+    return context
 
 
 @pytest.mark.parametrize("kind", PROTOCOLS)

@@ -1,4 +1,4 @@
-"""Whatever a rank sends, and whatever its caller lacks to read it: the launch ends, and says why."""
+"""Whatever a rank sends, and whatever its caller lacks to read it, the launch ends and says why."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from procession._supervise.channel import SocketChannel, UnreceivedError
 from procession.remote.link import REPORT, RESULT, GarbledError, Link, await_frame
 from procession.testing.scratch import Stage, is_gone
 from ranks import LONG
-from scripts import execute
+from scripts import PROGRAMS, run_program
 
-FOLDERS = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
 LARGE = 100_000
 HUGE = 1 << 42
 
 
 def send(rank: int, how: str, folder: str) -> None:
-    """Have rank 0 send something in place of its report, and the other work, as nothing had happened."""
+    """Send something in place of the report of rank 0, and let the other rank work."""
     stage = Stage(folder, LONG)
     if rank == 1:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -86,7 +85,7 @@ def test_a_report_that_cannot_be_read_ends_the_launch(
 
 
 def test_too_many_files_are_closed(tmp_path: Path) -> None:
-    """What was not asked for is closed, and does not look like too few descriptors."""
+    """The surplus is closed, and does not look like too few descriptors."""
     channel, theirs = SocketChannel.open()
     file = os.memfd_create("test", os.MFD_ALLOW_SEALING)
     os.write(file, b"\x80\x04N.")
@@ -101,41 +100,11 @@ def test_too_many_files_are_closed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver", "command"])
 def test_a_result_that_cannot_be_mapped_ends_the_launch(start_method: str, tmp_path: Path) -> None:
-    text = """
-        import os, resource, signal, sys, time
-        import standin
-        from procession import ProcessExitedException, run
-
-        def work(rank, folder):
-            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
-            path = os.path.join(folder, "busy")
-            if rank == 1:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                with open(path + "_", "w") as file:
-                    file.write(str(os.getpid()))
-                os.rename(path + "_", path)
-                time.sleep(60)
-            while not os.path.exists(path):
-                time.sleep(0.01)
-            return b"x" * (400 << 20)
-
-        if __name__ == "__main__":
-            method, folder = sys.argv[1:]
-            used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-            resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), resource.RLIM_INFINITY))
-            options = standin.options() if method == "command" else None
-            try:
-                run(work, (folder,), 2, start_method=method, grace_period=0.2, options=options)
-            except ProcessExitedException as error:
-                print(error.msg)
-            with open(os.path.join(folder, "busy")) as file:
-                print(os.path.exists("/proc/" + file.read()))
-        """
-    env = {**os.environ, "PYTHONPATH": FOLDERS, "STANDIN": ""}
-    told = execute(tmp_path, text, start_method, str(tmp_path), env=env).splitlines()
-    assert told[0].startswith("process 0 was lost: what it sent cannot be read: OSError")
-    assert told[0].endswith("Cannot allocate memory")
-    assert told[-1] == "False"
+    done = run_program("cannot_map_result.py", start_method, str(tmp_path))
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("process 0 was lost: what it sent cannot be read: OSError")
+    assert lines[0].endswith("Cannot allocate memory")
+    assert lines[-1] == "False"
 
 
 # Too few descriptors
@@ -143,7 +112,7 @@ def test_a_result_that_cannot_be_mapped_ends_the_launch(start_method: str, tmp_p
 
 @pytest.fixture
 def no_descriptors() -> Iterator[list[int]]:
-    """Descriptors that leave none for anybody else, until they are closed."""
+    """A list for descriptors that leave no other one to this process until they are closed."""
     held: list[int] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield held
@@ -202,7 +171,7 @@ def test_without_descriptors_success_is_still_success(
     assert context.results() == [bytes(LARGE)] * 2
 
 
-def test_without_descriptors_a_failure_is_the_ranks(
+def test_without_descriptors_the_failure_is_that_of_the_rank(
     start_method: str, no_descriptors: list[int]
 ) -> None:
     from procession import ProcessRaisedException, get_context
@@ -222,7 +191,7 @@ def raise_after(rank: int, event: Any) -> None:
     Stage(".", LONG).work()
 
 
-def test_a_remote_result_without_a_descriptor_is_missed_by_name(
+def test_a_remote_result_without_a_descriptor_is_a_missing_result_of_its_rank(
     no_descriptors: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "")
@@ -274,7 +243,7 @@ def test_garbage_on_a_connection_is_named_each_time(kind: str) -> None:
     far.close()
 
 
-def test_a_body_that_there_is_no_room_for_is_lost_alone(no_descriptors: list[int]) -> None:
+def test_a_body_without_a_descriptor_for_it_is_all_that_is_lost(no_descriptors: list[int]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         near = Link(socket.create_connection(server.getsockname()))
         far = Link(server.accept()[0])
@@ -294,23 +263,6 @@ def test_a_body_that_there_is_no_room_for_is_lost_alone(no_descriptors: list[int
     far.close()
 
 
-AGENT = """
-import sys
-from procession.remote import agent_session
-from procession.remote.agent import main
-
-def send(self, report):
-    import os
-    if self._rank == 0:
-        os.write(self._control.fileno(), bytes.fromhex(sys.argv[1]))
-    else:
-        real(self, report)
-
-real, agent_session.AgentSession._send_report = agent_session.AgentSession._send_report, send
-main()
-"""
-
-
 def give_or_work(rank: int) -> None:
     if rank == 1:
         Stage(".", LONG).work()
@@ -327,7 +279,8 @@ def test_an_agent_that_sends_garbage_ends_the_launch(
         head = marshal.dumps({"kind": 5, "time": 0} if kind == "other classes" else ["text"])
         sent = REPORT + struct.pack(">IQ", len(head), 0) + head
     monkeypatch.setenv("STANDIN", "")
-    more = f"command = [{sys.executable!r}, '-c', {AGENT!r}, {sent.hex()!r}]"
+    program = str(PROGRAMS / "agent_that_sends_bytes.py")
+    more = f"command = [{sys.executable!r}, {program!r}, {sent.hex()!r}]"
     with pytest.raises(ProcessExitedException, match="what it sent cannot be read") as caught:
         run(give_or_work, (), 2, start_method="command", options=standin.options(more),
             grace_period=1)  # fmt: skip
@@ -364,7 +317,7 @@ def test_stacks_that_cannot_be_read_are_named(start_method: str, tmp_path: Path)
 
 
 class Unloadable:
-    """What can be pickled, and raises where it is unpickled."""
+    """Pickles; raises where it is unpickled."""
 
     def __init__(self, kind: type[BaseException]) -> None:
         self.kind = kind
@@ -374,7 +327,7 @@ class Unloadable:
 
 
 def raise_it(kind: type[BaseException]) -> None:
-    raise kind("not to be had")
+    raise kind("raised while unpickled")
 
 
 def give_unloadable(rank: int, kind: type[BaseException]) -> Any:

@@ -1,4 +1,4 @@
-"""Which failure is the root cause, and how the exception tells it."""
+"""Which failure is the root cause, and what the exception says of it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def died(rank: int, time: int, name: str, **more: bool) -> Failure:
         ([raised(2, 1), raised(1, 1), raised(0, 3)], [2, 1, 0]),
     ],
 )
-def test_order(failures: list[Failure], order: list[int]) -> None:
+def test_the_root_cause_comes_first(failures: list[Failure], order: list[int]) -> None:
     assert [one.rank for one in sort_failures(failures)] == order
 
 
-def test_lines_say_what_became_of_a_rank() -> None:
+def test_a_failure_says_what_became_of_its_rank() -> None:
     assert str(Failure(1, "raised", 7, type_name="E", message="m")) == "rank 1 (pid 7) raised E: m"
     assert str(died(2, 0, "SIGKILL")) == "rank 2 (pid 2) was ended by SIGKILL"
     assert str(Failure(3, "exited", 7, "far", 4)) == "rank 3 (pid 7 on far) exited with code 4"
@@ -90,7 +90,7 @@ def meet_and_fail(rank: int, barrier: Any) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
-def test_a_group_is_a_base_group_where_it_has_to_be(start_method: str) -> None:
+def test_a_group_with_a_keyboard_interrupt_is_a_base_group(start_method: str) -> None:
     with pytest.raises(ProcessRaisedException) as caught:
         start_processes(interrupt, start_method=start_method)
     assert type(caught.value.as_group()).__name__ == "ExceptionGroup"
@@ -108,7 +108,7 @@ def test_a_group_without_failures_has_the_exception_itself() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
-def test_a_group_of_what_was_only_stopped_has_that() -> None:
+def test_a_group_of_ranks_that_were_only_stopped_has_these() -> None:
     stopped = make_exception([died(1, 1, "SIGTERM", collateral=True)])
     (own,) = stopped.as_group().exceptions
     assert isinstance(own, ProcessExitedException)
@@ -116,13 +116,15 @@ def test_a_group_of_what_was_only_stopped_has_that() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="from Python 3.11 on there are groups")
-def test_without_groups_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_exception_groups_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "exceptiongroup", None)
     with pytest.raises(RuntimeError, match="pip install exceptiongroup"):
         ProcessException("text", 0, 1).as_group()
 
 
-def test_what_torch_does_not_tell_is_in_the_notes_and_shown() -> None:
+def test_what_torch_does_not_say_is_in_the_notes() -> None:
     error = make_exception(
         [died(1, 1, "SIGKILL"), raised(0, 2), died(2, 3, "SIGTERM", collateral=True)]
     )

@@ -1,6 +1,6 @@
-"""What type checkers make of the calls: mypy and pyright read this file, and nothing runs it.
+"""Calls whose types mypy and pyright check; nothing runs this file.
 
-A line that must not pass has an ignore; both checkers complain of one that is not needed.
+A line that must not pass has an ignore; both checkers report an ignore that is not needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def repeat(rank: int, text: str, times: int) -> list[str]:
     return [text] * times
 
 
-def results_have_the_type_that_fn_returns() -> None:
+def run_returns_a_list_of_the_type_that_fn_returns() -> None:
     assert_type(run(give), list[float])
     assert_type(run(give, (), 4, start_method="fork"), list[float])
     assert_type(run(repeat, ("a", 2), 4, timeout=3.0), list[list[str]])
@@ -36,7 +36,7 @@ def args_are_checked_against_fn() -> None:
     run(give, nonsense=1)  # type: ignore[call-overload]
 
 
-async def join_decides_what_comes_back() -> None:
+async def join_decides_what_start_processes_returns() -> None:
     start_processes(repeat, ("a", 2), 4, True, False, "spawn")
     context = start_processes(repeat, args=["a", 2], nprocs=4, join=False)
     assert_type(context, ProcessContext)

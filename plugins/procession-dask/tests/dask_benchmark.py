@@ -1,4 +1,7 @@
-"""What a launch costs by Dask: ``python dask_benchmark.py`` prints medians in seconds, on a quiet machine."""
+"""Measure what a launch by Dask costs: ``python dask_benchmark.py`` prints medians in seconds.
+
+Run it on a quiet machine.
+"""
 
 from __future__ import annotations
 

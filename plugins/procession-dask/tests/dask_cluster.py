@@ -1,6 +1,6 @@
-"""A Dask cluster of this machine's, for all tests of one run: a scheduler, and workers under nannies.
+"""A Dask cluster on this machine for all tests of one run: a scheduler, and workers under nannies.
 
-The scheduler cannot import procession, nor this plugin: it need not.
+The scheduler can import neither procession nor this plugin, and need not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from procession_dask.clients import load
 from procession_dask.tasks import Call
 
 THREADS = 30, 1, 1
-"""Those of each worker."""
+"""The threads of each worker."""
 
 _PATIENCE = 60.0
 _DASK = "import runpy; runpy.run_module('dask', run_name='__main__', alter_sys=True)"
@@ -34,7 +34,7 @@ _HIDING = f"import sys; sys.modules.update(procession=None, procession_dask=None
 
 @dataclass
 class Cluster:
-    """Processes of a cluster, and where its scheduler is."""
+    """The processes of a cluster, and the address of its scheduler."""
 
     folder: Path
     host: str
@@ -51,14 +51,14 @@ class Cluster:
     def start_worker(
         self, threads: int, *, host: str = "", prefix: Sequence[str] = (), hiding: bool = False
     ) -> subprocess.Popen[bytes]:
-        """Start a worker; ``hiding`` what it needs for ranks, it has no nanny."""
+        """Start a worker; with ``hiding`` it lacks what ranks need, and has no nanny."""
         arguments = [self.address, "--nworkers", "1", "--nthreads", str(threads)]
         arguments += ["--local-directory", str(self.folder), *(["--no-nanny"] if hiding else [])]
         python = [*prefix, sys.executable, "-c", _HIDING if hiding else _DASK]
         return self._start(python, "worker", *arguments, host=host)
 
     def connect(self, workers: int) -> Any:
-        """Return a client, once so many workers are there."""
+        """Wait until so many workers are there, and return a client."""
         client = load().Client(self.address, timeout=_PATIENCE, set_as_default=False)
         client.wait_for_workers(workers, timeout=_PATIENCE)
         return client
@@ -84,7 +84,7 @@ class Cluster:
 
 
 def create_cluster(host: str = "127.0.0.1") -> Cluster:
-    """Return a cluster in which nothing runs yet; it ends with this process at the latest."""
+    """Return a cluster without workers; it ends with this process at the latest."""
     cluster = Cluster(Path(tempfile.mkdtemp(prefix="procession-dask-")), host, find_port())
     atexit.register(shutil.rmtree, cluster.folder, ignore_errors=True)
     atexit.register(cluster.stop)
@@ -103,14 +103,14 @@ def get_cluster() -> Cluster:
 
 @functools.cache
 def get_client() -> Any:
-    """Return a client of that cluster, which is nobody's default."""
+    """Return a client of that cluster, which is not the default client."""
     client = get_cluster().connect(len(THREADS))
     atexit.register(client.close)
     return client
 
 
 def await_single_threads() -> list[str]:
-    """Return the addresses of the workers with one thread, once they are there."""
+    """Wait for the workers with one thread, and return their addresses."""
     until = time.monotonic() + _PATIENCE
     while True:
         threads: Mapping[str, int] = get_client().nthreads()
@@ -121,20 +121,20 @@ def await_single_threads() -> list[str]:
 
 
 def submit(workers: Sequence[str], fn: Callable[..., Any], *args: Any) -> Any:
-    """Return the future of a task on one of these workers, whose function the scheduler need not have."""
+    """Return the future of a task on one of these workers; the scheduler need not import its function."""
     return get_client().submit(
         pickle.loads, pickle.dumps(Call(fn, *args)), workers=workers, pure=False
     )
 
 
 def list_jobs() -> Collection[str]:
-    """Return the keys of all tasks that the scheduler knows, in whatever state."""
+    """Return the keys of all tasks that the scheduler knows, in any state."""
     keys: list[str] = get_client().run_on_scheduler(_list_tasks)
     return keys
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Have a process of a cluster end."""
+    """End a process of a cluster."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(10)

@@ -17,12 +17,12 @@ _NAMES = [f"pdask{os.getpid() % 100_000}{which}" for which in "nf"]  # of namesp
 
 @dataclass
 class Hosts:
-    """A cluster whose scheduler and first worker are near, and whose second worker is far."""
+    """A cluster: the scheduler and the first worker are on the near host, the second one on the far host."""
 
     cluster: Cluster
 
     def run(self, source: str, *arguments: str) -> str:
-        """Run a program near, and return what it prints."""
+        """Run a program on the near host, and return its output."""
         command = [*enter(0), sys.executable, "-c", source, self.cluster.address, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
         done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
@@ -31,12 +31,12 @@ class Hosts:
 
     @staticmethod
     def cut() -> list[str]:
-        """Return the command that cuts the link; it works near, too."""
+        """Return the command that cuts the link; the near host can run it, too."""
         return ["ip", "link", "set", _NAMES[0], "down"]
 
 
 def why_not() -> str:
-    """Return why there cannot be two hosts here; empty if there can."""
+    """Return the reason why there cannot be two hosts here, or an empty string."""
     if os.geteuid() != 0:
         return "only root can make network namespaces"
     try:
@@ -51,7 +51,7 @@ def why_not() -> str:
 
 @contextmanager
 def two_hosts() -> Iterator[Hosts]:
-    """Provide them while the block runs."""
+    """Provide two hosts with their cluster while the block runs."""
     cluster = create_cluster(NEAR)
     try:
         _make_hosts()
@@ -66,7 +66,7 @@ def two_hosts() -> Iterator[Hosts]:
 
 
 def enter(which: int) -> list[str]:
-    """Return what a command begins with that runs near (0) or far (1)."""
+    """Return the prefix of a command that runs on the near (0) or far (1) host."""
     return ["ip", "netns", "exec", _NAMES[which]]
 
 

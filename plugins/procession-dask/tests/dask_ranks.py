@@ -1,4 +1,4 @@
-"""What ranks do in the tests of the start method, and what callers do in processes of their own."""
+"""Functions of ranks, tasks and callers in the tests of the start method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tell_process(rank: int) -> tuple[int, str]:
 
 
 def tell_worker(rank: int) -> int:
-    """Return the process id of the worker, which has started the agent, which has started the rank."""
+    """Return the process id of the worker that started the agent of this rank."""
     return get_parent(os.getppid())
 
 
@@ -36,26 +36,28 @@ def count(rank: int, size: int) -> bytes:
 
 
 def nest(number: int) -> list[int]:
-    """Launch ranks from a task, which has a client of its worker's."""
+    """Launch ranks from a task, through the client of its worker."""
     from procession import run
 
     return run(double, (number,), 2, start_method="dask")
 
 
 def occupy(folder: str, number: int) -> None:
-    """Be a task that has its thread until it is told."""
+    """Keep the thread of a task until a cue."""
     stage = Stage(folder, 0)
     stage.tell(f"occupied {number}")
     stage.await_cue("leave")
 
 
 def reduce(rank: int) -> float:
-    """Add up the ranks, all together, by torch."""
+    """Add up the numbers of all ranks by torch."""
     import torch
     from torch import distributed
 
     names = [name for _, name in socket.if_nameindex() if name != "lo"]
-    os.environ["GLOO_SOCKET_IFNAME"] = names[0]  # both hosts have one name, which gloo looks up
+    os.environ["GLOO_SOCKET_IFNAME"] = names[
+        0
+    ]  # gloo would look up the name, which both hosts share
     distributed.init_process_group("gloo")
     tensor = torch.tensor([float(rank + 1)])
     distributed.all_reduce(tensor)

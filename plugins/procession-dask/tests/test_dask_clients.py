@@ -1,4 +1,4 @@
-"""Which client a launch uses, and what is said where there is none that it can use."""
+"""A launch uses the right client, and its error says why if there is none that it can use."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_availability_imports_nothing() -> None:
     assert look()[0] == "True True []"
 
 
-def test_what_is_missing_is_told() -> None:
+def test_availability_names_what_is_missing() -> None:
     first, second = look("hide")
     assert first == "False True []"
     assert second == "Dask is not installed pip install distributed"
 
 
-def test_nobody_listens() -> None:
+def test_an_address_without_a_listener_is_an_error() -> None:
     address = f"tcp://127.0.0.1:{find_port()}"
     begun = time.monotonic()
     fail(
@@ -76,7 +76,7 @@ def test_nobody_listens() -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_who_listens_is_no_scheduler() -> None:
+def test_an_address_of_another_server_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         begun = time.monotonic()
@@ -84,11 +84,11 @@ def test_who_listens_is_no_scheduler() -> None:
         assert time.monotonic() - begun < 5
 
 
-def test_there_is_no_client() -> None:
+def test_a_launch_without_a_client_is_an_error() -> None:
     fail(ValueError, r"finds no client: make a distributed\.Client first")
 
 
-def test_a_client_was_closed() -> None:
+def test_a_closed_client_is_an_error() -> None:
     client = load().Client(get_cluster().address, set_as_default=False)
     client.close()
     fail(
@@ -120,7 +120,9 @@ def test_an_asynchronous_client_is_refused() -> None:
         (ValueError, "python", {"python": "python3"}),
     ],
 )
-def test_bad_options(error: type[Exception], match: str, options: dict[str, Any]) -> None:
+def test_bad_options_are_refused(
+    error: type[Exception], match: str, options: dict[str, Any]
+) -> None:
     fail(error, match, **options)
 
 
@@ -131,7 +133,7 @@ def test_a_worker_of_another_version_is_named() -> None:
     )
 
 
-def test_functions_of_a_notebook_can_be_ranks(tmp_path: Path) -> None:
+def test_ranks_can_call_functions_of_a_notebook(tmp_path: Path) -> None:
     for module in ("ipykernel", "nbclient", "nbformat"):
         pytest.importorskip(module)
     source = BOOK.format(address=get_cluster().address, workers=[*get_client().nthreads()])

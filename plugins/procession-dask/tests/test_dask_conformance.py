@@ -1,4 +1,4 @@
-"""The start method is certified on a cluster of three workers."""
+"""The kit certifies the start method on a cluster of three workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestDask(RemoteConformance):
 
     @pytest.fixture
     def launch_options(self) -> Mapping[str, Any]:
-        await_single_threads()  # all are there
+        await_single_threads()  # until all are there
         return {"address": get_cluster().address}
 
     @pytest.fixture
@@ -36,7 +36,7 @@ class TestDask(RemoteConformance):
 
 
 class TestByRelay:
-    """What depends on how agents and their caller are connected; all of the kit was run so by hand."""
+    """Tests that depend on the connection of agents and caller; the whole kit was run so by hand."""
 
     @pytest.fixture
     def subject(self, tmp_path: Path) -> Subject:

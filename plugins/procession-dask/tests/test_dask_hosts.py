@@ -1,4 +1,4 @@
-"""Ranks on two hosts: they meet, they are lost, and their caller can do without a way to them."""
+"""Ranks on two hosts meet and are lost, also if their caller cannot reach them directly."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ with ThreadPoolExecutor() as threads:
     print([*threads.map(lambda context: fail(context, begun), contexts)])
 """
 DIRECTLY = {"advertise": NEAR, "transport": "connect"}
-BY_DASK: dict[str, Any] = {}  # where it is needed: the caller listens at 127.0.0.1
+BY_DASK: dict[str, Any] = {}  # the caller listens at 127.0.0.1, so Dask carries for the far host
 WAYS = pytest.mark.parametrize("options", [DIRECTLY, BY_DASK], ids=["directly", "by Dask"])
 
 
@@ -95,26 +95,30 @@ def test_ranks_meet(hosts: Hosts, options: dict[str, Any]) -> None:
     assert sizes == [2_000_000] * 4
 
 
-def test_a_caller_that_cannot_be_reached_is_told_what_to_do(hosts: Hosts) -> None:
+def test_the_error_of_an_unreachable_caller_says_what_to_do(hosts: Hosts) -> None:
     said = hosts.run(START + REFUSED)
     assert "cannot connect to this process; give the option 'advertise'" in said
 
 
-def test_torch_reduces(hosts: Hosts) -> None:
+def test_torch_reduces_across_hosts(hosts: Hosts) -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
     assert ast.literal_eval(hosts.run(START + REDUCE, repr(BY_DASK))) == [6.0] * 3
 
 
 @WAYS
-def test_a_far_rank_is_killed(hosts: Hosts, options: dict[str, Any], tmp_path: Path) -> None:
-    told = ast.literal_eval(hosts.run(START + KILL, repr(options), str(tmp_path)))
-    assert told[:3] == (2, "exited", "SIGKILL")
-    assert told[3] < 2
+def test_a_killed_rank_on_the_far_host_is_reported(
+    hosts: Hosts, options: dict[str, Any], tmp_path: Path
+) -> None:
+    result = ast.literal_eval(hosts.run(START + KILL, repr(options), str(tmp_path)))
+    assert result[:3] == (2, "exited", "SIGKILL")
+    assert result[3] < 2
     assert_gone(tmp_path)
 
 
-def test_the_link_is_cut(hosts: Hosts, tmp_path: Path) -> None:  # the last: it stays cut
+def test_ranks_are_lost_and_end_when_the_link_is_cut(
+    hosts: Hosts, tmp_path: Path
+) -> None:  # the last test, since the link stays cut
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What becomes of a launch when workers die, are busy, lack something, or are threads."""
+"""Launches with workers that die, are busy, lack something, or are threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from procession_dask.clients import load
 
 @pytest.fixture
 def pair() -> list[str]:
-    """Two workers that have one thread each."""
+    """Two workers with one thread each."""
     return sorted(await_single_threads())
 
 
@@ -51,7 +51,7 @@ def test_a_rank_is_lost_with_its_worker(tmp_path: Path, pair: list[str], transpo
     assert (root.rank, root.kind) == (1, "lost")
     assert took < 5
     assert_all_gone(subject)
-    await_single_threads()  # the nanny has another one by now, where Dask may execute the task again
+    await_single_threads()  # the nanny has started another worker, where Dask could run the task again
     assert [subject.stage.read(f"calls {rank}") for rank in range(2)] == [".", "."]
 
 
@@ -66,11 +66,11 @@ def test_workers_are_filled_in_the_order_given(pair: list[str]) -> None:
     pids = get_client().run(os.getpid)
     for workers in (pair, pair[::-1]):
         options = {"client": get_client(), "workers": workers}
-        told = run(dask_ranks.tell_worker, nprocs=2, start_method="dask", options=options)
-        assert told == [pids[worker] for worker in workers]
+        found = run(dask_ranks.tell_worker, nprocs=2, start_method="dask", options=options)
+        assert found == [pids[worker] for worker in workers]
 
 
-def test_busy_threads_are_none(tmp_path: Path, pair: list[str]) -> None:
+def test_busy_threads_do_not_count(tmp_path: Path, pair: list[str]) -> None:
     options = {"client": get_client(), "workers": pair, "start_timeout": 0.3}
     with occupied(tmp_path, pair[:1]) as leave:
         with pytest.raises(StartError, match="1 of 2 worker threads are busy"):
@@ -95,7 +95,9 @@ def test_ranks_keep_tasks_away_from_their_threads(tmp_path: Path, pair: list[str
     waiting.release()
 
 
-def test_what_the_scheduler_cannot_know_is_told(tmp_path: Path, pair: list[str]) -> None:
+def test_the_error_names_a_busy_thread_that_the_scheduler_does_not_know(
+    tmp_path: Path, pair: list[str]
+) -> None:
     options = {"client": get_client(), "workers": pair, "start_timeout": 1}
     with occupied(tmp_path, pair[1:]) as leave:
         forget_tasks()
@@ -159,16 +161,16 @@ def test_a_local_cluster_needs_no_option(processes: bool, tmp_path: Path) -> Non
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        told = run(dask_ranks.tell_process, nprocs=2, start_method="dask")
-        assert len({pid for pid, _ in told}) == 2
-        assert {address for _, address in told} == {"127.0.0.1"}
+        found = run(dask_ranks.tell_process, nprocs=2, start_method="dask")
+        assert len({pid for pid, _ in found}) == 2
+        assert {address for _, address in found} == {"127.0.0.1"}
         assert not any(client.processing().values())
-        if not processes:  # a nanny's workers are daemonic, and may not
+        if not processes:  # the workers of a nanny are daemonic, and cannot
             assert client.submit(dask_ranks.nest, 1).result(timeout=60) == [2, 3]
 
 
 @pytest.mark.parametrize("transport", ["connect", "dask"])
-def test_large_things_arrive(pair: list[str], transport: str) -> None:
+def test_large_arguments_and_results_arrive(pair: list[str], transport: str) -> None:
     numpy = pytest.importorskip("numpy")
     options = {"client": get_client(), "transport": transport}
     array = numpy.ones(1_000_000)
@@ -187,7 +189,7 @@ def kill_once_queued(pid: int) -> None:
 
 @contextmanager
 def occupied(folder: Path, workers: list[str]) -> Iterator[Callable[[], None]]:
-    """Have a task in a thread of each of these workers; provide what has them leave."""
+    """Keep a task in a thread of each of these workers; provide a function that ends the tasks."""
     stage = Stage(str(folder), 0)
     for number, worker in enumerate(workers):
         _tasks.append(submit([worker], dask_ranks.occupy, str(folder), number))
@@ -205,7 +207,7 @@ _tasks: list[Any] = []
 
 
 def forget_tasks() -> None:
-    """Have the scheduler forget tasks that occupy threads, though they do so still."""
+    """Make the scheduler forget the tasks that occupy threads, although they still run."""
     while _tasks:
         _tasks.pop().release()
     wait_until(lambda: not list_jobs(), "the scheduler has tasks")

@@ -1,4 +1,4 @@
-"""The plugin is certified, and does what its commands say."""
+"""The kit certifies the plugin, and ranks run under its commands."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trace_to(place: RankPlace) -> list[str]:
 
 
 def need(program: str, *arguments: str) -> None:
-    """Skip a test where a program is not there, or the kernel does not let it do its work."""
+    """Skip a test if a program is missing, or the kernel does not let it work."""
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed: apt-get install {program}")
     tried = subprocess.run([program, *arguments, "true"], capture_output=True, text=True)
@@ -57,13 +57,13 @@ def need(program: str, *arguments: str) -> None:
         pytest.skip(f"{program} does not work here: {tried.stderr.strip()}")
 
 
-def test_niceness_is_what_the_arguments_say() -> None:
+def test_ranks_have_the_niceness_of_the_arguments() -> None:
     own = os.nice(0)
     niceness = run(see_niceness, nprocs=2, start_method="nice", options={"arguments": ["-n", "3"]})
     assert niceness == [min(own + 3, 19)] * 2
 
 
-def test_arguments_may_be_those_of_each_rank() -> None:
+def test_each_rank_can_have_its_own_arguments() -> None:
     ours = sorted(os.sched_getaffinity(0))[:2]
     options = {"arguments": lambda place: ["-c", str(ours[place.rank])]}
     seen = run(see_processors, nprocs=len(ours), start_method="taskset", options=options)
@@ -75,7 +75,7 @@ def test_any_command_is_a_prefix() -> None:
     assert run(see_niceness, start_method="prefix", options=options) == [min(os.nice(0) + 2, 19)]
 
 
-def test_what_ranks_do_is_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strace_traces_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("strace", "-qq", "-f")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ProcessRaisedException, match="ValueError: of rank"):
@@ -101,14 +101,14 @@ def see_name(rank: int) -> str:
     return socket.gethostname()
 
 
-def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(procession.BackendUnavailableError, match="nice is not on PATH"):
         get_backend("nice")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         ([], ValueError, r"needs options=\{'arguments': \[PROGRAM"),
         ("nice -n 5", TypeError, "must be a list of str, not 'nice -n 5'"),
@@ -116,13 +116,13 @@ def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         (["no-such-program"], FileNotFoundError, "no-such-program"),
     ],
 )
-def test_bad_arguments_are_refused(arguments: Any, kind: type[Exception], told: str) -> None:
-    with pytest.raises(kind, match=told):
+def test_bad_arguments_are_refused(arguments: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
         start_processes(see_niceness, start_method="prefix", options={"arguments": arguments})
 
 
-def test_it_is_short() -> None:
-    """A backend by an outsider in 60 lines."""
+def test_the_plugin_is_short() -> None:
+    """An author who knows only the guide needs 60 lines."""
     import procession_example
 
     source = Path(procession_example.__file__).read_text()

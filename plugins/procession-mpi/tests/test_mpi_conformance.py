@@ -1,4 +1,4 @@
-"""The start method is certified on MPICH's mpiexec."""
+"""The kit certifies the start method with MPICH's mpiexec."""
 
 from __future__ import annotations
 

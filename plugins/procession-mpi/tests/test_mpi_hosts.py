@@ -21,7 +21,7 @@ class TestTwoHosts(TwoHostConformance):
 
     @pytest.fixture
     def launch_options(self, far: FarHost, tmp_path: Path) -> Mapping[str, Any]:
-        """mpiexec starts a proxy on each host by ``LAUNCHER -x HOST COMMAND...``, as it would by ssh."""
+        """Options: mpiexec starts a proxy on each host by ``LAUNCHER -x HOST COMMAND...``, as by ssh."""
         enter = shlex.join(far.prefix)
         launcher = tmp_path / "launcher"
         launcher.write_text(

@@ -1,4 +1,4 @@
-"""MPI is usable in ranks, under MPICH's mpiexec and Open MPI's; what either gets wrong is told."""
+"""Ranks can use MPI, under the mpiexec of MPICH and of Open MPI, and errors of either are reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPEN_MPI = "PROCESSION_TEST_OPENMPI"
 
 @pytest.fixture(params=["mpich", "openmpi"])
 def options(request: pytest.FixtureRequest) -> Mapping[str, Any]:
-    """Each of the two, as far as it is here; both cannot be in one environment."""
+    """The options for each mpiexec that is installed; one environment cannot have both."""
     if request.param == "mpich":
         return {}
     path = os.environ.get(OPEN_MPI)
@@ -45,8 +45,8 @@ def options(request: pytest.FixtureRequest) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("nprocs", [1, 2, 4])
-def test_ranks_are_mpis(nprocs: int) -> None:
-    """Rank, size, and a collective, by the PMI connection that mpiexec has handed to their agents."""
+def test_ranks_are_processes_of_mpi(nprocs: int) -> None:
+    """Rank, size and a collective are right, through the PMI connection that agents get from mpiexec."""
     total = sum(range(1, nprocs + 1))
     assert run(meet, (), nprocs, start_method="mpi") == [(r, nprocs, total) for r in range(nprocs)]
 
@@ -56,15 +56,15 @@ def meet(rank: int) -> tuple[int, int, int]:
     return world.rank, world.size, world.allreduce(rank + 1)
 
 
-def test_mpiexec_says_nothing_of_ranks_that_have_ended(capfd: pytest.CaptureFixture[str]) -> None:
-    """Hydra tells the other agents of each end by a signal."""
+def test_mpiexec_prints_nothing_when_ranks_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """Hydra signals the other agents when a process ends."""
     for _ in range(5):
         run(meet, (), 3, start_method="mpi")
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_rank_that_raises_frees_one_in_a_collective() -> None:
-    """Which MPI alone would let wait for ever."""
+    """MPI alone would let that rank wait for ever."""
     begun = time.monotonic()
     with pytest.raises(ProcessRaisedException, match="ValueError: boom") as caught:
         start_processes(meet_but_one, (), 3, start_method="mpi")
@@ -80,8 +80,8 @@ def meet_but_one(rank: int) -> None:
     world.barrier()
 
 
-def test_an_mpi_rank_can_launch_ranks_of_its_own() -> None:
-    """Which have an MPI of their own: the outer one's variables are not for them."""
+def test_an_mpi_rank_can_launch_mpi_ranks() -> None:
+    """The inner ranks have a separate MPI, and do not see the variables of the outer one."""
     assert run(launch_inside, (), 1, start_method="mpi") == [[(0, 2, 3), (1, 2, 3)]]
 
 
@@ -90,16 +90,16 @@ def launch_inside(rank: int) -> list[Any]:
     return run(meet, (), 2, start_method="mpi")
 
 
-def test_results_come_by_rank(options: Mapping[str, Any]) -> None:
+def test_results_are_in_the_order_of_ranks(options: Mapping[str, Any]) -> None:
     assert run(give, ("a",), 4, start_method="mpi", options=options) == [(r, "a") for r in range(4)]
 
 
-def test_a_failure_is_told(options: Mapping[str, Any]) -> None:
+def test_a_failure_is_raised(options: Mapping[str, Any]) -> None:
     with pytest.raises(ProcessRaisedException, match="ValueError: of rank 1"):
         start_processes(raise_, (1,), 2, start_method="mpi", options=options)
 
 
-def test_hosts_are_used(options: Mapping[str, Any]) -> None:
+def test_ranks_start_on_the_hosts_of_the_option(options: Mapping[str, Any]) -> None:
     more = {**options, "hosts": ["localhost:2"]}
     assert run(give, (), 2, start_method="mpi", options=more) == [(0,), (1,)]
 
@@ -111,10 +111,10 @@ def test_variables_reach_ranks(options: Mapping[str, Any], monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("whose", ["mpiexec", "daemon"])
-def test_the_death_of_mpiexec_is_that_of_its_ranks(
+def test_ranks_end_when_mpiexec_dies(
     options: Mapping[str, Any], whose: str, tmp_path: Path
 ) -> None:
-    """And that of its daemon on their host, which Open MPI has only on others."""
+    """They also end when its daemon on their host dies; Open MPI has one only on other hosts."""
     context: ProcessContext = start_processes(
         tell_agent, (str(tmp_path),), 2, join=False, start_method="mpi", options=options
     )
@@ -149,7 +149,7 @@ def read_parent(pid: int) -> int:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
-def test_what_mpiexec_says_is_in_the_error(options: Mapping[str, Any]) -> None:
+def test_the_error_quotes_mpiexec(options: Mapping[str, Any]) -> None:
     more = {**options, "arguments": ["--no-such-argument"]}
     with pytest.raises(
         StartError, match=r"mpiexec has ended with exit code \d+; it said:\n"
@@ -159,7 +159,7 @@ def test_what_mpiexec_says_is_in_the_error(options: Mapping[str, Any]) -> None:
 
 
 def test_without_mpiexec_the_error_says_what_to_install(tmp_path: Path) -> None:
-    """In no time."""
+    """It comes without a delay."""
     code = (
         "import sys, procession\n"
         f"sys.executable = {str(tmp_path / 'python')!r}\n"
@@ -194,13 +194,13 @@ def test_a_bad_option_is_named(options: dict[str, Any], error: str) -> None:
 
 
 def test_slots_are_counted() -> None:
-    """A host without a number has one."""
+    """A host without a number has one slot."""
     with pytest.raises(StartError, match=r"cannot start 4 ranks \(there are 3 slots\)") as caught:
         run(give, (), 4, start_method="mpi", options={"hosts": "localhost:2,localhost"})
     assert (caught.value.nprocs, caught.value.slots) == (4, 3)
 
 
-def test_a_large_array_comes_once() -> None:
+def test_a_large_array_arrives() -> None:
     import numpy as np
 
     values = np.arange(3 << 20, dtype=np.float64)

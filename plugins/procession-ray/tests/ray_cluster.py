@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine's, for all tests of one run; it is ended by process ids."""
+"""A Ray cluster on this machine for all tests of one run; it is ended by process ids."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ CPUS = 2
 SLOTS = 16
 
 _ENVIRONMENT = {
-    "RAY_AUTH_MODE": "disabled",  # else it depends on a file in the user's home
+    "RAY_AUTH_MODE": "disabled",  # otherwise it depends on a file in the user's home
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_num_workers_soft_limit": str(SLOTS),  # workers that are kept for the next launch
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
-    "RAY_worker_niceness": "0",  # else whatever else this machine does comes before the ranks
+    "RAY_worker_niceness": "0",  # otherwise other programs of this machine come before the ranks
 }
 _PATIENCE = 90.0
 
 
 @dataclass
 class Cluster:
-    """Processes of a cluster, and where it is."""
+    """The processes of a cluster, and its address."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -56,7 +56,7 @@ class Cluster:
         self._start(prefix, f"--address={self.address}", cpus=cpus, host=host)
 
     def connect(self) -> None:
-        """Connect this process, once all nodes are there."""
+        """Connect this process, and wait until all nodes are there."""
         self.await_head()
         os.environ.update(environment())
         ray().init(self.address, log_to_driver=False, logging_level="ERROR")
@@ -67,7 +67,7 @@ class Cluster:
 
     def stop(self) -> None:
         for process in reversed(self.processes):
-            process.send_signal(signal.SIGTERM)  # `ray start --block` then ends what it has started
+            process.send_signal(signal.SIGTERM)  # `ray start --block` then ends its children
         for process in reversed(self.processes):
             try:
                 process.wait(20)
@@ -123,13 +123,13 @@ def _start_cluster() -> Cluster:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of all who use a cluster here."""
+    """Return the environment of all processes that use a cluster here."""
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return {**kept, **_ENVIRONMENT}
 
 
 def list_jobs() -> list[str]:
-    """Return what runs or waits at the cluster that this process is connected to."""
+    """Return the placement groups, actors and resources in use in the cluster of this process."""
     table = ray().util.placement_group_table()
     found = [f"group {key}: {group['state']}" for key, group in table.items()]
     found = [each for each in found if not each.endswith("REMOVED")]

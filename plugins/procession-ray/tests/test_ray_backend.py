@@ -1,4 +1,4 @@
-"""What is Ray's own: its workers, resources, store and connection; and that it can carry all itself."""
+"""Ranks use Ray's workers, resources, store and connection; Ray can carry all data itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RANK: Mapping[str, Any] = {"num_cpus": 0, "resources": {"slot": 1}}
 
 
 class Checked:
-    """What the tests below use, and the check that nothing is left at Ray."""
+    """Fixtures of the tests below, and a check that nothing is left in Ray."""
 
     transport = "connect"
 
@@ -47,7 +47,7 @@ class Checked:
 
 
 class TestCarried(Checked):
-    """Checks of the kit, once more where Ray carries all."""
+    """Tests of the kit with Ray carrying all data."""
 
     transport = "ray"
 
@@ -71,8 +71,8 @@ class TestWorkers(Checked):
     def launch_options(self, transport: str) -> Mapping[str, Any]:
         return {"address": get_cluster().address, "transport": transport, **RANK}
 
-    def test_a_killed_worker_is_told_at_once(self, subject: Subject) -> None:
-        """What it kept is lost, and gone; fn has run once in each rank."""
+    def test_a_killed_worker_is_reported_at_once(self, subject: Subject) -> None:
+        """Its rank is lost and ends, and Ray does not run fn a second time."""
         with subject.start(remote_ranks.sleep, str(subject.folder)) as context:
             for rank in range(2):
                 subject.await_cue(f"asleep {rank}")
@@ -94,8 +94,8 @@ def parent_of(pid: int) -> int:
 
 
 class TestResources(Checked):
-    def test_resources_that_are_in_use(self, subject: Subject) -> None:
-        """Ranks wait for them, within start_timeout."""
+    def test_resources_in_use_are_an_error_after_start_timeout(self, subject: Subject) -> None:
+        """Ranks wait for them until start_timeout is over."""
         first = {**RANK, "resources": {"slot": SLOTS - 1}}
         with subject.start(ranks.work, str(subject.folder), nprocs=1, options=first) as context:
             begun = time.monotonic()
@@ -121,7 +121,7 @@ class TestResources(Checked):
             second.join()
         assert [subject.stage.read(f"calls {rank}") for rank in range(2)] == [".", "."]
 
-    def test_nodes_that_are_yet_to_come(self, subject: Subject) -> None:
+    def test_ranks_wait_for_nodes_only_with_autoscaling(self, subject: Subject) -> None:
         options = {"strategy": "STRICT_SPREAD", "start_timeout": 1, **subject.options}
         with pytest.raises(StartError, match="there are 1 slots") as caught:
             subject.run(ranks.nothing, options=options)
@@ -129,7 +129,7 @@ class TestResources(Checked):
         with pytest.raises(StartError, match="start_timeout"):
             subject.run(ranks.nothing, options={**options, "autoscaling": True})
 
-    def test_what_a_rank_is_given(self, subject: Subject) -> None:
+    def test_ranks_get_the_runtime_env(self, subject: Subject) -> None:
         options = {**subject.options, "runtime_env": {"env_vars": {"GIVEN": "by Ray"}}}
         assert subject.run(ranks.see_environment, "GIVEN", nprocs=1, options=options) == [
             ["by Ray"]
@@ -137,10 +137,10 @@ class TestResources(Checked):
 
 
 class TestStore(Checked):
-    def test_a_large_payload_comes_by_ray(
+    def test_a_large_payload_goes_through_the_store_of_ray(
         self, subject: Subject, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Stored once for all ranks; small ones do not."""
+        """It is stored once for all ranks; small payloads are sent directly."""
         from procession_ray import placed
 
         stored = []
@@ -157,10 +157,10 @@ class TestStore(Checked):
         subject.run(ranks.give, b"", nprocs=3)
         assert len(stored) == 1
 
-    def test_a_store_that_has_no_room(
+    def test_a_payload_arrives_although_the_store_has_no_room(
         self, subject: Subject, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The payload is sent otherwise."""
+        """The payload is sent in another way."""
 
         def refuse(_: object) -> None:
             raise MemoryError
@@ -170,7 +170,7 @@ class TestStore(Checked):
         assert subject.run(ranks.give, data) == [(0, data), (1, data)]
 
 
-def test_another_cluster_than_the_one_at_hand() -> None:
+def test_another_cluster_than_the_connected_one_is_refused() -> None:
     get_cluster()
     with pytest.raises(ValueError, match=r"ray\.shutdown\(\)"):
         run(abs, nprocs=1, start_method="ray", options={"address": "127.0.0.1:1"})

@@ -1,4 +1,4 @@
-"""The start method is certified on a cluster of one node."""
+"""The kit certifies the start method on a cluster of one node."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class TestRay(RemoteConformance):
 
     @pytest.mark.parametrize("kind", ["child", "thread", "memory"])
     def test_nothing_is_left(self, subject: Subject, kind: str) -> None:
-        """Descriptors are counted in test_ray_backend: Ray keeps a connection to each worker it has used."""
+        """test_ray_backend counts the descriptors: Ray keeps a connection to each worker that it has used."""
         super().test_nothing_is_left(subject, kind)
 
     def test_a_rank_costs_two_descriptors(self, subject: Subject) -> None:
-        """And Ray has one besides."""
+        """Ray has one more."""
         subject.run(ranks.nothing)
         counts = []
         for nprocs in (4, 8):

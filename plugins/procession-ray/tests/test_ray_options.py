@@ -1,4 +1,4 @@
-"""What is refused before anything starts, and how many ranks a cluster has room for."""
+"""Bad options are refused before any rank starts, and the room of a cluster is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from procession_ray.slots import count_slots, tell_amounts
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"num_cpus": "2"}, "num_cpus"),
         ({"num_cpus": True}, "num_cpus"),
@@ -30,8 +30,8 @@ from procession_ray.slots import count_slots, tell_amounts
         ({"autoscaling": 1}, "autoscaling"),
     ],
 )
-def test_a_bad_option_is_named(given: dict[str, Any], told: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_a_bad_option_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         read_options(given)
 
 
@@ -42,7 +42,7 @@ def test_what_a_rank_takes() -> None:
     assert read_options(given).demand == {"GPU": 0.5, "slot": 1}
 
 
-def test_an_option_of_others_is_refused() -> None:
+def test_an_option_of_another_start_method_is_refused() -> None:
     with pytest.raises((TypeError, ValueError), match="python"):
         run(abs, nprocs=1, start_method="ray", options={"python": "python3"})
 
@@ -64,17 +64,21 @@ NODES = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {"slot": 9.0}]
         ({"TPU": 1.0}, "STRICT_PACK", 0),
     ],
 )
-def test_room_for_ranks(demand: dict[str, float], strategy: str, slots: int) -> None:
+def test_the_room_for_ranks_is_computed(
+    demand: dict[str, float], strategy: str, slots: int
+) -> None:
     assert count_slots(NODES, demand, strategy) == slots
 
 
-def test_amounts_are_told() -> None:
-    told = tell_amounts({"CPU": 1, "GPU": 0.5}, {"CPU": 8}, {"CPU": 2.5})
-    assert told == ("each takes CPU: 1, GPU: 0.5; the cluster has free CPU: 2.5 of 8, GPU: 0 of 0")
+def test_the_message_has_the_amounts() -> None:
+    message = tell_amounts({"CPU": 1, "GPU": 0.5}, {"CPU": 8}, {"CPU": 2.5})
+    assert message == (
+        "each takes CPU: 1, GPU: 0.5; the cluster has free CPU: 2.5 of 8, GPU: 0 of 0"
+    )
 
 
-def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told soon, with its address; in an interpreter of its own, since this may be connected."""
+def test_a_missing_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes soon and names the address; a new interpreter is used, since this may be connected."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -91,13 +95,13 @@ except procession.BackendUnavailableError as error:
     assert done.stdout.split()[-1] == "True", done.stdout + done.stderr
 
 
-def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_is_unavailable_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendUnavailableError, match="pip install ray"):
         get_backend("ray")
 
 
-def test_to_be_asked_costs_nothing() -> None:
+def test_availability_does_not_import_ray() -> None:
     script = """
 import sys, time
 from procession_ray.backend import RayBackend

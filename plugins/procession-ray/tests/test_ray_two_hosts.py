@@ -1,4 +1,4 @@
-"""Two nodes on two hosts: rank 0 connects to its caller; Ray carries for rank 1, which cannot."""
+"""Two nodes on two hosts: rank 0 connects to its caller; rank 1 cannot, so Ray carries its data."""
 
 from __future__ import annotations
 

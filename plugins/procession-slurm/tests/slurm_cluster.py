@@ -1,7 +1,7 @@
-"""A Slurm of its own for the tests: a controller, and one or two nodes, all of them on this machine.
+"""A Slurm for the tests: a controller and one or two nodes, all on this machine.
 
-It needs root, and Debian's packages slurm-wlm and munge.  Everything that it writes is in one folder; it ends
-by the process ids of what it has started.
+It needs root, and Debian's packages slurm-wlm and munge.  It writes into one folder only, and ends the
+processes that it has started by their ids.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 import pytest
 
 CPUS = 16
-"""Processors that the first node says it has."""
+"""The processors that the first node claims to have."""
 
 FAR_CPUS = 2
-"""Those of the second, which has a network namespace of its own."""
+"""The processors that the second node claims to have; it is in another network namespace."""
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "squeue", "scancel")
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-_PATIENCE = 30.0  # seconds for a daemon to come up
+_PATIENCE = 30.0  # seconds for a daemon to start
 
 _CONF = """
 ClusterName=procession
@@ -64,7 +64,7 @@ PartitionName=both Nodes=here,there State=UP
 
 @dataclass
 class Cluster:
-    """A Slurm that runs; ``far`` is the process whose network namespace the second node is, 0 if none is."""
+    """A running Slurm; ``far`` is the process whose network namespace the second node uses, 0 if none."""
 
     folder: Path
     address: str = "127.0.0.1"
@@ -80,21 +80,21 @@ class Cluster:
         return str(self.folder / "slurm.conf")
 
     def ask(self, *command: str) -> list[str]:
-        """Return the lines that one of Slurm's commands prints."""
+        """Run a command of Slurm, and return the lines of its output."""
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=30)
         return done.stdout.splitlines()
 
     def list_jobs(self) -> list[str]:
-        """Return what is queued or runs: jobs, then steps."""
+        """Return what is queued or running: jobs, then steps."""
         jobs = self.ask("squeue", "--noheader", "--format=%i %j %T %r")
         return jobs + self.ask("squeue", "--noheader", "--steps", "--format=step %i")
 
     def set_link(self, state: str) -> None:
-        """Have the cable to the second node plugged in (``up``), or not (``down``)."""
+        """Plug the cable to the second node in (``up``) or out (``down``)."""
         _call("ip", "link", "set", self.link, state)
 
     def start(self) -> None:
-        """Start all daemons, and wait until the nodes can be used."""
+        """Start all daemons, and wait until the nodes are usable."""
         (self.folder / "state").mkdir()
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
@@ -114,7 +114,7 @@ class Cluster:
         self._await(self._is_idle, "slurmctld.log", "slurmd-here.log", "slurmd-there.log")
 
     def stop(self) -> None:
-        """End what was started, in the reverse order."""
+        """End the daemons in the reverse order."""
         with suppress(OSError, subprocess.SubprocessError):
             self.ask("scancel", "--full", "--user", "root")
         for daemon in reversed(self._daemons):
@@ -128,7 +128,7 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
 
     def _list_step_daemons(self) -> list[int]:
-        """Return those whose log is here: Slurm starts them as nobody's children."""
+        """Return the step daemons whose log is in the folder; they are no children of this process."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -180,7 +180,7 @@ class Cluster:
 
 @contextmanager
 def cluster_of(environment: Mapping[str, str]) -> Iterator[Cluster]:
-    """Provide a Slurm that this process's commands use."""
+    """Provide a Slurm that the commands of this process use."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
         folder.chmod(0o755)
@@ -199,7 +199,7 @@ def cluster_of(environment: Mapping[str, str]) -> Iterator[Cluster]:
 
 
 def need_slurm() -> None:
-    """Skip, or fail where skips are forbidden, unless a Slurm can be started here."""
+    """Skip, or fail where skips are forbidden, if no Slurm can be started here."""
     missing = [name for name in _PROGRAMS if shutil.which(name, path=_PATH) is None]
     reason = f"there is no {', '.join(missing)}: apt-get install slurm-wlm munge" if missing else ""
     if not reason and os.geteuid() != 0:
@@ -224,7 +224,7 @@ def cluster() -> Iterator[Cluster]:
 
 @contextmanager
 def _second_host(cluster: Cluster) -> Iterator[None]:
-    """Give a cluster a second host: a network namespace, and a cable to it.
+    """Add a second host to a cluster: a network namespace, and a cable to it.
 
     Raises:
         OSError, subprocess.SubprocessError: this machine does not allow it.

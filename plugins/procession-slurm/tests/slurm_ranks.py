@@ -1,4 +1,4 @@
-"""What ranks and callers do in the tests."""
+"""Functions of ranks and callers in the tests."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NAMES = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_NODES", "SLURM_CPUS_PER
 
 
 def see(rank: int, *names: str) -> tuple[int, dict[str, str | None]]:
-    """Return this rank, and some variables that it has."""
+    """Return the rank, and some of its variables."""
     return rank, {name: os.environ.get(name) for name in names or NAMES}
 
 
 def say(rank: int) -> None:
-    """Write to both streams, not always whole lines."""
+    """Write to both streams, also parts of lines."""
     print(f"rank {rank} says this")
     print(f"rank {rank} errs", file=sys.stderr)
     print(f"rank {rank} ends", end="")
@@ -30,12 +30,12 @@ def read_parent(pid: int) -> int:
 
 
 def sum_array(rank: int, array: Any) -> float:
-    """Return what an array's numbers add up to, and the rank."""
+    """Return the sum of an array and the rank."""
     return float(array.sum()) + rank
 
 
 def reduce_with_gloo(rank: int) -> tuple[float, str]:
-    """Add up all ranks with torch; return the sum, and this host's address."""
+    """Add up the numbers of all ranks by torch; return the sum, and the name of this node."""
     import torch
     from torch import distributed
 

@@ -1,4 +1,4 @@
-"""The start method is certified, on a real Slurm."""
+"""The kit certifies the start method on a real Slurm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On two hosts, which are network namespaces: ranks meet, a far one is killed, the cable is cut."""
+"""Ranks on two hosts, which are network namespaces: they meet, a far one is killed, the cable is cut."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def subject(cluster: Cluster, tmp_path: Path) -> Subject:
     return Subject(get_backend("slurm"), {"advertise": cluster.address, **SPREAD}, tmp_path)
 
 
-def test_without_an_address_that_they_can_reach_it_does_not_begin(subject: Subject) -> None:
+def test_a_launch_without_an_address_that_ranks_can_reach_is_refused(subject: Subject) -> None:
     for options in (SPREAD, {"partition": "both"}, {"nodes": 2}, {"nodelist": "there"}):
         with pytest.raises(ValueError, match=r"listens at 127\.0\.0\.1; give 'advertise'"):
             subject.run(see, options=options)
 
 
-def test_an_address_that_they_cannot_reach_is_told(subject: Subject) -> None:
+def test_an_address_that_ranks_cannot_reach_is_an_error(subject: Subject) -> None:
     with pytest.raises(StartError, match=r"a task ended at once; it said:\n") as caught:
         subject.run(see, options={**subject.options, "advertise": "127.0.0.1"})
     assert "cannot reach its caller at 127.0.0.1, port" in str(caught.value)
@@ -50,8 +50,8 @@ def test_ranks_have_numbers_by_host(subject: Subject) -> None:
 
 def test_the_slots_of_all_hosts_count(subject: Subject) -> None:
     options: Any = {"advertise": subject.options["advertise"], "partition": "both"}
-    told = f"there are {CPUS + FAR_CPUS} slots"
-    with pytest.raises(RuntimeError, match=told):
+    message = f"there are {CPUS + FAR_CPUS} slots"
+    with pytest.raises(RuntimeError, match=message):
         subject.run(see, nprocs=CPUS + FAR_CPUS + 1, options=options)
     with pytest.raises(RuntimeError, match=f"there are {FAR_CPUS + 2} slots"):
         subject.run(see, nprocs=5, options={**options, "ntasks_per_node": 2})
@@ -59,11 +59,13 @@ def test_the_slots_of_all_hosts_count(subject: Subject) -> None:
 
 def test_ranks_meet_over_the_network(subject: Subject, cluster: Cluster) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
-    env = {"GLOO_SOCKET_IFNAME": cluster.link}  # it would take the address of the hosts' one name
+    env = {
+        "GLOO_SOCKET_IFNAME": cluster.link
+    }  # gloo would look up the name, which both hosts share
     assert subject.run(reduce_with_gloo, env=env) == [(3.0, "here"), (3.0, "there")]
 
 
-def test_a_rank_that_is_killed_on_the_far_host_is_told_at_once(subject: Subject) -> None:
+def test_a_killed_rank_on_the_far_host_is_reported_at_once(subject: Subject) -> None:
     took, error = fail_at(subject, partial(remote_ranks.kill_beside_a_sleeper, "rank"))
     assert isinstance(error, ProcessExitedException)
     assert (error.error_index, error.signal_name) == (1, "SIGKILL")
@@ -71,9 +73,7 @@ def test_a_rank_that_is_killed_on_the_far_host_is_told_at_once(subject: Subject)
     assert_gone(subject.stage.noted())
 
 
-def test_a_cut_cable_is_told_and_the_far_rank_ends_itself(
-    subject: Subject, cluster: Cluster
-) -> None:
+def test_a_cut_cable_is_reported_and_the_far_rank_ends(subject: Subject, cluster: Cluster) -> None:
     options = {**subject.options, "contact_timeout": 4}
     with subject.start(remote_ranks.sleep, str(subject.folder), options=options) as context:
         for rank in range(2):

@@ -1,4 +1,4 @@
-"""In a job's script, in salloc, in a task of a step: ranks are a step of that job, as it was asked for."""
+"""In a batch script, in salloc and in a task of a step, ranks are a step of the job, with its options."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_program(folder: Path, text: str) -> str:
 
 
 def submit(cluster: Cluster, folder: Path, script: str, *flags: str) -> str:
-    """Run a script as that of a job; return what it prints."""
+    """Run a script as a batch job; return its output."""
     job, output = folder / "job.sh", folder / "job.out"
     job.write_text(f"#!/bin/bash\n{sys.executable} {script}\n")
     cluster.ask("sbatch", f"--output={output}", *flags, str(job))
@@ -61,28 +61,28 @@ def submit(cluster: Cluster, folder: Path, script: str, *flags: str) -> str:
     return output.read_text()
 
 
-def test_ranks_are_a_step_of_the_job_whose_script_it_is(cluster: Cluster, tmp_path: Path) -> None:
+def test_ranks_of_a_batch_script_are_a_step_of_its_job(cluster: Cluster, tmp_path: Path) -> None:
     script = write_program(tmp_path, "launch(None)")
     assert (
         submit(cluster, tmp_path, script, "--ntasks=2", "--cpus-per-task=3")
         == (
-            "0 0 2 1 3\n1 1 2 1 3\n"  # the processors of a task that it was asked for, which srun forgets
+            "0 0 2 1 3\n1 1 2 1 3\n"  # with the job's processors per task, which srun alone would not keep
         )
     )
     assert not cluster.list_jobs()
 
 
-def test_what_does_not_fit_the_job_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+def test_more_ranks_than_fit_the_job_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     script = write_program(
         tmp_path, "launch(3); launch(6, cpus_per_task=1); launch(7, cpus_per_task=1)"
     )
-    told = submit(cluster, tmp_path, script, "--ntasks=2", "--cpus-per-task=3").splitlines()
-    assert "cannot start 3 ranks (there are 2 slots): job " in told[0]
-    assert told[0].endswith(
+    printed = submit(cluster, tmp_path, script, "--ntasks=2", "--cpus-per-task=3").splitlines()
+    assert "cannot start 3 ranks (there are 2 slots): job " in printed[0]
+    assert printed[0].endswith(
         " has 6 processors on its nodes, and each rank takes 3 (option cpus_per_task)"
     )
-    assert [line.split()[0] for line in told[1:7]] == [str(rank) for rank in range(6)]
-    assert "cannot start 7 ranks (there are 6 slots): job " in told[7]
+    assert [line.split()[0] for line in printed[1:7]] == [str(rank) for rank in range(6)]
+    assert "cannot start 7 ranks (there are 6 slots): job " in printed[7]
 
 
 def test_ranks_are_a_step_of_salloc(cluster: Cluster, tmp_path: Path) -> None:
@@ -90,19 +90,19 @@ def test_ranks_are_a_step_of_salloc(cluster: Cluster, tmp_path: Path) -> None:
         tmp_path,
         f"launch(2); launch(2, advertise='127.0.0.1'); launch({CPUS + 1}, advertise='::1')",
     )
-    told = cluster.ask("salloc", "--quiet", "--ntasks=2", sys.executable, script)
-    assert "ranks on other hosts (job " in told[0]  # not known by this name as a node
-    assert "give 'advertise'" in told[0]
-    assert told[1:3] == ["0 0 2 1 None", "1 1 2 1 None"]
-    assert "there are 2 slots" in told[3]
+    printed = cluster.ask("salloc", "--quiet", "--ntasks=2", sys.executable, script)
+    assert "ranks on other hosts (job " in printed[0]  # not known by this name as a node
+    assert "give 'advertise'" in printed[0]
+    assert printed[1:3] == ["0 0 2 1 None", "1 1 2 1 None"]
+    assert "there are 2 slots" in printed[3]
 
 
 def test_a_task_that_has_all_processors_can_start_ranks(cluster: Cluster, tmp_path: Path) -> None:
     script = write_program(tmp_path, "launch(4); launch(None)")
     task = ("srun", "--ntasks=1", f"--cpus-per-task={CPUS}", "--distribution=cyclic")
-    told = cluster.ask(*task, sys.executable, script)
-    assert told[:4] == [f"{rank} {rank} 4 1 None" for rank in range(4)]
-    assert "nprocs=None takes --ntasks of the caller's job" in told[4]
+    printed = cluster.ask(*task, sys.executable, script)
+    assert printed[:4] == [f"{rank} {rank} 4 1 None" for rank in range(4)]
+    assert "nprocs=None takes --ntasks of the caller's job" in printed[4]
 
 
 def test_steps_of_a_script_wait_for_each_other_or_overlap(cluster: Cluster, tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_steps_of_a_script_wait_for_each_other_or_overlap(cluster: Cluster, tmp_
         step.wait()
         """,
     )
-    told = submit(cluster, tmp_path, script, "--ntasks=2")
-    assert "where another step holds its processors, the option overlap shares them\n" in told
-    assert "0 0 2 1 None\n1 1 2 1 None\n" in told
+    printed = submit(cluster, tmp_path, script, "--ntasks=2")
+    assert "where another step holds its processors, the option overlap shares them\n" in printed
+    assert "0 0 2 1 None\n1 1 2 1 None\n" in printed
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_job_that_is_over_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its variables stay, in a shell of a terminal multiplexer, say."""
+def test_a_job_that_has_ended_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its variables stay, for example in a shell of a terminal multiplexer."""
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     with pytest.raises(StartError, match="Invalid job id specified"):
         Subject(get_backend("slurm"), {"advertise": "127.0.0.1"}, tmp_path).run(
@@ -156,8 +156,8 @@ def test_a_job_that_is_cancelled_ends_ranks_by_sigterm(subject: Subject, cluster
     wait_until(lambda: not cluster.list_jobs(), "the job is still there")
 
 
-def test_a_signal_of_slurms_reaches_ranks_that_want_it(subject: Subject, cluster: Cluster) -> None:
-    """As ``sbatch --signal`` sends it to a job's steps, before the time limit."""
+def test_a_signal_from_slurm_reaches_ranks(subject: Subject, cluster: Cluster) -> None:
+    """``sbatch --signal`` sends such a signal to the steps of a job before the time limit."""
     with subject.start(
         save_on_usr1, str(subject.folder), signals=Signals(forward=(signal.SIGUSR1,))
     ) as context:
@@ -168,7 +168,7 @@ def test_a_signal_of_slurms_reaches_ranks_that_want_it(subject: Subject, cluster
     wait_until(lambda: not cluster.list_jobs(), "the job is still there")
 
 
-def test_ranks_end_with_slurms_own_process_beside_them(subject: Subject, cluster: Cluster) -> None:
+def test_ranks_end_when_their_step_daemon_is_killed(subject: Subject, cluster: Cluster) -> None:
     with subject.start(remote_ranks.sleep, str(subject.folder)) as context:
         await_ranks(subject)
         killed = time.monotonic()
@@ -182,12 +182,12 @@ def test_ranks_end_with_slurms_own_process_beside_them(subject: Subject, cluster
 
 
 def await_ranks(subject: Subject) -> None:
-    """Wait for two ranks that sleep."""
+    """Wait until two ranks sleep."""
     for rank in range(2):
         subject.await_cue(f"asleep {rank}")
 
 
-def test_what_ranks_write_comes_out_whole(
+def test_lines_that_ranks_write_stay_whole(
     subject: Subject, capfd: pytest.CaptureFixture[str]
 ) -> None:
     subject.run(say, nprocs=2)
@@ -206,12 +206,12 @@ def test_a_large_array_arrives(subject: Subject) -> None:
     assert subject.run(sum_array, array, nprocs=4) == [(1 << 22) + rank for rank in range(4)]
 
 
-def test_an_interpreter_may_be_named(subject: Subject) -> None:
+def test_an_option_names_the_interpreter(subject: Subject) -> None:
     options = {**subject.options, "python": sys.executable}
     assert subject.run(remote_ranks.meet, nprocs=2, options=options) == [2, 1]
 
 
-def test_options_are_sruns(cluster: Cluster) -> None:
+def test_options_reach_srun(cluster: Cluster) -> None:
     context = start_processes(
         remote_ranks.meet,
         nprocs=2,
@@ -227,5 +227,5 @@ def test_options_are_sruns(cluster: Cluster) -> None:
         },
     )
     with context:
-        [told] = cluster.ask("squeue", "--noheader", "--format=%P|%j|%l|%C|%k")
-    assert told == "main|of mine|5:00|2|and more"
+        [printed] = cluster.ask("squeue", "--noheader", "--format=%P|%j|%l|%C|%k")
+    assert printed == "main|of mine|5:00|2|and more"

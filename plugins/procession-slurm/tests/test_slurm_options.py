@@ -1,4 +1,4 @@
-"""Options, the job's variables and the keeper's way of ending, for which no Slurm is needed."""
+"""Options, the variables of a job and the end of the keeper, without a Slurm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _no_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compose(job: Job | None = None, start_timeout: float = 60.0, **options: Any) -> list[str]:
-    """Return the arguments of srun, up to the command of a task."""
+    """Return the arguments of srun before the command of a task."""
     command = compose_command("srun", AGENTS, options, Common(start_timeout=start_timeout), job)
     return command[1 : command.index(sys.executable)]
 
@@ -46,16 +46,16 @@ ALWAYS = [
 ]
 
 
-def test_srun_is_told_what_an_environment_or_a_site_could_change() -> None:
+def test_arguments_of_srun_override_the_environment_and_the_site() -> None:
     assert compose() == ALWAYS
     assert compose(SCRIPT) == ALWAYS
 
 
-def test_a_task_shares_what_its_step_has_unless_told_otherwise() -> None:
+def test_a_task_shares_the_resources_of_its_step_by_default() -> None:
     assert compose(TASK) == [*ALWAYS, "--overlap"]
     assert compose(SCRIPT, overlap=True) == [*ALWAYS, "--overlap"]
     assert compose(TASK, overlap=False) == ALWAYS
-    assert compose(overlap=True) == ALWAYS  # of a job of one's own there is nothing to share
+    assert compose(overlap=True) == ALWAYS  # a new job has nothing to share
 
 
 def test_options_become_arguments_of_srun() -> None:
@@ -83,19 +83,19 @@ BAD: list[tuple[str, Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "kind", "told"), BAD)
-def test_a_bad_option_is_named(name: str, value: Any, kind: type[Exception], told: str) -> None:
-    with pytest.raises(kind, match=told):
+@pytest.mark.parametrize(("name", "value", "kind", "message"), BAD)
+def test_a_bad_option_is_named(name: str, value: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
         check_options({name: value})
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
+def test_the_error_names_a_missing_srun() -> None:
     with pytest.raises(ValueError, match=r"options\['srun'\]: there is no program 'no such srun'"):
         run(abs, start_method=WithSrun(), options={"srun": "no such srun"})
 
 
 class WithSrun(SlurmBackend):
-    """Says that it can be used, also where there is no srun."""
+    """Claims to be available even without srun."""
 
     def availability(self) -> Any:
         from procession import Availability
@@ -113,7 +113,7 @@ class WithSrun(SlurmBackend):
         ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "4294967290"}, SCRIPT),  # an interactive step
     ],
 )
-def test_a_job_is_known_by_its_variables(
+def test_variables_identify_the_job(
     variables: dict[str, str], job: Job | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
@@ -121,7 +121,7 @@ def test_a_job_is_known_by_its_variables(
     assert read_job() == job
 
 
-def test_the_number_of_ranks_can_be_that_of_the_jobs_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nprocs_none_is_the_number_of_the_jobs_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "3")
     with pytest.raises(ValueError, match="nprocs=None takes --ntasks of the caller's job"):
         SlurmBackend().default_nprocs({})
@@ -129,7 +129,7 @@ def test_the_number_of_ranks_can_be_that_of_the_jobs_tasks(monkeypatch: pytest.M
     assert SlurmBackend().default_nprocs({}) == 3
 
 
-def test_what_a_step_says_of_its_tasks_is_not_for_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_srun_does_not_get_variables_of_a_steps_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     of_the_step = ("SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE", "SLURM_NTASKS", "SLURM_DISTRIBUTION")
     for name in (*of_the_step, "SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_GPUS"):
         monkeypatch.setenv(name, "1")
@@ -141,7 +141,7 @@ def test_what_a_step_says_of_its_tasks_is_not_for_srun(monkeypatch: pytest.Monke
     assert left == {"SLURM_JOB_ID", "SLURM_GPUS"}
 
 
-def test_more_nodes_than_ranks_are_not_srun_s_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_srun_gets_no_more_nodes_than_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     for nodes in (4, 5):
         monkeypatch.setenv("SLURM_NNODES", str(nodes))
         monkeypatch.setenv("SLURM_JOB_NUM_NODES", str(nodes))
@@ -149,7 +149,7 @@ def test_more_nodes_than_ranks_are_not_srun_s_default(monkeypatch: pytest.Monkey
         assert ("SLURM_NNODES" in env, "SLURM_JOB_NUM_NODES" in env) == ((nodes == 4),) * 2
 
 
-def test_the_room_of_a_job_is_read_from_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_give_the_room_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "8(x2),4")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-3]")
     found = SCRIPT.find_room({})
@@ -164,7 +164,7 @@ def test_the_room_of_a_job_is_read_from_its_variables(monkeypatch: pytest.Monkey
     assert SCRIPT.find_room({}).cpus == ()
 
 
-def test_the_room_of_a_partition_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_gives_the_room_of_a_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["small*|a|host-a|2", "large|a|host-a|2", *(f"large|n{n}|h{n}|8" for n in range(4))]
     monkeypatch.setattr(room, "ask", lambda *_: [*lines, "CLUSTER: other"])
     assert room.ask_partition("srun", {}) == Room("partition small", ((2,),), "a")
@@ -179,12 +179,12 @@ KEEP = "import sys; sys.path[:] = {!r}; from procession_slurm.keeper import main
 
 
 def keep(*command: str) -> int:
-    """Run a command by a keeper; return how that ends."""
+    """Run a command by a keeper; return the keeper's exit code."""
     code = KEEP.format(sys.path)
     return subprocess.run([sys.executable, "-c", code, str(os.getpid()), *command]).returncode
 
 
-def test_a_keeper_ends_as_what_it_keeps() -> None:
+def test_a_keeper_ends_like_its_command() -> None:
     assert keep("/bin/sh", "-c", "exit 3") == 3
     assert keep("/bin/sh", "-c", "kill -KILL $$") == -signal.SIGKILL
     assert keep("/bin/sh", "-c", "kill -TERM $$") == -signal.SIGTERM

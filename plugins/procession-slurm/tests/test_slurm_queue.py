@@ -1,4 +1,4 @@
-"""What Slurm queues for ever, or keeps for a caller that is gone, is refused, told, and taken back."""
+"""Launches that Slurm would queue for ever are errors, and nothing stays queued for a caller that is gone."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from slurm_ranks import see
 __all__ = ["cluster"]
 
 UNFIT = {"arguments": ["--nodes=3"]}
-"""What only Slurm can know to fit nowhere, and queues for ever."""
+"""An option that fits nowhere, which only Slurm knows; it queues such a job for ever."""
 
 
 def launch(cluster: Cluster, nprocs: int, **options: Any) -> list[Any]:
     """Run ranks."""
-    return run(see, nprocs=nprocs, start_method="slurm", options=tell(cluster, **options))
+    return run(see, nprocs=nprocs, start_method="slurm", options=options_of(cluster, **options))
 
 
-def tell(cluster: Cluster, **options: Any) -> dict[str, Any]:
+def options_of(cluster: Cluster, **options: Any) -> dict[str, Any]:
     """Return the options of a launch."""
     return {"advertise": cluster.address, "start_timeout": 30, **options}
 
 
 @pytest.fixture
 def subject(cluster: Cluster, tmp_path: Path) -> Subject:
-    """What starts callers of which the launch stays in the queue."""
-    return Subject(get_backend("slurm"), tell(cluster, start_timeout=60, **UNFIT), tmp_path)
+    """A subject whose launches stay in the queue."""
+    return Subject(get_backend("slurm"), options_of(cluster, start_timeout=60, **UNFIT), tmp_path)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_more_ranks_than_processors_are_refused_before_anything_is_queued(
     assert not cluster.list_jobs()
 
 
-def test_what_does_not_begin_in_time_is_told_with_slurms_reason(
+def test_the_error_of_a_launch_that_does_not_start_in_time_has_the_reason_of_slurm(
     cluster: Cluster, busy: str
 ) -> None:
     begun = time.monotonic()
@@ -80,24 +80,26 @@ def test_what_does_not_begin_in_time_is_told_with_slurms_reason(
     assert time.monotonic() - begun < 6
     assert caught.value.came == 0
     assert "is PENDING (Resources); it said:\nsrun: job " in str(caught.value)
-    assert len(cluster.list_jobs()) == 2, "not only the other job, and its step"
+    assert len(cluster.list_jobs()) == 2, "more than the other job and its step"
 
 
-def test_what_can_never_begin_is_told_with_slurms_reason(cluster: Cluster) -> None:
+def test_the_error_of_a_launch_that_can_never_start_has_the_reason_of_slurm(
+    cluster: Cluster,
+) -> None:
     with pytest.raises(StartError, match=r"job \d+ is PENDING \(Partition\w+\)"):
         launch(cluster, 3, start_timeout=1, **UNFIT)
     assert not cluster.list_jobs()
 
 
 @pytest.mark.usefixtures("busy")
-def test_srun_need_not_wait_at_all(cluster: Cluster) -> None:
+def test_the_option_immediate_limits_the_wait_of_srun(cluster: Cluster) -> None:
     with pytest.raises(StartError, match="srun has ended with exit code 1; it said:\n") as caught:
         launch(cluster, 2, immediate=1)
     assert "Unable to allocate resources" in str(caught.value)
     assert len(cluster.list_jobs()) == 2
 
 
-def test_what_srun_refuses_is_told_in_its_words(cluster: Cluster) -> None:
+def test_the_error_quotes_srun(cluster: Cluster) -> None:
     with pytest.raises(StartError, match="invalid partition specified: nowhere"):
         launch(cluster, 2, partition="nowhere")
 
@@ -135,7 +137,7 @@ def await_queued(cluster: Cluster) -> None:
 
 
 def find_keepers(caller: int) -> list[int]:
-    """Return what stands between a caller and its srun, if it is there."""
+    """Return the process ids of the keepers of a caller, which run its sruns."""
     found = []
     for pid in list_children(caller):
         with suppress(OSError):
@@ -145,10 +147,10 @@ def find_keepers(caller: int) -> list[int]:
 
 
 @pytest.mark.parametrize("moment", ["keeper", "srun", "job", "rank"])
-def test_nothing_is_left_of_a_caller_that_is_killed_while_it_starts(
+def test_a_caller_that_is_killed_while_it_starts_leaves_nothing(
     subject: Subject, cluster: Cluster, moment: str
 ) -> None:
-    fits = Subject(subject.backend, tell(cluster), subject.folder)
+    fits = Subject(subject.backend, options_of(cluster), subject.folder)
     caller = callers.start(fits, remote_ranks.launch_sleepers)
     reached: dict[str, Callable[[], object]] = {
         "keeper": lambda: find_keepers(caller.pid),
@@ -164,7 +166,7 @@ def test_nothing_is_left_of_a_caller_that_is_killed_while_it_starts(
 
 
 @pytest.mark.parametrize("fault", ["no file", "no controller", "no munge"])
-def test_without_a_controller_it_says_so_soon(
+def test_a_missing_controller_is_reported_soon(
     cluster: Cluster, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conf, text = tmp_path / "slurm.conf", Path(cluster.conf).read_text()
@@ -181,7 +183,7 @@ def test_without_a_controller_it_says_so_soon(
     assert time.monotonic() - begun < 5
 
 
-def test_without_srun_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_is_unavailable_without_srun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(BackendUnavailableError, match=r"there is no srun on PATH \(use a host of"):
         run(see, start_method="slurm")

@@ -1,4 +1,4 @@
-"""What README.md shows is so, on a real Slurm."""
+"""The example in README.md works as shown, on a real Slurm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 COMMANDS = re.compile(r"```console\n\$ sbatch --wait (\S+)\n\$ cat (\S+)\n(.*?)```", re.DOTALL)
 
 
-def test_the_job_prints_what_it_says(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_job_of_the_readme_prints_its_output(cluster: Cluster, tmp_path: Path) -> None:
     text = README.read_text()
     for name, content in FILE.findall(text):
         (tmp_path / name).write_text(content)

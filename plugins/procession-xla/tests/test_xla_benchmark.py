@@ -1,4 +1,4 @@
-"""The benchmark of a start runs, and every contestant that is here is measured."""
+"""The benchmark of a start runs, and measures every installed contestant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caller has done with JAX, and what the forkserver imports, is looked at before a rank hangs."""
+"""Uses of JAX in the caller or the forkserver that would make a rank hang are refused before the start."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ AFTER_USE = """
 
 
 def test_a_caller_that_has_used_jax_cannot_be_forked(tmp_path: Path) -> None:
-    told = execute(tmp_path, AFTER_USE.format(base="fork"))
-    assert told.startswith("XLA is initialised in this process (jax): ")
-    assert "because of options={'base': 'fork'}; 'forkserver'" in told
+    message = execute(tmp_path, AFTER_USE.format(base="fork"))
+    assert message.startswith("XLA is initialised in this process (jax): ")
+    assert "because of options={'base': 'fork'}; 'forkserver'" in message
 
 
 @pytest.mark.parametrize("base", ["forkserver", "spawn"])
-def test_a_caller_that_has_used_jax_can_start_ranks_otherwise(base: str, tmp_path: Path) -> None:
+def test_a_caller_that_has_used_jax_can_start_ranks_without_fork(base: str, tmp_path: Path) -> None:
     assert execute(tmp_path, AFTER_USE.format(base=base)) == "3.0\n"
 
 
@@ -64,7 +64,7 @@ def test_a_caller_that_holds_gpu_memory_is_warned(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_platform_that_jax_cannot_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would go on with the CPU, and not say so."""
+    """JAX would use the CPU without a message."""
     monkeypatch.setattr("procession_xla.backend.has_plugin", lambda _: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(ValueError, match=r"no plugin for 'cuda' here: pip install 'jax\[cuda13\]'"):
@@ -72,12 +72,12 @@ def test_a_platform_that_jax_cannot_use_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def start_as_if_initialised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process look as if it had used an accelerator, which this machine has not."""
+    """Make this process look as if it had used an accelerator, which this machine lacks."""
     monkeypatch.setattr("procession_xla.backend.has_plugin", lambda _: True)
     monkeypatch.setattr("procession_xla.backend.find_initialised", lambda: {"XLA": ["jax"]})
 
 
-def test_a_preload_that_uses_jax_is_an_error_not_a_hang(
+def test_a_preload_that_uses_jax_is_an_error_and_no_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "uses_jax.py").write_text("import jax.numpy as jnp\nzeros = jnp.zeros(3)\n")
@@ -87,18 +87,18 @@ def test_a_preload_that_uses_jax_is_an_error_not_a_hang(
         run(xla_ranks.see, nprocs=2, start_method="xla", options=options, timeout=30)
 
 
-def test_preload_is_imported_in_the_server() -> None:
+def test_the_server_imports_preload() -> None:
     options = {"platform": "cpu", "preload": ["wave"]}
     names = ("wave", "procession_xla.preloaded")
     assert run(xla_ranks.see_modules, names, start_method="xla", options=options) == [[True] * 2]
 
 
-def test_initialize_is_for_ranks() -> None:
+def test_initialize_is_refused_outside_ranks() -> None:
     with pytest.raises(RuntimeError, match="is for ranks of start_method='xla' on JAX"):
         procession_xla.initialize()
 
 
-def test_torch_xla_is_served_by_the_environment_alone() -> None:
+def test_torch_xla_gets_variables_and_no_jax() -> None:
     options = {"platform": "cpu", "framework": "torch_xla"}
     names = ("PJRT_DEVICE", "PJRT_LOCAL_PROCESS_RANK", "PJRT_LOCAL_PROCESS_COUNT", "RANK")
     seen = run(read_environment, (names, True), 2, start_method="xla", options=options)
@@ -115,7 +115,7 @@ def read_environment(rank: int, names: tuple[str, ...], torch: bool) -> list[str
     return [os.environ[name] for name in names]
 
 
-def test_xla_flags_of_the_callers_env_are_added_to() -> None:
+def test_xla_flags_of_env_are_extended() -> None:
     fn: Any = read_flags
     env = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
     seen = run(fn, start_method="xla", options={"platform": "cpu", "devices_per_rank": 2}, env=env)
@@ -130,17 +130,19 @@ def read_flags(rank: int) -> tuple[str, int]:
     return os.environ["XLA_FLAGS"], xla_ranks.count_local_devices(rank)
 
 
-def test_too_few_devices_are_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_devices_are_refused_before_any_rank_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     monkeypatch.setattr("procession_xla.backend._start_ranks", None)
     options = {"platform": "cuda", "devices_per_rank": 2}
-    told = (
+    message = (
         r"4 processes x 2 devices need 8 cuda devices, 4 visible \(CUDA_VISIBLE_DEVICES=0,1,2,3\)"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         run(abs, nprocs=4, start_method="xla", options=options)
 
 
-def test_without_jax_it_says_how_to_come_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_jax_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert XlaBackend().availability().hint == "pip install jax"

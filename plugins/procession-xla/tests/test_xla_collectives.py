@@ -1,4 +1,4 @@
-"""Ranks are connected, and compute together what one process computes."""
+"""Ranks are connected, and together compute the result of one process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_psum_and_all_gather_are_exact(base: str, nprocs: int, devices: int) -> 
 
 @on_each_base
 @pytest.mark.parametrize("fn", [xla_ranks.initialize_and_see, xla_ranks.connect_and_see])
-def test_the_function_can_connect_its_rank(base: str, fn: Any) -> None:
+def test_fn_can_connect_its_rank(base: str, fn: Any) -> None:
     options = {"platform": "cpu", "base": base}
     assert run(fn, nprocs=2, start_method="xla", options=options, timeout=60) == expect(2)
 
@@ -60,7 +60,7 @@ CLUSTERS = {
 
 @on_each_base
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_another_cluster_around_it_is_not_taken_for_its_own(
+def test_variables_of_an_outer_cluster_are_ignored(
     base: str, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in CLUSTERS[cluster].items():
@@ -71,7 +71,7 @@ def test_another_cluster_around_it_is_not_taken_for_its_own(
 
 
 @pytest.mark.parametrize(("nprocs", "devices"), [(2, 1), (4, 1), (2, 2)])
-def test_training_is_that_of_one_process(
+def test_training_equals_that_of_one_process(
     monkeypatch: pytest.MonkeyPatch, nprocs: int, devices: int
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -85,7 +85,7 @@ def test_training_is_that_of_one_process(
             numpy.testing.assert_allclose(weights[name], alone[name], rtol=0, atol=1e-6)
 
 
-def test_the_example_is_a_script() -> None:
+def test_the_example_runs_as_a_script() -> None:
     command = [sys.executable, str(EXAMPLES / "train_digits_xla.py"), "2", "2"]
     ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
     assert re.search(r"2 ranks of 2 devices: 9\d\.\d% of 1792 right$", ended.stdout.strip())
@@ -111,21 +111,21 @@ def test_a_main_module_that_imports_jax_sees_its_devices(base: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("base", ["forkserver", "spawn"])
-def test_a_main_module_may_use_jax_where_it_is_imported(base: str, tmp_path: Path) -> None:
+def test_a_main_module_can_use_jax_when_it_is_imported(base: str, tmp_path: Path) -> None:
     text = DEVICES_OF_MAIN.format(base=base, more="import jax.numpy as jnp; zeros = jnp.zeros(3)")
     assert execute(tmp_path, text) == "[(3, 2), (3, 2)]\n"
 
 
 @on_each_base
-def test_flags_of_the_environment_hold(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a forkserver's ranks too, whose JAX was imported before."""
+def test_flags_of_the_environment_reach_jax(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the ranks of a forkserver, which had imported JAX before."""
     fn: Any = xla_ranks.see_precision
     options = {"platform": "cpu", "base": base}
     seen = [run(fn, start_method="xla", options=options, env={"JAX_ENABLE_X64": x}) for x in "10"]
     assert seen == [["float64"], ["float32"]]
 
 
-def test_a_flag_that_is_set_later_holds_in_the_forkservers_ranks(
+def test_a_flag_that_is_set_later_reaches_ranks_of_the_forkserver(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fn: Any = xla_ranks.see_precision
@@ -135,8 +135,8 @@ def test_a_flag_that_is_set_later_holds_in_the_forkservers_ranks(
 
 
 @on_each_base
-def test_what_jax_adds_to_the_environment_is_there(base: str) -> None:
-    """Though a forkserver's ranks have their caller's environment, and import no JAX."""
+def test_variables_that_jax_adds_are_in_the_environment_of_ranks(base: str) -> None:
+    """Even in ranks of a forkserver, which have the environment of their caller and do not import JAX."""
     names = ("TF_CPP_MIN_LOG_LEVEL", "TPU_SKIP_MDS_QUERY")
     seen = run(
         xla_ranks.read_after_import,
@@ -152,13 +152,13 @@ def test_what_jax_adds_to_the_environment_is_there(base: str) -> None:
     assert seen == [["2", "1"]]
 
 
-def test_nprocs_may_be_left_to_the_devices() -> None:
+def test_nprocs_none_is_the_number_of_devices() -> None:
     options = {**CPU, "devices": 4, "devices_per_rank": 2}
     seen = run(xla_ranks.see, nprocs=None, start_method="xla", options=options, timeout=60)
     assert seen == expect(2, 2)
 
 
-def test_many_launches_at_once_are_right() -> None:
+def test_many_simultaneous_launches_return_the_right_results() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     def launch(_: int) -> bool:
@@ -182,7 +182,7 @@ def test_the_caller_imports_no_jax(tmp_path: Path) -> None:
     assert execute(tmp_path, text) == "False\n"
 
 
-def test_a_rank_that_uses_no_jax_imports_none() -> None:
+def test_a_rank_without_jax_does_not_import_it() -> None:
     names = ("jax", "numpy")
     for base, imported in (("spawn", False), ("forkserver", True)):
         options = {"platform": "cpu", "base": base}

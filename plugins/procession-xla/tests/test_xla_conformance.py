@@ -1,4 +1,4 @@
-"""The start method is certified on each of the methods that it starts ranks by."""
+"""The kit certifies the start method with each of its base methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rank that fails is named at once, and nothing is left, though the others wait for it in a collective."""
+"""A rank that fails is named at once, and no rank is left, although the others wait in a collective."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start(fn: Any, *args: object, nprocs: int = 2, **options: Any) -> Any:
 
 
 def fail(folder: Path, who: int, ending: str, nprocs: int, **options: Any) -> Any:
-    """Have a rank end in a collective; return the exception, the pids and how long it took."""
+    """End a rank in a collective; return the exception, the pids and the seconds until the exception."""
     context = start(xla_ranks.end_in_collective, who, ending, str(folder), nprocs=nprocs, **options)
     with context, pytest.raises(ProcessException) as caught:
         context.wait()
@@ -42,7 +42,7 @@ def fail(folder: Path, who: int, ending: str, nprocs: int, **options: Any) -> An
 @on_each_base
 @pytest.mark.parametrize("who", [0, 1])
 @pytest.mark.parametrize("ending", xla_ranks.ENDINGS)
-def test_a_failure_in_a_collective_is_told_soon(
+def test_a_failure_in_a_collective_is_raised_soon(
     base: str, who: int, ending: str, tmp_path: Path
 ) -> None:
     error, pids, seconds = fail(tmp_path, who, ending, 2, base=base)
@@ -57,22 +57,22 @@ def test_a_failure_in_a_collective_is_told_soon(
         assert error.exit_code == codes[ending]
 
 
-def test_the_rank_that_was_killed_is_named_each_time(tmp_path: Path) -> None:
-    """Not the one whose collective it broke."""
+def test_the_error_names_the_rank_that_was_killed(tmp_path: Path) -> None:
+    """The error does not name the rank whose collective broke."""
     named = [fail(tmp_path, 2, "SIGKILL", 4)[0].error_index for _ in range(20)]
     assert named == [2] * 20
 
 
 @pytest.mark.parametrize("who", [0, 3])
-def test_with_four_ranks_too(who: int, tmp_path: Path) -> None:
+def test_the_error_names_the_killed_one_of_four_ranks(who: int, tmp_path: Path) -> None:
     error, pids, seconds = fail(tmp_path, who, "raise", 4)
     assert error.error_index == who
     assert seconds < SOON
     assert_gone(pids)
 
 
-def test_ranks_that_jax_keeps_from_sigterm_are_killed(tmp_path: Path) -> None:
-    """Once the grace period is over, which is JAX's preemption service's doing."""
+def test_ranks_whose_sigterm_jax_catches_are_killed(tmp_path: Path) -> None:
+    """The preemption service of JAX catches it, so SIGKILL follows after the grace period."""
     context = start(xla_ranks.fail_while_another_sleeps, str(tmp_path), preemption_service=True)
     with context, pytest.raises(ProcessException, match="of rank 1") as caught:
         context.wait(grace_period=1)
@@ -81,7 +81,9 @@ def test_ranks_that_jax_keeps_from_sigterm_are_killed(tmp_path: Path) -> None:
 
 
 @on_each_base
-def test_ranks_that_wait_in_a_collective_can_be_seen_and_stopped(base: str, tmp_path: Path) -> None:
+def test_ranks_that_wait_in_a_collective_show_stacks_and_can_be_stopped(
+    base: str, tmp_path: Path
+) -> None:
     with start(xla_ranks.wait_in_collective, str(tmp_path), base=base) as context:
         await_pids(tmp_path)
         stacks = context.dump_stacks()
@@ -90,7 +92,7 @@ def test_ranks_that_wait_in_a_collective_can_be_seen_and_stopped(base: str, tmp_
 
 
 def await_pids(folder: Path) -> list[int]:
-    """Return the pids of two ranks, once they have told them."""
+    """Wait until two ranks have noted their pids, and return these."""
     files = [folder / f"pid.{rank}" for rank in range(2)]
     wait_until(lambda: all(f.exists() and f.read_text() for f in files), "no rank is there", 60)
     return [int(file.read_text()) for file in files]

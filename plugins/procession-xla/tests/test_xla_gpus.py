@@ -1,4 +1,4 @@
-"""Who gets which GPUs, on hosts that are folders."""
+"""Each rank gets its GPUs; folders stand in for hosts."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from xla_hosts import add_amd, add_nvidia, plan, values
 @pytest.mark.parametrize(
     ("nprocs", "share", "needed"), [(3, 1, 3), (4, 2, 8), (1, 3, 3), (None, 3, 3)]
 )
-def test_too_few_gpus(nprocs: int | None, share: int, needed: int, tmp_path: Path) -> None:
-    told = f"{nprocs or 1} processes x {share} devices need {needed} cuda devices, 2 visible "
+def test_too_few_gpus_are_refused(
+    nprocs: int | None, share: int, needed: int, tmp_path: Path
+) -> None:
+    message = f"{nprocs or 1} processes x {share} devices need {needed} cuda devices, 2 visible "
     environ = {"CUDA_VISIBLE_DEVICES": "0,1"}
-    with pytest.raises(ValueError, match=rf"'xla': {told}\(CUDA_VISIBLE_DEVICES=0,1\)"):
+    with pytest.raises(ValueError, match=rf"'xla': {message}\(CUDA_VISIBLE_DEVICES=0,1\)"):
         plan(tmp_path, nprocs, environ, platform="cuda", devices_per_rank=share)
 
 
 @pytest.mark.parametrize("listed", ["", "-1", "-1,0"])
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"])
 @pytest.mark.parametrize("nprocs", [None, 1])
-def test_a_list_may_hide_all(nprocs: int | None, name: str, listed: str, tmp_path: Path) -> None:
+def test_a_list_can_hide_all_gpus(
+    nprocs: int | None, name: str, listed: str, tmp_path: Path
+) -> None:
     add_nvidia(tmp_path, 2)
     add_amd(tmp_path, 2)
     platform = "cuda" if name.startswith("CUDA") else "rocm"
-    told = rf"need 1 {platform} devices, 0 visible \({name}={listed}\)"
-    with pytest.raises(ValueError, match=told):
+    message = rf"need 1 {platform} devices, 0 visible \({name}={listed}\)"
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, nprocs, {name: listed}, platform=platform)
 
 
@@ -84,7 +88,7 @@ def test_fewer_ranks_than_gpus_take_the_first(tmp_path: Path) -> None:
         (None, ["GPU-b", "GPU-a"], 2, ["GPU-b,GPU-a"]),
     ],
 )
-def test_devices_choose_among_the_gpus(
+def test_the_option_devices_chooses_gpus(
     listed: str | None, devices: Any, share: int, groups: list[str], tmp_path: Path
 ) -> None:
     add_nvidia(tmp_path, 3)
@@ -93,21 +97,23 @@ def test_devices_choose_among_the_gpus(
     assert values(plans, "CUDA_VISIBLE_DEVICES") == groups
 
 
-def test_more_ranks_than_chosen_gpus(tmp_path: Path) -> None:
-    told = r"2 processes x 1 devices need 2 cuda devices, 1 in options\['devices'\]"
-    with pytest.raises(ValueError, match=told):
+def test_more_ranks_than_chosen_gpus_are_refused(tmp_path: Path) -> None:
+    message = r"2 processes x 1 devices need 2 cuda devices, 1 in options\['devices'\]"
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, 2, {"CUDA_VISIBLE_DEVICES": "0,1"}, platform="cuda", devices=[1])
 
 
-def test_a_number_of_devices_that_are_not_there(tmp_path: Path) -> None:
-    told = r"options\['devices'\] is 3, but 2 cuda devices are visible \(CUDA_VISIBLE_DEVICES=0,1\)"
-    with pytest.raises(ValueError, match=told):
+def test_a_number_of_missing_devices_is_refused(tmp_path: Path) -> None:
+    message = (
+        r"options\['devices'\] is 3, but 2 cuda devices are visible \(CUDA_VISIBLE_DEVICES=0,1\)"
+    )
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, 1, {"CUDA_VISIBLE_DEVICES": "0,1"}, platform="cuda", devices=3)
 
 
-def test_an_index_that_is_not_there(tmp_path: Path) -> None:
-    told = r"options\['devices'\]: cuda device 0 is not among \['4', '5'\]"
-    with pytest.raises(ValueError, match=told):
+def test_an_index_of_a_missing_device_is_refused(tmp_path: Path) -> None:
+    message = r"options\['devices'\]: cuda device 0 is not among \['4', '5'\]"
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, 1, {"CUDA_VISIBLE_DEVICES": "4,5"}, platform="cuda", devices=[4, 0])
 
 
@@ -134,7 +140,7 @@ def test_a_host_without_drivers_has_no_gpus(tmp_path: Path) -> None:
         (None, "3,2", ["3", "2"]),
     ],
 )
-def test_hip_counts_what_rocr_lets_through(
+def test_hip_counts_the_gpus_that_rocr_leaves_visible(
     rocr: str | None, hip: str | None, seen: list[str], tmp_path: Path
 ) -> None:
     add_amd(tmp_path, 4)

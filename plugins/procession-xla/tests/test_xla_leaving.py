@@ -1,4 +1,4 @@
-"""Ranks leave JAX's distributed runtime together, however long the last of them takes."""
+"""Ranks leave JAX's distributed runtime together, however long the last one takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPU = {"platform": "cpu", "distributed": True}
 
 
 def leave(late: int, seconds: float, **options: Any) -> list[int | None]:
-    """Have one rank return later than the others; return the exit codes."""
+    """Run ranks of which one returns later than the others; return the exit codes."""
     context = start_processes(
         xla_ranks.return_at_once_but,
         (late, seconds),
@@ -32,19 +32,19 @@ def leave(late: int, seconds: float, **options: Any) -> list[int | None]:
 
 @on_each_base
 @pytest.mark.parametrize("late", [0, 1])
-def test_a_rank_may_return_before_the_others(base: str, late: int) -> None:
-    """Though the first runs the coordinator, without which the others would abort."""
+def test_a_rank_can_return_before_the_others(base: str, late: int) -> None:
+    """Also the first one, which runs the coordinator: without it the others would abort."""
     assert leave(late, 1, base=base) == [0, 0]
 
 
 @on_each_base
-def test_a_rank_may_return_long_before_the_others(base: str) -> None:
-    """Longer than JAX would wait for them."""
+def test_a_rank_can_return_long_before_the_others(base: str) -> None:
+    """Even longer before them than JAX alone would wait."""
     assert leave(1, 3, base=base, shutdown_timeout=1) == [0, 0]
 
 
 @pytest.mark.parametrize("base", ["forkserver", "spawn"])  # in a fork, pytest has the warnings
-def test_ranks_that_were_not_connected_are_told_so(base: str, capfd: Any) -> None:
+def test_ranks_that_used_jax_without_a_connection_warn(base: str, capfd: Any) -> None:
     options = {"platform": "cpu", "base": base}
     start_processes(xla_ranks.count_local_devices, (), 2, start_method="xla", options=options)
     assert capfd.readouterr().err.count("used JAX without a connection") == 1

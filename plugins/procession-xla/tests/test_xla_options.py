@@ -1,4 +1,4 @@
-"""What the options may be, and that a bad one is named."""
+"""Valid options are read, and the error of a bad one names it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNTS = ("devices_per_rank", "initialization_timeout", "heartbeat_timeout", "sh
 TPU_BOUNDS = ("tpu_process_bounds", "tpu_chips_per_process_bounds")
 
 
-def test_nothing_given_is_what_the_defaults_say() -> None:
+def test_options_have_defaults() -> None:
     assert read_options({}) == Options()
 
 
@@ -43,7 +43,7 @@ def test_nothing_given_is_what_the_defaults_say() -> None:
         *[(name, bounds) for name in TPU_BOUNDS for bounds in (None, "2,2,1", "16,4,1,2")],
     ],
 )
-def test_what_fits_is_kept(name: str, value: object) -> None:
+def test_valid_values_are_kept(name: str, value: object) -> None:
     assert getattr(read_options({name: value}), name) == value
 
 
@@ -60,7 +60,7 @@ def test_listed_devices_keep_their_order(devices: object, kept: tuple[str, ...])
     assert read_options({"devices": devices}).devices == kept
 
 
-def test_a_list_of_modules_may_be_a_list() -> None:
+def test_modules_can_be_a_list() -> None:
     assert read_options({"preload": ["numpy"]}).preload == ("numpy",)
 
 
@@ -88,14 +88,14 @@ def test_a_list_of_modules_may_be_a_list() -> None:
         *[(name, value, BOUNDS) for name in TPU_BOUNDS for value in (221, (2, 2, 1), "2,-2,1")],
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_option(
+def test_the_error_of_a_bad_value_names_its_option(
     name: str, value: object, problem: tuple[type[Exception], str]
 ) -> None:
-    kind, told = problem
+    kind, message = problem
     with pytest.raises(kind) as caught:
         read_options({name: value})
     assert str(caught.value).startswith(f"options['{name}'] ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_every_option_is_in_the_guide() -> None:
@@ -108,7 +108,7 @@ def test_every_option_is_in_the_guide() -> None:
     assert named == NAMES
 
 
-def test_a_negative_index_is_refused_as_text_too() -> None:
+def test_a_negative_index_is_refused_also_as_text() -> None:
     with pytest.raises((TypeError, ValueError), match=r"options\['devices'\]"):
         read_options({"devices": ["-1"]})
 
@@ -120,7 +120,7 @@ def test_each_option_has_a_reader() -> None:
 
 
 @pytest.mark.parametrize("name", ["device", "Platform", "nprocs", "", "env"])
-def test_an_unknown_option_is_named_with_those_that_are_known(name: str) -> None:
+def test_the_error_of_an_unknown_option_lists_the_known_ones(name: str) -> None:
     with pytest.raises(ValueError, match="'xla' does not know") as caught:
         read_options({"platform": "cpu", name: 1})
     assert repr(name) in str(caught.value)
@@ -138,7 +138,7 @@ def test_distributed_is_refused_for_torch_xla() -> None:
 
 
 @pytest.mark.parametrize("distributed", [False, None])
-def test_torch_xla_may_be_without_distributed(distributed: bool | None) -> None:
+def test_torch_xla_accepts_no_distributed(distributed: bool | None) -> None:
     options = read_options({"distributed": distributed, "framework": "torch_xla"})
     assert options.framework == "torch_xla"
 

@@ -1,4 +1,4 @@
-"""Which environment each rank gets, on hosts that are folders."""
+"""Each rank gets its environment; folders stand in for hosts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ has_plugin_of = hardware.has_plugin  # before a fixture replaces it
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """JAX's plugins that are installed here, as far as the tests see: those in this list."""
+    """The plugins of JAX that count as installed: a test adds to this list."""
     installed: list[str] = []
     monkeypatch.setattr("procession_xla.hardware.has_plugin", installed.__contains__)
     return installed
 
 
-def test_what_every_rank_is_told(tmp_path: Path) -> None:
+def test_the_environment_of_every_rank(tmp_path: Path) -> None:
     first, second = plan(tmp_path, 2, platform="cpu")
     own = {"PJRT_LOCAL_PROCESS_RANK": "0", "JAX_PROCESS_ID": "0"}
     assert first == {
@@ -43,19 +43,19 @@ def test_what_every_rank_is_told(tmp_path: Path) -> None:
     assert second == first | dict.fromkeys(own, "1")
 
 
-def test_a_coordinator_of_ones_own_says_where_it_listens(tmp_path: Path) -> None:
+def test_a_coordinator_that_is_named_gets_no_bind_address(tmp_path: Path) -> None:
     plans = plan(tmp_path, 2, platform="cpu", coordinator="10.0.0.1:99")
     assert values(plans, "JAX_COORDINATOR_ADDRESS") == ["10.0.0.1:99"] * 2
     assert values(plans, "JAX_COORDINATOR_BIND_ADDRESS") == [None] * 2  # not an outer launch's
 
 
-def test_the_preemption_service_is_on_if_wanted(tmp_path: Path) -> None:
+def test_an_option_switches_the_preemption_service_on(tmp_path: Path) -> None:
     (changes,) = plan(tmp_path, 1, platform="cpu", preemption_service=True)
     assert changes["JAX_ENABLE_PREEMPTION_SERVICE"] == "1"
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu"])
-def test_torchelastic_is_there_for_torch_xla_only(platform: str, tmp_path: Path) -> None:
+def test_variables_of_torchelastic_are_for_torch_xla_only(platform: str, tmp_path: Path) -> None:
     add_nvidia(tmp_path, 1)
     add_amd(tmp_path, 1)
     add_tpu(tmp_path, 1)
@@ -73,7 +73,7 @@ def test_the_run_id_is_the_same_in_all_ranks(tmp_path: Path) -> None:
     assert values(plans, "TORCHELASTIC_RUN_ID") == ["here:7"] * 3
 
 
-def test_the_callers_environment_is_read_and_not_changed(
+def test_a_plan_does_not_change_the_environment_of_the_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
@@ -103,7 +103,7 @@ def test_a_dry_run_needs_a_rank(platform: str, nprocs: int, tmp_path: Path) -> N
         ({"JAX_NUM_CPU_DEVICES": "0"}, 1),
     ],
 )
-def test_the_environment_says_how_many_cpu_devices(
+def test_the_environment_gives_the_number_of_cpu_devices(
     environ: dict[str, str], count: int, tmp_path: Path
 ) -> None:
     assert count_virtual_devices(environ) == count
@@ -115,27 +115,27 @@ def test_the_environment_says_how_many_cpu_devices(
 @pytest.mark.parametrize(
     ("devices", "share", "ranks"), [(3, 1, 3), (4, 2, 2), (5, 2, 2), (None, 2, 3), (None, 8, 1)]
 )
-def test_cpu_devices_are_shared_out(
+def test_ranks_share_the_cpu_devices(
     devices: int | None, share: int, ranks: int, tmp_path: Path
 ) -> None:
-    told = {"JAX_NUM_CPU_DEVICES": "6"}
-    plans = plan(tmp_path, None, told, platform="cpu", devices=devices, devices_per_rank=share)
+    environ = {"JAX_NUM_CPU_DEVICES": "6"}
+    plans = plan(tmp_path, None, environ, platform="cpu", devices=devices, devices_per_rank=share)
     assert values(plans, "JAX_NUM_CPU_DEVICES") == [str(share)] * ranks
     assert values(plans, "CPU_NUM_DEVICES") == [str(share)] * ranks
 
 
-def test_there_are_as_many_cpu_devices_as_ranks_want(tmp_path: Path) -> None:
+def test_there_are_as_many_cpu_devices_as_ranks_need(tmp_path: Path) -> None:
     plans = plan(tmp_path, 5, {"JAX_NUM_CPU_DEVICES": "2"}, platform="cpu", devices_per_rank=3)
     assert values(plans, "JAX_NUM_CPU_DEVICES") == ["3"] * 5
 
 
-def test_more_ranks_than_the_option_has_cpu_devices(tmp_path: Path) -> None:
-    told = r"3 processes x 2 devices need 6 cpu devices, 4 in options\['devices'\]"
-    with pytest.raises(ValueError, match=told):
+def test_more_ranks_than_cpu_devices_are_refused(tmp_path: Path) -> None:
+    message = r"3 processes x 2 devices need 6 cpu devices, 4 in options\['devices'\]"
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, 3, platform="cpu", devices=4, devices_per_rank=2)
 
 
-def test_cpu_devices_are_a_number(tmp_path: Path) -> None:
+def test_the_cpu_devices_must_be_a_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"options\['devices'\] is a number on cpu"):
         plan(tmp_path, 1, platform="cpu", devices=[0])
 
@@ -143,17 +143,17 @@ def test_cpu_devices_are_a_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "own", ["--xla_dump_to=here", f"{FORCE}8", f"--xla_a=1 {FORCE}8 --xla_b=2"]
 )
-def test_xla_flags_are_added_to(own: str, tmp_path: Path) -> None:
+def test_xla_flags_are_extended(own: str, tmp_path: Path) -> None:
     plans = plan(tmp_path, 2, {"XLA_FLAGS": own}, platform="cpu", devices_per_rank=2)
     assert values(plans, "XLA_FLAGS") == [f"{own} {FORCE}2"] * 2
 
 
-def test_xla_flags_that_name_a_file_stay(tmp_path: Path) -> None:
+def test_xla_flags_that_name_a_file_are_kept(tmp_path: Path) -> None:
     (changes,) = plan(tmp_path, 1, {"XLA_FLAGS": "/etc/flags"}, platform="cpu")
     assert changes.get("XLA_FLAGS", "/etc/flags") == "/etc/flags"  # XLA aborts: no such file
 
 
-def test_xla_flags_are_left_alone_elsewhere(tmp_path: Path) -> None:
+def test_xla_flags_are_unchanged_on_other_platforms(tmp_path: Path) -> None:
     environ = {"XLA_FLAGS": "--xla_dump_to=here", "CUDA_VISIBLE_DEVICES": "0"}
     (changes,) = plan(tmp_path, 1, environ, platform="cuda")
     assert not {"XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "CPU_NUM_DEVICES"} & set(changes)
@@ -173,7 +173,7 @@ def test_xla_flags_are_left_alone_elsewhere(tmp_path: Path) -> None:
         ("cuda", ("tpu", "rocm"), "cpu"),
     ],
 )
-def test_the_platform_is_what_this_host_and_jax_have(
+def test_the_platform_is_one_that_the_host_and_jax_have(
     hosts: str, installed: tuple[str, ...], found: str, plugins: list[str], tmp_path: Path
 ) -> None:
     plugins.extend(installed)
@@ -185,7 +185,7 @@ def test_the_platform_is_what_this_host_and_jax_have(
     assert changes["JAX_PLATFORMS"] == ("cpu" if found == "cpu" else f"{found},cpu")
 
 
-def test_hidden_gpus_make_no_platform(plugins: list[str], tmp_path: Path) -> None:
+def test_hidden_gpus_are_no_platform(plugins: list[str], tmp_path: Path) -> None:
     plugins.extend(PLUGINS)
     add_nvidia(tmp_path, 2)
     assert find_platform({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == "cpu"
@@ -205,7 +205,7 @@ def test_hidden_gpus_make_no_platform(plugins: list[str], tmp_path: Path) -> Non
         ({"JAX_PLATFORMS": ""}, "tpu"),
     ],
 )
-def test_the_environment_says_which_platform(
+def test_the_environment_can_name_the_platform(
     environ: dict[str, str], found: str, plugins: list[str], tmp_path: Path
 ) -> None:
     plugins.append("tpu")
@@ -217,28 +217,28 @@ def test_the_environment_says_which_platform(
 
 
 @pytest.mark.parametrize("name", ["JAX_PLATFORMS", "PJRT_DEVICE"])
-def test_a_platform_that_is_unknown_is_named(name: str, tmp_path: Path) -> None:
+def test_the_error_names_an_unknown_platform(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{name}='Neuron': 'xla' knows cpu, gpu, tpu, cuda, rocm"):
         plan(tmp_path, 1, {name: "Neuron"})
 
 
 @pytest.mark.parametrize("own", ["cpu", "cuda", "cuda,cpu", "gpu"])
-def test_jax_platforms_of_the_user_stay(own: str, tmp_path: Path) -> None:
+def test_jax_platforms_of_the_user_are_kept(own: str, tmp_path: Path) -> None:
     add_nvidia(tmp_path, 1)
     (changes,) = plan(tmp_path, 1, {"JAX_PLATFORMS": own})
     assert "JAX_PLATFORMS" not in changes
 
 
-@pytest.mark.parametrize(("platform", "told"), [("cpu", "cpu"), ("cuda", "cuda,cpu")])
-def test_the_option_comes_before_jax_platforms(platform: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("platform", "expected"), [("cpu", "cpu"), ("cuda", "cuda,cpu")])
+def test_the_option_overrides_jax_platforms(platform: str, expected: str, tmp_path: Path) -> None:
     add_nvidia(tmp_path, 1)
     environ = {"JAX_PLATFORMS": "tpu", "PJRT_DEVICE": "TPU"}
     (changes,) = plan(tmp_path, 1, environ, platform=platform)
-    assert changes["JAX_PLATFORMS"] == told
+    assert changes["JAX_PLATFORMS"] == expected
     assert changes["PJRT_DEVICE"] == platform.upper()
 
 
-def test_jaxs_plugins_are_seen_without_being_imported(
+def test_plugins_of_jax_are_found_without_an_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "jax_plugins" / "xla_cuda13").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The coordinator's port belongs to the launch: nobody else is given it, and nobody else can reach it."""
+"""The coordinator's port belongs to the launch: no other process gets it, and no other host reaches it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from procession_xla.coordinator import Reservation
 CPU = {"platform": "cpu", "distributed": True}
 
 
-def test_a_reserved_port_is_nobody_elses() -> None:
+def test_no_other_process_gets_a_reserved_port() -> None:
     with closing(Reservation()) as reservation:
         host, _, port = reservation.address.rpartition(":")
         with socket.socket() as other:
@@ -38,13 +38,13 @@ def open_ephemeral() -> socket.socket:
     return sock
 
 
-def test_the_coordinator_listens_on_loopback_alone() -> None:
+def test_the_coordinator_listens_on_loopback_only() -> None:
     seen = run(xla_ranks.find_listeners, nprocs=2, start_method="xla", options=CPU, timeout=60)
     assert seen[0]
     assert all(one in ("0100007F", "0000000000000000FFFF00000100007F") for one in seen[0])
 
 
-def test_a_coordinator_whose_port_is_taken_is_an_error_not_a_crash() -> None:
+def test_a_coordinator_whose_port_is_in_use_is_an_error_and_no_crash() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -54,7 +54,7 @@ def test_a_coordinator_whose_port_is_taken_is_an_error_not_a_crash() -> None:
             run(xla_ranks.see, nprocs=2, start_method="xla", options=options, timeout=60)
 
 
-def test_a_coordinator_can_be_named() -> None:
+def test_an_option_names_the_coordinator() -> None:
     with closing(Reservation()) as reservation:
         options = {**CPU, "coordinator": reservation.address}
         env = {"JAX_COORDINATOR_BIND_ADDRESS": reservation.address}
@@ -64,7 +64,7 @@ def test_a_coordinator_can_be_named() -> None:
     assert [one.processes for one in seen] == [2, 2]
 
 
-def test_ranks_do_not_wait_for_ever_for_one_that_does_not_connect() -> None:
+def test_ranks_stop_waiting_for_one_that_does_not_connect() -> None:
     options = {"platform": "cpu", "initialization_timeout": 1}
     with pytest.raises(ProcessRaisedException, match="all ranks must do so"):
         run(

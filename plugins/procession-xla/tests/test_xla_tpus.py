@@ -1,4 +1,4 @@
-"""Who gets which TPU chips, on hosts that are folders."""
+"""Each rank gets its TPU chips; folders stand in for hosts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from xla_hosts import CHIPS, IDS, add_tpu, plan, values
 
 @pytest.mark.parametrize("device", CHIPS)
 @pytest.mark.parametrize("count", [0, 1, 4, 8])
-def test_tpu_chips_are_counted_among_strangers(count: int, device: str, tmp_path: Path) -> None:
+def test_tpu_chips_are_counted_among_other_devices(count: int, device: str, tmp_path: Path) -> None:
     assert find_tpu_chips(tmp_path) == []
     add_tpu(tmp_path, count, device)
     assert len(find_tpu_chips(tmp_path)) == count
 
 
-def test_no_chips_are_too_few(tmp_path: Path) -> None:
+def test_a_host_without_chips_is_refused(tmp_path: Path) -> None:
     add_tpu(tmp_path, 0)
     with pytest.raises(ValueError, match=r"need 1 tpu devices, 0 visible$"):
         plan(tmp_path, platform="tpu")
@@ -38,7 +38,7 @@ def test_no_chips_are_too_few(tmp_path: Path) -> None:
         ("tpu7x", 4, "2,2,1,2"),
     ],
 )
-def test_torch_xla_divides_chips_as_it_does_itself(
+def test_chips_are_divided_as_torch_xla_does_itself(
     generation: str, n: int, bounds: str, tmp_path: Path
 ) -> None:
     add_tpu(tmp_path, n, IDS[generation])
@@ -87,7 +87,7 @@ def test_torch_xla_divides_chips_as_it_does_itself(
         ("v4", 8, 8, "1,1,1", "2,2,2"),
     ],
 )
-def test_jax_divides_chips_as_it_does_itself(
+def test_chips_are_divided_as_jax_does_itself(
     generation: str, chips: int, share: int, bounds: str, own: str, tmp_path: Path
 ) -> None:
     add_tpu(tmp_path, chips, IDS[generation])
@@ -103,7 +103,7 @@ def test_jax_divides_chips_as_it_does_itself(
 
 
 @pytest.mark.parametrize("framework", ["jax", "torch_xla"])
-def test_what_a_notebook_has_preset_is_replaced(framework: str, tmp_path: Path) -> None:
+def test_variables_that_a_notebook_has_set_are_replaced(framework: str, tmp_path: Path) -> None:
     add_tpu(tmp_path, 4)
     stale = {
         "TPU_PROCESS_ADDRESSES": "local",
@@ -133,7 +133,7 @@ def test_what_a_notebook_has_preset_is_replaced(framework: str, tmp_path: Path) 
         ),
     ],
 )
-def test_bounds_may_be_given(
+def test_options_give_the_bounds(
     given: dict[str, Any], bounds: tuple[str, str], tmp_path: Path
 ) -> None:
     add_tpu(tmp_path, 4)
@@ -157,14 +157,14 @@ def test_given_bounds_are_not_extended_for_tpu7x(tmp_path: Path) -> None:
     ("framework", "nprocs", "share"),
     [("jax", 3, 1), ("jax", 4, 2), ("jax", 1, 3), ("torch_xla", 2, 1), ("torch_xla", 2, 4)],
 )
-def test_a_division_that_is_in_no_table(
+def test_a_division_without_known_bounds_is_refused(
     framework: str, nprocs: int, share: int, tmp_path: Path
 ) -> None:
     add_tpu(tmp_path, 8)
     options: dict[str, Any] = {"framework": framework, "devices_per_rank": share}
-    told = f"{framework} has no bounds for {nprocs} processes of {share} TPU chips"
+    message = f"{framework} has no bounds for {nprocs} processes of {share} TPU chips"
     with pytest.raises(
-        ValueError, match=f"{told}; set them by the options tpu_process_bounds and tpu_chips"
+        ValueError, match=f"{message}; set them by the options tpu_process_bounds and tpu_chips"
     ):
         plan(tmp_path, nprocs, platform="tpu", **options)
     options |= {"tpu_process_bounds": "1,1,8", "tpu_chips_per_process_bounds": "1,8,1"}
@@ -172,14 +172,14 @@ def test_a_division_that_is_in_no_table(
     assert values(plans, "TPU_PROCESS_BOUNDS") == ["1,1,8"] * nprocs
 
 
-def test_more_ranks_than_chips(tmp_path: Path) -> None:
+def test_more_ranks_than_chips_are_refused(tmp_path: Path) -> None:
     add_tpu(tmp_path, 4)
-    told = "8 processes x 1 devices need 8 tpu devices, 4 visible"
-    with pytest.raises(ValueError, match=told):
+    message = "8 processes x 1 devices need 8 tpu devices, 4 visible"
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, 8, platform="tpu")
 
 
-def test_chips_may_be_chosen(tmp_path: Path) -> None:
+def test_the_option_devices_chooses_chips(tmp_path: Path) -> None:
     add_tpu(tmp_path, 8)
     plans = plan(tmp_path, None, platform="tpu", devices=[4, 5, 6, 7])
     assert values(plans, "TPU_VISIBLE_CHIPS") == ["4", "5", "6", "7"]
@@ -187,7 +187,7 @@ def test_chips_may_be_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chip", [4, "GPU-a", "4"])
-def test_a_chip_that_is_not_there(chip: int | str, tmp_path: Path) -> None:
+def test_a_missing_chip_is_refused(chip: int | str, tmp_path: Path) -> None:
     add_tpu(tmp_path, 4)
     with pytest.raises(ValueError, match=rf"options\['devices'\].* {chip} "):
         plan(tmp_path, None, platform="tpu", devices=[chip])

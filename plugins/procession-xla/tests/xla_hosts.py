@@ -1,4 +1,4 @@
-"""Hosts that are folders, for the tests of what is planned on them."""
+"""Folders that stand in for hosts, in the tests of plans."""
 
 from __future__ import annotations
 

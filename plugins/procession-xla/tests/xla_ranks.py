@@ -1,4 +1,4 @@
-"""Functions that ranks of the tests run; nothing here imports JAX before a rank does."""
+"""Functions of the ranks in the tests; they import JAX only in a rank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Seen(NamedTuple):
 
 
 def see(rank: int) -> Seen:
-    """Look, and take part in a psum and an all-gather over all devices."""
+    """Return what this rank sees, after a psum and an all-gather over all devices."""
     import jax
     import jax.numpy as jnp
     from jax.experimental import multihost_utils
@@ -59,7 +59,7 @@ def psum() -> float:
 
 
 def initialize_and_see(rank: int) -> Seen:
-    """As a script does that knows nothing of procession."""
+    """Initialise JAX like a script without procession."""
     import jax
 
     jax.distributed.initialize()
@@ -67,11 +67,11 @@ def initialize_and_see(rank: int) -> Seen:
 
 
 def connect_and_see(rank: int) -> Seen:
-    """As a script does that knows procession."""
+    """Initialise JAX like a script that uses procession."""
     import procession_xla
 
     procession_xla.initialize()
-    procession_xla.initialize()  # once more does no harm
+    procession_xla.initialize()  # a second call does nothing
     return see(rank)
 
 
@@ -83,7 +83,7 @@ def count_local_devices(rank: int) -> int:
 
 
 def see_precision(rank: int) -> str:
-    """Tell what JAX makes of a double."""
+    """Return the type that JAX gives to a double."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -91,7 +91,7 @@ def see_precision(rank: int) -> str:
 
 
 def read_after_import(rank: int, *names: str) -> list[str | None]:
-    """Read variables once JAX is imported."""
+    """Return variables after the import of JAX."""
     import jax
 
     assert jax.__name__ in sys.modules
@@ -119,14 +119,16 @@ def end_in_collective(rank: int, who: int, ending: str, folder: str) -> None:
     """End one rank while the others wait for it in a psum."""
     psum()
     if rank == who:
-        time.sleep(0.1)  # by now the others are in it; the test holds if they are not
+        time.sleep(
+            0.1
+        )  # by now the others are probably in the psum; the test does not depend on it
         Path(folder, "when").write_text(str(time.monotonic()))
         ENDINGS[ending](rank)
     psum()
 
 
 def fail_while_another_sleeps(rank: int, folder: str) -> None:
-    """Fail once another rank is where only a signal could end it."""
+    """Fail once another rank sleeps, which only a signal could end."""
     psum()
     if rank == 0:
         Path(folder, "sleeps").touch()
@@ -137,7 +139,7 @@ def fail_while_another_sleeps(rank: int, folder: str) -> None:
 
 
 def return_at_once_but(rank: int, late: int, seconds: float) -> int:
-    """Return while one rank goes on for some time."""
+    """Return, in one rank after some time."""
     psum()
     if rank == late:
         time.sleep(seconds)
@@ -145,7 +147,7 @@ def return_at_once_but(rank: int, late: int, seconds: float) -> int:
 
 
 def wait_in_collective(rank: int, folder: str) -> None:
-    """Tell which process this is, and have all ranks but the last wait in a psum for ever."""
+    """Note the pid, and wait for ever: all ranks but the last in a psum."""
     import jax
 
     psum()
@@ -156,7 +158,7 @@ def wait_in_collective(rank: int, folder: str) -> None:
 
 
 def find_listeners(rank: int) -> list[str]:
-    """Return the addresses on which the coordinator's port is listened at, as the kernel writes them."""
+    """Return the addresses at which the coordinator listens, as the kernel writes them."""
     psum()
     port = int(os.environ["JAX_COORDINATOR_ADDRESS"].rpartition(":")[2])
     lines = [
@@ -164,12 +166,12 @@ def find_listeners(rank: int) -> list[str]:
         for table in ("/proc/net/tcp", "/proc/net/tcp6")
         for line in Path(table).read_text().splitlines()[1:]
     ]
-    ends = [fields[1] for fields in lines if fields[3] == "0A"]  # those that listen
+    ends = [fields[1] for fields in lines if fields[3] == "0A"]  # listening sockets
     return [end.partition(":")[0] for end in ends if int(end.rpartition(":")[2], 16) == port]
 
 
 def leave_the_others_waiting(rank: int) -> None:
-    """Have all ranks but the first connect."""
+    """Connect in all ranks but the first."""
     import procession_xla
 
     if rank:
@@ -179,5 +181,5 @@ def leave_the_others_waiting(rank: int) -> None:
 
 
 def see_modules(rank: int, *names: str) -> list[bool]:
-    """Tell which modules are imported."""
+    """Return the modules that are imported."""
     return [name in sys.modules for name in names]

@@ -11,7 +11,7 @@ import pytest
 from procession.testing.listing import run_python
 
 on_each_base = pytest.mark.parametrize("base", ["forkserver", "spawn", "fork"])
-"""On each of the start methods that ranks are started by."""
+"""Run a test with each of the base methods that start ranks."""
 
 TELL = """
 def tell(*values):
@@ -21,13 +21,13 @@ def tell(*values):
 
 
 def execute(folder: Path, text: str) -> str:
-    """Run a script in an interpreter of its own, and return what it told by `tell`.
+    """Run a script in a new interpreter, and return the lines that it wrote by `tell`.
 
-    What it prints is mixed with what Gloo writes.
+    Standard output would be mixed with the output of Gloo.
     """
-    path, told = folder / "script.py", folder / "told"
-    told.write_text("")
-    path.write_text(TELL.format(path=str(told)) + textwrap.dedent(text))
+    path, notes = folder / "script.py", folder / "notes"
+    notes.write_text("")
+    path.write_text(TELL.format(path=str(notes)) + textwrap.dedent(text))
     done = run_python(str(path), path=[str(Path(__file__).parent), *sys.path])
     assert done.returncode == 0, done.stdout + done.stderr
-    return told.read_text()
+    return notes.read_text()
