@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import dropwhile
 from pathlib import Path
 
 import nox
@@ -65,8 +66,14 @@ OF_PLUGINS = {
 LONG = {
     "soak": ["tests/benchmarks/soak.py"],
     "repeat": ["-m", "pytest", "tests/faults", "tests/promises/test_conformance.py"],
+    "loss": ["-m", "pytest", "tests/long/packet_loss.py"],
     "peers": ["tests/benchmarks/side_by_side.py", "--markdown"],
     "scale": ["-m", "tests.benchmarks.scale"],
+    "mutants": ["tests/mutants/try_mutants.py"],
+    "suites": [
+        *("-m", "pytest", "-W", "ignore::ImportWarning"),  # torch warns without hypothesis
+        *("tests/long/accelerate_launchers.py", "tests/long/torch_spawn.py"),
+    ],
 }
 """The parts of the session ``long``: what Python runs for each."""
 
@@ -131,11 +138,20 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """Run what is run by hand; takes the names of some (soak)."""
-    session.install(".[test]", TORCH, *read_groups("bench"))
-    for name in session.posargs or LONG:
+    """Run what is run by hand; takes the names of some, and options for them (soak --launches 1000)."""
+    session.install(".[test]", TORCH, *read_groups("bench", "mutants", "suites"))
+    options = list(dropwhile(lambda word: not word.startswith("-"), session.posargs))
+    names = session.posargs[: len(session.posargs) - len(options)]
+    for name in names or LONG:
         for _ in range(REPETITIONS if name == "repeat" else 1):
-            session.run("python", *LONG[name])
+            session.run("python", *LONG[name], *options)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the package in small ways and show which no test notices; takes rooms, modules and options."""
+    session.install(".[test]", *read_groups("mutants"))
+    session.run("python", *LONG["mutants"], *session.posargs)
 
 
 @nox.session(tags=TIER_THREE)

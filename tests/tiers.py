@@ -17,7 +17,7 @@ TIERS = {
     "1": ("python -m pytest", "fast tests, and a launch of each built-in start method"),
     "2": ("nox -s tests", "every promise on every built-in start method"),
     "3": ("nox -t tier3", "plugins on their engines, docs, types, wheel, frozen applications"),
-    "-": ("nox -s long", "by hand: soak, repetitions, comparisons, scale"),
+    "-": ("nox -s long", "by hand: soak, repetitions, packet loss, comparisons, scale, mutants"),
 }
 """The command that runs each tier, and its tests."""
 

@@ -27,7 +27,7 @@ after its exit: resource trackers, forkservers, procession's reaper.  ``known`` 
 had the error that its ``with`` statement raised later, after the other ranks had ended.
 
 Usage: side_by_side.py [--peers NAME...] [--cases NAME...] [--json FILE] [--markdown] [--quick] ...
-The exit status is 1 unless procession was clean throughout.
+The exit status is 1 unless procession was clean throughout, but for `KNOWN`.
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ QUICK_CASES = [
 Row = list[str]
 
 
+KNOWN = {("peer in C", "late")}
+"""The rank has a handler for SIGTERM, and therefore 30 s, as with torch."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the chosen cases; return 0 if procession was clean throughout."""
     options = parse(arguments)
@@ -88,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         Path(options.json).write_text(text)
     print_tables(runs, peers, cases, print_markdown if options.markdown else print_plain)
     ours = [run for run in runs if run.peer.startswith("procession")]
-    return int(any(run.verdict not in (CLEAN, NOT_APPLICABLE) for run in ours))
+    wrong = [run for run in ours if run.verdict not in (CLEAN, NOT_APPLICABLE)]
+    return int(any((run.case, run.verdict) not in KNOWN for run in wrong))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -28,6 +28,7 @@ from procession import (
 from procession._rank import wire
 from procession._rank.report import LINKS, Reporter, describe
 from procession.testing.times import patience
+from scripts import run_program
 
 LARGE = 100_000
 
@@ -366,3 +367,15 @@ def test_a_number_of_sys_exit_stands_alone_in_the_message(code: Any, status: int
         start_processes(leave, (code,), 1, start_method="fork")
     assert str(caught.value).splitlines()[0] == f"process 0 terminated with exit code {status}"
     assert caught.value.exit_code == status
+
+
+def test_a_rank_that_imports_little_reports_all_the_same(start_method: str) -> None:
+    done = run_program("reports_with_few_imports.py", start_method)
+    title = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}[start_method]
+    names = [f"{title}Process-{number}" for number in (1, 2)]
+    assert done.stdout.splitlines() == [str(names), "[100000, 100000]"]
+
+
+def test_a_script_means_the_same_in_ranks(start_method: str) -> None:
+    done = run_program("evaluates_annotations.py", start_method)
+    assert done.stdout == "True [True]\n"

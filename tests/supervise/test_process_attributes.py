@@ -120,3 +120,11 @@ def test_the_error_in_a_daemonic_process_says_what_helps() -> None:
 
 def send_launch(writer: Any) -> None:
     writer.send(launch())
+
+
+def test_the_text_of_a_process_says_whether_it_runs(start_method: str) -> None:
+    context = start_processes(ranks.nothing, nprocs=1, join=False, start_method=start_method)
+    context.wait()
+    assert repr(context.processes[0]).endswith(f"pid={context.processes[0].pid} exitcode=0>")
+    with start_processes(ranks.work, nprocs=1, join=False, start_method=start_method) as context:
+        assert repr(context.processes[0]).endswith(f"pid={context.processes[0].pid} alive>")

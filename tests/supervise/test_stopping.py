@@ -17,6 +17,7 @@ import pytest
 import ranks
 from events import await_event
 from procession import ProcessRaisedException, ProcessTimeoutError, get_context, start_processes
+from procession._supervise.stopping import Stage
 from procession.testing.scratch import is_gone
 from procession.testing.times import patience
 
@@ -128,3 +129,12 @@ def handle_hangup(rank: int, ready: Any) -> None:
     signal.signal(signal.SIGHUP, lambda *_: os._exit(3))
     ready.set()
     time.sleep(60)
+
+
+def test_a_signal_to_the_caller_allows_ranks_more_time() -> None:
+    for by, seconds in ((0, 5), (signal.SIGTERM, 25)):
+        with start_processes(ranks.work, nprocs=1, join=False, start_method="fork") as context:
+            supervisor: Any = context._supervisor
+            begun = time.monotonic()
+            supervisor.stop(by=by)
+            assert seconds <= supervisor._stop._due[Stage.KILL] - begun < seconds + patience(5)

@@ -120,7 +120,8 @@ class Reporter:
             self._send(wire.encode(wire.RETURNED_NOTHING, monotonic_ns(), b"it called sys.exit(0)"))
             return 0
         status = (code & 0xFF or 1) if isinstance(code, int) else 1
-        text = str(status) if isinstance(code, int) else _text_of(code)
+        cut = isinstance(code, int) and not code & 0xFF  # 256: the system would say 0
+        text = str(status) if isinstance(code, int) and not cut else _text_of(code)
         self._send(wire.encode(wire.EXITED, monotonic_ns(), wire.shorten(text)))
         if not isinstance(code, int):
             write_error(text + "\n")

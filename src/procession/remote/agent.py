@@ -25,6 +25,7 @@ from procession.remote.link import Link, await_end, await_frame, keep_alive
 from procession.remote.messages import ControlHello, Description, EndHello, HostHello
 from procession.remote.placement import VARIABLE, unpack
 
+_TRIES = 3  # at connecting to the hub, where packets are lost
 _CONNECT_TIME = 10.0  # seconds for each step of connecting to the hub
 
 
@@ -160,6 +161,15 @@ def describe_host(address: str) -> HostHello:
 
 
 def _connect(description: Description) -> Link:
+    for _ in range(_TRIES - 1):
+        try:
+            return _try_to_connect(description)
+        except TimeoutError:
+            pass
+    return _try_to_connect(description)
+
+
+def _try_to_connect(description: Description) -> Link:
     host, port = description["hub"]
     sock = socket.create_connection((host, port), _CONNECT_TIME)
     try:

@@ -286,12 +286,13 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
     (TCP_USER_TIMEOUT would detect it on both, but would also end a connection whose peer is alive and does
     not read.)
     """
-    probe = max(round(seconds / 6), 1)
-    idle = max(round(seconds) - 3 * probe, 1)
+    idle = max(round(seconds * 0.3), 1)
+    pause = max(round((seconds - idle) / 10), 1)
+    probes = max(round((seconds - idle) / pause), 1)  # many: some are lost
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pause)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
 
 
 def is_unacknowledged(fd: int) -> bool:
