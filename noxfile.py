@@ -21,6 +21,7 @@ ONCE = [
     "project/test_docs.py",
     "project/test_side_by_side.py",
     "project/test_soak.py",
+    "project/test_tiers.py",
     "promises/test_closed_by_number.py",
     "promises/test_examples.py",
     "promises/test_hardening.py",
@@ -34,6 +35,8 @@ ONCE = [
     "remote/test_remote_command.py",
     "remote/test_remote_kit.py",
     "remote/test_remote_options.py",
+    "supervise/test_exit_without_means.py",
+    "supervise/test_forwarding.py",
 ]
 """Files of tier two that 3.11 alone runs: no other Python changes what they test."""
 
