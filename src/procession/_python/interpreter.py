@@ -43,8 +43,11 @@ def compose_command(
 def find_awaited() -> str:
     """Return the module that this interpreter was started for, by procession or multiprocessing.
 
-    Return "" once it runs, and in other interpreters.  Until then a ``sitecustomize`` or .pth file runs.
+    Return "" once it runs, and in other interpreters.  Until then a ``sitecustomize`` or .pth file runs.  A
+    frozen application has no such file: it runs its own script, and says what that must call.
     """
+    if getattr(sys, "frozen", False):
+        return ""
     for argument in sys.orig_argv:
         if argument.startswith((_BEGIN, "from multiprocessing.")):
             module = argument.rpartition("from ")[2].partition(" ")[0]

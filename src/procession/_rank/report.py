@@ -63,7 +63,7 @@ class Reporter:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._pid = _system.getpid()
-        self.is_lost = False  # whether there is no way to the caller any more
+        self.is_lost: bool = False  # whether there is no way to the caller any more
         reserve_memory()
 
     def fileno(self) -> int:
