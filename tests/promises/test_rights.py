@@ -157,3 +157,14 @@ def await_ends(pids: list[int]) -> None:
                 os.kill(pid, signal.SIGKILL)
             pytest.fail(f"still running: {left}")
         time.sleep(0.01)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("uts", "4000000"), ("ipc", "8000000"), ("cgroup", "2000000"), ("net", "40000000")],
+)
+def test_ranks_are_in_the_namespaces_of_their_caller(
+    start_method: str, name: str, flag: str
+) -> None:
+    assert run_program("enters_a_namespace.py", start_method, name, flag).stdout == "True\nTrue\n"

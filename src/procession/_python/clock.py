@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-partial: Any = __import__("_functools").partial  # functools itself is a large import
+_partial: Any = __import__("_functools").partial  # functools itself is a large import
 
 monotonic: Callable[[], float] = (
-    partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+    _partial(time.clock_gettime, time.CLOCK_MONOTONIC)
     if sys.platform == "linux"
-    else partial(time.monotonic)
+    else _partial(time.monotonic)
 )
 """Return the time in seconds, as `time.monotonic` does."""

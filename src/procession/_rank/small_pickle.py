@@ -76,8 +76,11 @@ class bounded:  # noqa: N801  # contextlib would be an import for each rank
         self._before: Any = None
 
     def __enter__(self) -> None:
+        try:
+            self._before = self._can and self._signal.signal(self._signal.SIGALRM, _raise_timeout)
+        except ValueError:  # a subinterpreter, which cannot set handlers
+            self._can = False
         if self._can:
-            self._before = self._signal.signal(self._signal.SIGALRM, _raise_timeout)
             self._signal.setitimer(self._signal.ITIMER_REAL, self._seconds, _AGAIN)
 
     def __exit__(self, *_: object) -> None:
